@@ -1,1 +1,5 @@
-//! coordinator
+//! The coordinator: `core` decides, the rest carries that into the world.
+
+pub mod convert;
+pub mod core;
+pub mod service;

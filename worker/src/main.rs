@@ -1,3 +1,27 @@
-//! worker
+//! `worker`: flags, logs, agent, exit code.
 
-fn main() {}
+use clap::Parser;
+use worker::agent::{self, AgentError};
+use worker::cli::{Cli, LogFormat};
+use worker::telemetry;
+
+fn main() {
+    let cli = Cli::parse();
+    telemetry::init(cli.log_format == LogFormat::Json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the runtime");
+            std::process::exit(1);
+        }
+    };
+    let code = match runtime.block_on(agent::run(cli)) {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::error!("{error}");
+            if matches!(error, AgentError::Unreachable { .. }) { 3 } else { 1 }
+        }
+    };
+    // Not a return: a thread that is stuck in a collective must not keep the process.
+    std::process::exit(code);
+}

@@ -1,0 +1,147 @@
+//! Wire messages to the core's events, the core's commands to wire messages. The proto types
+//! stop here.
+
+use proto::v1;
+use v1::coordinator_message::Message as Down;
+use v1::worker_message::Message as Up;
+
+use crate::core::event::{
+    EpochReport, FailureKind, Phases, Scan, StepReport, ValidationSum, WorkerId,
+};
+use crate::core::schedule::LAYER_GROUPS;
+use crate::core::{Command, Event};
+
+/// The event that a worker's message is. `None` for a message out of place: a second `Hello`,
+/// or one this version does not know.
+pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
+    Some(match message {
+        Up::Hello(_) => return None,
+        Up::Scanned(m) => Event::Scanned {
+            worker,
+            scan: Scan {
+                fingerprint: m.fingerprint,
+                classes: m.classes,
+                files: m.files.into_iter().map(|file| (file.path, file.size)).collect(),
+                device: m.device,
+                bf16_in_silicon: m.bf16_in_silicon,
+            },
+        },
+        Up::Preparing(m) => Event::Preparing { worker, done: m.done },
+        Up::Prepared(m) => Event::Prepared {
+            worker,
+            bad: m.bad.into_iter().map(|bad| (bad.sample, bad.reason)).collect(),
+        },
+        Up::StoreListening(m) => Event::StoreListening {
+            worker,
+            generation: m.generation,
+            address: format!("{host}:{}", m.port),
+        },
+        Up::GroupReady(m) => Event::GroupReady { worker, generation: m.generation },
+        Up::StepReport(m) => Event::Step {
+            worker,
+            report: StepReport {
+                generation: m.generation,
+                epoch: m.epoch,
+                completed: m.completed,
+                loss_sum: m.loss_sum,
+                samples: m.samples,
+                seconds: m.seconds,
+                phases: phases(m.phases),
+            },
+        },
+        Up::EpochReport(m) => Event::EpochDone {
+            worker,
+            report: EpochReport {
+                generation: m.generation,
+                epoch: m.epoch,
+                loss_sum: m.loss_sum,
+                samples: m.samples,
+                validation: m.validation.into_iter().map(validation_sum).collect(),
+                phases: phases(m.phases),
+            },
+        },
+        Up::Finished(m) => Event::Finished { worker, generation: m.generation },
+        Up::Failure(m) => {
+            let kind = match m.kind() {
+                v1::FailureKind::Data => FailureKind::Data,
+                v1::FailureKind::Weights => FailureKind::Weights,
+                v1::FailureKind::Environment => FailureKind::Environment,
+                v1::FailureKind::Collective => FailureKind::Collective,
+                v1::FailureKind::Internal | v1::FailureKind::Unspecified => FailureKind::Internal,
+            };
+            Event::Failed { worker, kind, message: m.message }
+        }
+    })
+}
+
+fn phases(phases: Option<v1::PhaseSeconds>) -> Phases {
+    let phases = phases.unwrap_or_default();
+    Phases {
+        data_wait: phases.data_wait,
+        forward_backward: phases.forward_backward,
+        allreduce_wait: phases.allreduce_wait,
+        optimizer: phases.optimizer,
+        validation: phases.validation,
+    }
+}
+
+fn validation_sum(sum: v1::ValidationSum) -> ValidationSum {
+    ValidationSum {
+        chunk: sum.chunk,
+        loss_sum: sum.loss_sum,
+        correct: sum.correct,
+        samples: sum.samples,
+    }
+}
+
+/// The message that a command is. `cache_file` is where workers that share a cache find it.
+pub fn message(command: Command, cache_file: Option<&str>) -> v1::CoordinatorMessage {
+    let message = match command {
+        Command::Prepare { samples, images: _, shared } => Down::Prepare(v1::Prepare {
+            samples,
+            cache_file: cache_file.filter(|_| shared).map(str::to_owned),
+        }),
+        Command::Assign { generation, rank, world_size, store, nccl, bf16 } => {
+            let backend = if nccl { v1::Backend::Nccl } else { v1::Backend::Gloo };
+            let precision = if bf16 { v1::Precision::Bf16 } else { v1::Precision::Fp32 };
+            Down::Assignment(v1::Assignment {
+                generation,
+                rank,
+                world_size,
+                store,
+                backend: backend.into(),
+                precision: precision.into(),
+            })
+        }
+        Command::Plan { generation, epoch, shard, rates, validation, granted } => {
+            let rates = LAYER_GROUPS
+                .iter()
+                .zip(rates)
+                .map(|(group, rate)| v1::LayerRate { group: (*group).to_owned(), rate })
+                .collect();
+            let validation = validation
+                .into_iter()
+                .map(|chunk| v1::ValidationChunk { chunk: chunk.index, samples: chunk.samples })
+                .collect();
+            Down::EpochPlan(v1::EpochPlan {
+                generation,
+                epoch,
+                samples: shard.samples,
+                local_counts: shard.local_counts,
+                global_counts: shard.global_counts,
+                rates,
+                validation,
+                granted,
+            })
+        }
+        Command::Grant { generation, epoch, granted } => {
+            Down::StepGrant(v1::StepGrant { generation, epoch, granted })
+        }
+        Command::Verdict { generation, epoch, improved, validation_loss } => {
+            Down::Verdict(v1::Verdict { generation, epoch, improved, validation_loss })
+        }
+        Command::Finish { generation, show } => Down::Finish(v1::Finish { generation, show }),
+        Command::Shutdown { reason, abort } => Down::Shutdown(v1::Shutdown { reason, abort }),
+    };
+    v1::CoordinatorMessage { message: Some(message) }
+}

@@ -1,0 +1,156 @@
+//! The gRPC edge: parses, hands on to the driver, and sends what the driver answers. It decides
+//! nothing and keeps no state of the run.
+
+use std::net::SocketAddr;
+
+use proto::v1::trainer_server::Trainer;
+use proto::{MAX_MESSAGE_BYTES, v1};
+use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::convert;
+use crate::core::{Event, WorkerId};
+
+/// The largest blob that is accepted, in bytes.
+const MAX_BLOB_BYTES: u64 = 1 << 30;
+
+/// Where a worker's messages go.
+pub type Outbox = mpsc::UnboundedSender<Result<v1::CoordinatorMessage, Status>>;
+
+/// What the edge hands to the driver.
+pub enum Arrival {
+    /// A worker introduced itself; the driver answers with its name through `reply` after
+    /// it has put a `Welcome` into `outbox`.
+    Worker {
+        /// Its first message.
+        hello: v1::Hello,
+        /// For everything it is to be told.
+        outbox: Outbox,
+        /// Its name for the rest of the session.
+        reply: oneshot::Sender<WorkerId>,
+    },
+    /// Something for the core.
+    Event(Event),
+    /// A blob whose length and sum are right.
+    Blob {
+        /// What it is.
+        header: v1::BlobHeader,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+}
+
+/// The service; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct TrainerService {
+    driver: mpsc::UnboundedSender<Arrival>,
+}
+
+impl TrainerService {
+    /// A service that reports to `driver`.
+    pub fn new(driver: mpsc::UnboundedSender<Arrival>) -> Self {
+        Self { driver }
+    }
+
+    /// The tonic server with this project's message limits.
+    pub fn into_server(self) -> v1::trainer_server::TrainerServer<Self> {
+        v1::trainer_server::TrainerServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    fn tell(&self, arrival: Arrival) -> Result<(), Status> {
+        self.driver.send(arrival).map_err(|_| Status::unavailable("the run is over"))
+    }
+}
+
+#[tonic::async_trait]
+impl Trainer for TrainerService {
+    type SessionStream = UnboundedReceiverStream<Result<v1::CoordinatorMessage, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::WorkerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let peer = request.remote_addr();
+        let mut inbound = request.into_inner();
+        let first = inbound.message().await?.and_then(|first| first.message);
+        let Some(v1::worker_message::Message::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("the first message must be Hello"));
+        };
+        if hello.protocol_version != proto::PROTOCOL_VERSION {
+            return Err(Status::failed_precondition(format!(
+                "worker speaks protocol {}, coordinator {}: use binaries of one build",
+                hello.protocol_version,
+                proto::PROTOCOL_VERSION
+            )));
+        }
+        let (outbox, outgoing) = mpsc::unbounded_channel();
+        let (reply, name) = oneshot::channel();
+        self.tell(Arrival::Worker { hello, outbox, reply })?;
+        let worker = name.await.map_err(|_| Status::unavailable("the run is over"))?;
+        let driver = self.driver.clone();
+        let host = peer.map_or_else(|| "127.0.0.1".to_owned(), host_of);
+        tokio::spawn(async move {
+            while let Ok(Some(v1::WorkerMessage { message: Some(message) })) =
+                inbound.message().await
+            {
+                let Some(event) = convert::event(worker, &host, message) else { break };
+                if driver.send(Arrival::Event(event)).is_err() {
+                    break;
+                }
+            }
+            // The driver may be gone already: then nobody needs to know.
+            let _ = driver.send(Arrival::Event(Event::Lost { worker }));
+        });
+        Ok(Response::new(UnboundedReceiverStream::new(outgoing)))
+    }
+
+    async fn upload(
+        &self,
+        request: Request<Streaming<v1::Chunk>>,
+    ) -> Result<Response<v1::UploadReply>, Status> {
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?.and_then(|chunk| chunk.part);
+        let Some(v1::chunk::Part::Header(header)) = first else {
+            return Err(Status::invalid_argument("an upload begins with its header"));
+        };
+        if header.bytes > MAX_BLOB_BYTES {
+            return Err(Status::resource_exhausted(format!(
+                "{} bytes are more than the {MAX_BLOB_BYTES} accepted",
+                header.bytes
+            )));
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = chunks.message().await? {
+            let Some(v1::chunk::Part::Data(data)) = chunk.part else {
+                return Err(Status::invalid_argument("a second header"));
+            };
+            bytes.extend_from_slice(&data);
+            if bytes.len() as u64 > header.bytes {
+                return Err(Status::invalid_argument("more bytes than the header announced"));
+            }
+        }
+        if bytes.len() as u64 != header.bytes {
+            return Err(Status::data_loss("fewer bytes than the header announced"));
+        }
+        if Sha256::digest(&bytes).as_slice() != header.sha256 {
+            return Err(Status::data_loss("sha256 of the upload does not match its header"));
+        }
+        self.tell(Arrival::Blob { header, bytes })?;
+        Ok(Response::new(v1::UploadReply {}))
+    }
+}
+
+/// The address as it stands in front of a port.
+fn host_of(peer: SocketAddr) -> String {
+    match peer {
+        SocketAddr::V4(peer) => peer.ip().to_string(),
+        SocketAddr::V6(peer) => match peer.ip().to_ipv4_mapped() {
+            Some(ip) => ip.to_string(),
+            None => format!("[{}]", peer.ip()),
+        },
+    }
+}

@@ -1,0 +1,272 @@
+//! The worker's one conversation with the coordinator. It owns the session and the uploads;
+//! it touches no tensor and decides nothing about training.
+
+use std::time::Duration;
+
+use proto::v1::coordinator_message::Message as Down;
+use proto::v1::trainer_client::TrainerClient;
+use proto::v1::worker_message::Message as Up;
+use proto::{MAX_MESSAGE_BYTES, v1};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::cli::Cli;
+use crate::control::{Inbox, Link, Order, Outgoing};
+use crate::train;
+
+/// How long a training thread may take to notice that its group was aborted.
+const ABORT_GRACE: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How a worker ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Nobody answers.
+    #[error("no coordinator at {url} within {seconds} s: {cause}")]
+    Unreachable {
+        /// The address as given.
+        url: String,
+        /// How long it was tried.
+        seconds: u64,
+        /// The last attempt's words.
+        cause: String,
+    },
+    /// The coordinator turned the worker away.
+    #[error("the coordinator refused this worker: {0}")]
+    Refused(String),
+    /// The session broke.
+    #[error("the session with the coordinator broke: {0}")]
+    Broken(String),
+    /// Training failed; the coordinator was told.
+    #[error("{0}")]
+    Training(String),
+}
+
+/// Joins the run at `cli.coordinator` and trains until it ends.
+///
+/// # Errors
+/// When the coordinator cannot be reached, refuses, or goes away, and when training fails.
+pub async fn run(cli: Cli) -> Result<(), AgentError> {
+    let mut client = connect(&cli).await?;
+    let (outbox, outgoing) = mpsc::unbounded_channel();
+    let hello = v1::Hello {
+        protocol_version: proto::PROTOCOL_VERSION,
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        slot: std::env::var(proto::SLOT_VARIABLE).ok().and_then(|slot| slot.parse().ok()),
+    };
+    say(&outbox, Up::Hello(hello));
+    let mut inbound = client
+        .session(UnboundedReceiverStream::new(outgoing))
+        .await
+        .map_err(|status| AgentError::Refused(status.message().to_owned()))?
+        .into_inner();
+    let welcome = match next(&mut inbound).await? {
+        Down::Welcome(welcome) => welcome,
+        Down::Shutdown(shutdown) => return Err(AgentError::Refused(shutdown.reason)),
+        _ => return Err(AgentError::Broken("the first message was no welcome".to_owned())),
+    };
+    let mut session = Session {
+        client,
+        outbox,
+        worker_id: welcome.worker_id,
+        inbox: Inbox::default(),
+        uploads: JoinSet::new(),
+        group: None,
+    };
+    let mut settings = welcome.settings.unwrap_or_default();
+    if let Some(data) = cli.data {
+        settings.data = data;
+    }
+    if let Some(path) = cli.pretrained {
+        settings.pretrained = Some(path.to_string_lossy().into_owned());
+    }
+    session.serve(settings, inbound).await
+}
+
+async fn connect(cli: &Cli) -> Result<TrainerClient<Channel>, AgentError> {
+    let unreachable = |cause: String| AgentError::Unreachable {
+        url: cli.coordinator.clone(),
+        seconds: cli.connect_timeout,
+        cause,
+    };
+    let endpoint = Endpoint::from_shared(cli.coordinator.clone())
+        .map_err(|error| unreachable(error.to_string()))?
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(3));
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(cli.connect_timeout);
+    loop {
+        match endpoint.connect().await {
+            Ok(channel) => {
+                return Ok(TrainerClient::new(channel)
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES));
+            }
+            Err(error) if tokio::time::Instant::now() >= deadline => {
+                let cause = std::error::Error::source(&error)
+                    .map_or_else(|| error.to_string(), ToString::to_string);
+                return Err(unreachable(cause));
+            }
+            Err(_) => tokio::time::sleep(RETRY).await,
+        }
+    }
+}
+
+async fn next(inbound: &mut Streaming<v1::CoordinatorMessage>) -> Result<Down, AgentError> {
+    match inbound.message().await {
+        Ok(Some(v1::CoordinatorMessage { message: Some(message) })) => Ok(message),
+        Ok(_) => Err(AgentError::Broken("the coordinator closed it".to_owned())),
+        Err(status) => Err(AgentError::Broken(status.message().to_owned())),
+    }
+}
+
+fn say(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up) {
+    // A closed outbox means a broken session, which the reading side reports.
+    let _ = outbox.send(v1::WorkerMessage { message: Some(message) });
+}
+
+struct Session {
+    client: TrainerClient<Channel>,
+    outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
+    worker_id: u64,
+    inbox: Inbox,
+    uploads: JoinSet<Result<(), tonic::Status>>,
+    group: Option<c10d::ProcessGroup>,
+}
+
+impl Session {
+    /// Runs the training thread and carries its messages until it ends.
+    async fn serve(
+        &mut self,
+        settings: v1::Settings,
+        mut inbound: Streaming<v1::CoordinatorMessage>,
+    ) -> Result<(), AgentError> {
+        let (link, mut outgoing) = mpsc::unbounded_channel();
+        let (ended, mut end) = oneshot::channel();
+        let inbox = self.inbox.clone();
+        std::thread::Builder::new()
+            .name("train".to_owned())
+            .spawn(move || {
+                // The agent may have given up waiting: then the process is about to exit.
+                let _ = ended.send(train::run(&settings, &inbox, &Link::new(link)));
+            })
+            .map_err(|error| AgentError::Training(format!("cannot start a thread: {error}")))?;
+        let result = loop {
+            tokio::select! {
+                biased;
+                Some(outgoing) = outgoing.recv() => self.pass_on(outgoing).await,
+                result = &mut end => break result,
+                message = next(&mut inbound) => match message {
+                    Ok(message) => {
+                        if let Some(shutdown) = self.take(message) && shutdown.abort {
+                            self.abort(&mut end).await;
+                            return Err(AgentError::Training(shutdown.reason));
+                        }
+                    }
+                    Err(error) => {
+                        self.inbox.push(Order::Shutdown(v1::Shutdown::default()));
+                        self.abort(&mut end).await;
+                        return Err(error);
+                    }
+                },
+            }
+        };
+        while let Ok(outgoing) = outgoing.try_recv() {
+            self.pass_on(outgoing).await;
+        }
+        self.settle_uploads().await;
+        match result {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(failure)) => {
+                let message = failure.message.clone();
+                say(&self.outbox, Up::Failure(failure));
+                self.drain(inbound).await;
+                Err(AgentError::Training(message))
+            }
+            Err(_) => {
+                let message = "the training thread panicked".to_owned();
+                let kind = v1::FailureKind::Internal.into();
+                say(&self.outbox, Up::Failure(v1::Failure { kind, message: message.clone() }));
+                self.drain(inbound).await;
+                Err(AgentError::Training(message))
+            }
+        }
+    }
+
+    /// Gives the coordinator a moment to read the last words and answer with its shutdown.
+    async fn drain(&self, mut inbound: Streaming<v1::CoordinatorMessage>) {
+        let farewell = async {
+            while let Ok(message) = next(&mut inbound).await {
+                if matches!(message, Down::Shutdown(_)) {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(ABORT_GRACE, farewell).await;
+    }
+
+    fn take(&self, message: Down) -> Option<v1::Shutdown> {
+        let order = match message {
+            Down::Welcome(_) => return None,
+            Down::StepGrant(grant) => {
+                self.inbox.grant(&grant);
+                return None;
+            }
+            Down::Prepare(order) => Order::Prepare(order),
+            Down::Assignment(order) => Order::Assign(order),
+            Down::EpochPlan(order) => Order::Plan(order),
+            Down::Verdict(order) => Order::Verdict(order),
+            Down::Finish(order) => Order::Finish(order),
+            Down::Shutdown(shutdown) => {
+                self.inbox.push(Order::Shutdown(shutdown.clone()));
+                return Some(shutdown);
+            }
+        };
+        self.inbox.push(order);
+        None
+    }
+
+    async fn pass_on(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Group(group) => self.group = Some(group),
+            Outgoing::Message(message) => {
+                // "Finished" promises that everything is with the coordinator.
+                if matches!(message, Up::Finished(_)) {
+                    self.settle_uploads().await;
+                }
+                say(&self.outbox, message);
+            }
+            Outgoing::Upload { kind, generation, epoch, bytes } => {
+                let mut client = self.client.clone();
+                let chunks = proto::blob::chunks(self.worker_id, generation, epoch, kind, bytes);
+                self.uploads.spawn(async move {
+                    client.upload(tokio_stream::iter(chunks)).await.map(|_| ())
+                });
+            }
+        }
+    }
+
+    async fn settle_uploads(&mut self) {
+        while let Some(upload) = self.uploads.join_next().await {
+            if let Ok(Err(status)) = upload {
+                tracing::error!(status = status.message(), "an upload was refused");
+            }
+        }
+    }
+
+    /// Breaks collectives that will not complete, then gives the thread a moment.
+    async fn abort(
+        &mut self,
+        end: &mut oneshot::Receiver<Result<(), v1::Failure>>,
+    ) {
+        if let Some(group) = self.group.take() {
+            let abort = tokio::task::spawn_blocking(move || group.abort());
+            let _ = tokio::time::timeout(ABORT_GRACE, abort).await;
+        }
+        let _ = tokio::time::timeout(ABORT_GRACE, end).await;
+    }
+}

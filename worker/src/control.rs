@@ -1,0 +1,158 @@
+//! What passes between the agent and the training thread: orders and step grants one way,
+//! messages and uploads the other.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use proto::v1;
+use tokio::sync::mpsc;
+
+/// What the training thread is told to do, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// Decode these samples.
+    Prepare(v1::Prepare),
+    /// Form this group.
+    Assign(v1::Assignment),
+    /// Train this epoch.
+    Plan(v1::EpochPlan),
+    /// How the epoch was judged.
+    Verdict(v1::Verdict),
+    /// Show predictions, then be done.
+    Finish(v1::Finish),
+    /// End.
+    Shutdown(v1::Shutdown),
+}
+
+/// Whether the next step may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// It may.
+    Go,
+    /// It will never run: an order that ends training is waiting.
+    Stop,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    orders: VecDeque<Order>,
+    epoch: u32,
+    granted: u32,
+}
+
+/// The training thread's inbox; the agent puts in, the thread takes out.
+#[derive(Debug, Clone, Default)]
+pub struct Inbox(Arc<(Mutex<State>, Condvar)>);
+
+impl Inbox {
+    /// Adds an order. A plan carries its first grant.
+    pub fn push(&self, order: Order) {
+        let mut state = self.lock();
+        if let Order::Plan(plan) = &order {
+            state.epoch = plan.epoch;
+            state.granted = plan.granted;
+        }
+        state.orders.push_back(order);
+        self.0.1.notify_all();
+    }
+
+    /// Raises the grant of the running epoch; one of another epoch is late and ignored.
+    pub fn grant(&self, grant: &v1::StepGrant) {
+        let mut state = self.lock();
+        if grant.epoch == state.epoch {
+            state.granted = state.granted.max(grant.granted);
+            self.0.1.notify_all();
+        }
+    }
+
+    /// Waits for the next order.
+    pub fn next(&self) -> Order {
+        let mut state = self.lock();
+        loop {
+            if let Some(order) = state.orders.pop_front() {
+                return order;
+            }
+            state = self.0.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until a rank that completed `completed` steps of the running epoch may go on.
+    pub fn wait_for_grant(&self, completed: u32) -> Grant {
+        let mut state = self.lock();
+        loop {
+            if !state.orders.is_empty() {
+                return Grant::Stop;
+            }
+            if completed < state.granted {
+                return Grant::Go;
+            }
+            state = self.0.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A poisoned lock means that the other side panicked; the state is plain values and
+    /// stays usable for the orderly end.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the training thread hands to the agent.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// For the session.
+    Message(v1::worker_message::Message),
+    /// A blob; it travels while training goes on.
+    Upload {
+        /// What it is.
+        kind: v1::BlobKind,
+        /// Of which generation.
+        generation: u64,
+        /// After which epoch.
+        epoch: u32,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// A live process group, for the agent to abort when a peer dies.
+    Group(c10d::ProcessGroup),
+}
+
+/// The way out of the training thread.
+#[derive(Debug, Clone)]
+pub struct Link(mpsc::UnboundedSender<Outgoing>);
+
+impl Link {
+    /// A link to the agent that reads `outgoing`.
+    pub fn new(outgoing: mpsc::UnboundedSender<Outgoing>) -> Self {
+        Self(outgoing)
+    }
+
+    /// Hands over. When the agent is gone, so is the session, and nobody is left to tell.
+    pub fn send(&self, outgoing: Outgoing) {
+        let _ = self.0.send(outgoing);
+    }
+
+    /// Hands over a message.
+    pub fn message(&self, message: v1::worker_message::Message) {
+        self.send(Outgoing::Message(message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_holds_for_its_epoch_and_an_order_ends_the_wait() {
+        let inbox = Inbox::default();
+        inbox.push(Order::Plan(v1::EpochPlan { epoch: 2, granted: 1, ..Default::default() }));
+        assert!(matches!(inbox.next(), Order::Plan(_)));
+        assert_eq!(inbox.wait_for_grant(0), Grant::Go);
+        let late = v1::StepGrant { epoch: 1, granted: 9, ..Default::default() };
+        inbox.grant(&late);
+        let waiting = inbox.clone();
+        let thread = std::thread::spawn(move || waiting.wait_for_grant(1));
+        inbox.push(Order::Finish(v1::Finish::default()));
+        assert_eq!(thread.join().unwrap(), Grant::Stop);
+    }
+}

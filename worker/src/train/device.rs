@@ -1,0 +1,70 @@
+//! On what this worker computes.
+
+use proto::v1;
+use tch::{Device, Kind};
+
+use super::failure::environment;
+
+/// The device and what it is good at.
+#[derive(Debug, Clone)]
+pub(super) struct Compute {
+    pub(super) device: Device,
+    /// Empty on a CPU.
+    pub(super) gpu_uuid: String,
+    pub(super) bf16_in_silicon: bool,
+    /// CPU threads of kernels and decoding.
+    pub(super) threads: usize,
+    /// What activations are computed in; set with the group, which agrees on it.
+    pub(super) kind: Kind,
+}
+
+impl Compute {
+    pub(super) fn name(&self) -> String {
+        match self.device {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            _ => "cpu".to_owned(),
+        }
+    }
+}
+
+/// Chooses as `settings.device` says; `auto` is the first GPU that is visible, else the CPU.
+pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
+    let threads = match settings.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads as usize,
+    };
+    tch::set_num_threads(threads as i32);
+    let cpu = Compute {
+        device: Device::Cpu,
+        gpu_uuid: String::new(),
+        bf16_in_silicon: cpu_bf16(),
+        threads,
+        kind: Kind::Float,
+    };
+    if settings.device == "cpu" {
+        return Ok(cpu);
+    }
+    match c10d::cuda::load() {
+        Ok(true) => {
+            let info = c10d::cuda::device_info(0).map_err(environment)?;
+            // bf16 arithmetic came with Ampere, compute capability 8.0.
+            let bf16_in_silicon = info.compute_capability.0 >= 8;
+            Ok(Compute { device: Device::Cuda(0), gpu_uuid: info.uuid, bf16_in_silicon, ..cpu })
+        }
+        Ok(false) | Err(_) if settings.device == "auto" => Ok(cpu),
+        Ok(false) => Err(environment(
+            "--device cuda: no GPU or no CUDA build of libtorch here; use --device cpu or auto",
+        )),
+        Err(error) => Err(environment(error)),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_bf16() -> bool {
+    std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_bf16() -> bool {
+    false
+}

@@ -1,0 +1,46 @@
+//! The validation of this rank's chunks: exact sums, no padding, no collective.
+
+use proto::v1;
+use tch::{Kind, Reduction, Tensor};
+
+use super::device::Compute;
+use super::epoch::autocast;
+use super::failure::internal;
+use super::group::Rank;
+use crate::data::{Cache, Loader};
+use crate::model::BatchNorm;
+
+/// Σ loss, correct answers and samples of each chunk.
+pub(super) fn chunks(
+    rank: &Rank,
+    cache: &Cache,
+    labels: &[i64],
+    chunks: &[v1::ValidationChunk],
+    compute: &Compute,
+) -> Result<Vec<v1::ValidationSum>, v1::Failure> {
+    let batches = chunks.iter().map(|chunk| chunk.samples.clone()).collect();
+    let mut loader = Loader::new(cache, batches, labels, compute.device, Kind::Float);
+    let mut sums = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        let batch =
+            loader.next().ok_or_else(|| internal("the batch loader ended before the chunks"))?;
+        let (loss_sum, correct) = tch::no_grad(|| {
+            let logits = autocast(compute, rank.kind, || {
+                rank.model.forward(&batch.images, BatchNorm::Running)
+            })
+            .to_kind(Kind::Float);
+            let losses = logits
+                .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::None, -100, 0.0)
+                .sum(Kind::Double);
+            let correct = logits.argmax(1, false).eq_tensor(&batch.labels).sum(Kind::Int64);
+            (losses.double_value(&[]), correct.int64_value(&[]))
+        });
+        sums.push(v1::ValidationSum {
+            chunk: chunk.chunk,
+            loss_sum,
+            correct: correct as u32,
+            samples: chunk.samples.len() as u32,
+        });
+    }
+    Ok(sums)
+}

@@ -1,0 +1,41 @@
+//! What the best weights make of a few images, for the final picture.
+
+use prost::Message;
+use proto::v1;
+use tch::Kind;
+
+use super::device::Compute;
+use super::epoch::autocast;
+use super::failure::internal;
+use super::group::Rank;
+use crate::data::{Cache, normalise};
+use crate::model::BatchNorm;
+
+/// An encoded [`v1::Predictions`] of `samples`.
+pub(super) fn show(
+    rank: &Rank,
+    cache: &Cache,
+    samples: &[u32],
+    compute: &Compute,
+) -> Result<Vec<u8>, v1::Failure> {
+    let pixels = cache.batch(samples);
+    let images = normalise(&pixels, compute.device, Kind::Float);
+    let (values, classes) = tch::no_grad(|| {
+        autocast(compute, rank.kind, || rank.model.forward(&images, BatchNorm::Running))
+            .to_kind(Kind::Float)
+            .softmax(-1, Kind::Float)
+            .max_dim(1, false)
+    });
+    let size = pixels.size().get(1).copied().unwrap_or_default();
+    let mut predictions = Vec::with_capacity(samples.len());
+    for (&sample, place) in samples.iter().zip(0..) {
+        let tile = pixels.get(place).reshape([-1]);
+        predictions.push(v1::Prediction {
+            sample,
+            predicted: classes.int64_value(&[place]) as u32,
+            probability: values.double_value(&[place]) as f32,
+            pixels: Vec::<u8>::try_from(&tile).map_err(internal)?,
+        });
+    }
+    Ok(v1::Predictions { image_size: size as u32, predictions }.encode_to_vec())
+}

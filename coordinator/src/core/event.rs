@@ -228,6 +228,9 @@ pub enum RunError {
     WorkerLost { who: String, slot: Option<u32>, epoch: u32, step: u32, cause: String },
     #[error("worker process {slot} ended before it joined: {status}")]
     ExitedEarly { slot: u32, status: String },
+    /// The run directory cannot be written.
+    #[error("{0}")]
+    RunDirectory(String),
     #[error("{0}")]
     Internal(String),
 }

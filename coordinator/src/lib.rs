@@ -1,1 +1,4 @@
 //! coordinator
+
+pub mod cli;
+pub mod config;

@@ -1,7 +1,9 @@
 //! coordinator
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod launcher;
 pub mod metrics;
+pub mod shutdown;
 pub mod store;

@@ -30,7 +30,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_spawn: Option<bool>,
 
-    /// Directory to create for the results [default: runs/<time>]
+    /// Directory to create for the results [default: runs/TIME]
     #[arg(long, value_name = "DIR", help_heading = RUN)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_dir: Option<PathBuf>,

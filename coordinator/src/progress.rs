@@ -144,7 +144,7 @@ impl Progress {
             return bar.clone();
         }
         self.clear();
-        let style = ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len} {wide_msg}")
+        let style = ProgressStyle::with_template("{prefix} [{bar:8}] {pos}/{len} {wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");
         let bar = self.screen.add(ProgressBar::new(0).with_style(style));

@@ -65,11 +65,12 @@ pub struct Summary {
     pub files: Vec<String>,
 }
 
-/// `12.5 images/s  loss 0.4321  epoch: 41 s left  run: at most 6 min 10 s left`. The run's time
-/// is an upper bound, as it may stop early; the last whole epoch tells it best.
+/// `12.5 images/s  loss 0.432  left 0:40  run ≤13:40`, short enough for 80 columns with the bar
+/// before it. The run's time is an upper bound, as it may stop early; the last whole epoch
+/// tells it best.
 pub(super) fn step_message(view: &StepView, last_epoch_seconds: Option<f64>) -> String {
     let mut text = format!(
-        "{:.1} images/s  loss {:.4}",
+        "{:.1} images/s  loss {:.3}",
         view.images_per_second, view.loss
     );
     if view.step > 0 && view.steps > 0 {
@@ -78,12 +79,7 @@ pub(super) fn step_message(view: &StepView, last_epoch_seconds: Option<f64>) -> 
         let epoch = last_epoch_seconds.unwrap_or(per_step * view.steps as f64);
         let run = left + epoch * f64::from(view.epochs.saturating_sub(view.epoch));
         // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "  epoch: {} left  run: at most {} left",
-            time(left),
-            time(run)
-        );
+        let _ = write!(text, "  left {}  run ≤{}", clock(left), clock(run));
     }
     text
 }
@@ -180,5 +176,16 @@ pub(super) fn time(seconds: f64) -> String {
         0..60 => format!("{whole} s"),
         60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
         _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// `0:41`, `6:10`, `1:02:00`.
+fn clock(seconds: f64) -> String {
+    // The cast saturates, and takes what is not a number for 0.
+    let whole = seconds.round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
     }
 }

@@ -65,12 +65,11 @@ fn times_read_as_people_say_them() {
 
 #[test]
 fn a_step_tells_what_is_left_of_epoch_and_run() {
-    assert_eq!(
-        format::step_message(&view(10), Some(60.0)),
-        "12.6 images/s  loss 0.4321  epoch: 40 s left  run: at most 13 min 40 s left"
-    );
+    let message = format::step_message(&view(10), Some(60.0));
+    assert_eq!(message, "12.6 images/s  loss 0.432  left 0:40  run ≤13:40");
     // Without a whole epoch yet, this one's pace is all there is: 40 + 13 × 50 seconds.
-    assert!(format::step_message(&view(10), None).ends_with("run: at most 11 min 30 s left"));
+    assert!(format::step_message(&view(10), None).ends_with("run ≤11:30"));
+    assert!(format::step_message(&view(10), Some(600.0)).ends_with("run ≤2:10:40"));
     assert!(!format::step_message(&view(0), None).contains("left"));
 }
 

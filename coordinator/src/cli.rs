@@ -86,7 +86,7 @@ impl From<ExitCode> for std::process::ExitCode {
 ///
 /// Without a subcommand it runs the whole job: it starts the workers, gives out shards,
 /// decides when to stop, and keeps the results. Each setting may also stand in a TOML file
-/// (--config, keys as the flags without dashes) or in the environment (FINETUNE_GLOBAL_BATCH
+/// (--config, keys named like the flags) or in the environment (FINETUNE_GLOBAL_BATCH
 /// for --global-batch). A flag wins over the environment, that over the file, that over the
 /// default.
 #[derive(Debug, Parser)]

@@ -1,5 +1,19 @@
 //! The coordinator: `core` decides, the rest carries that into the world.
 
-pub mod convert;
+pub mod cli;
+pub mod config;
 pub mod core;
+
+pub mod convert;
+pub mod driver;
+pub mod observe;
 pub mod service;
+
+pub mod admin;
+pub mod cache_file;
+pub mod launcher;
+pub mod metrics;
+pub mod progress;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;

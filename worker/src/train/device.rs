@@ -1,7 +1,7 @@
 //! On what this worker computes.
 
 use proto::v1;
-use tch::{Device, Kind};
+use tch::Device;
 
 use super::failure::environment;
 
@@ -14,8 +14,6 @@ pub(super) struct Compute {
     pub(super) bf16_in_silicon: bool,
     /// CPU threads of kernels and decoding.
     pub(super) threads: usize,
-    /// What activations are computed in; set with the group, which agrees on it.
-    pub(super) kind: Kind,
 }
 
 impl Compute {
@@ -39,7 +37,6 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
         gpu_uuid: String::new(),
         bf16_in_silicon: cpu_bf16(),
         threads,
-        kind: Kind::Float,
     };
     if settings.device == "cpu" {
         return Ok(cpu);

@@ -4,6 +4,7 @@
 //! DDP's Reducer divides the sum over ranks by `world_size`, which leaves the gradient of the
 //! mean over the global batch, however unevenly the samples lie.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use proto::v1;
@@ -19,7 +20,7 @@ use crate::model::{BatchNorm, LayerGroup};
 
 pub(super) struct Epoch<'a> {
     pub(super) plan: &'a v1::EpochPlan,
-    pub(super) labels: &'a [i64],
+    pub(super) labels: &'a Arc<[u32]>,
     pub(super) inbox: &'a Inbox,
     pub(super) link: &'a Link,
 }
@@ -44,7 +45,8 @@ impl Epoch<'_> {
         let rates = self.rates()?;
         let kind = rank.kind;
         let mut loader =
-            Loader::new(cache, self.batches(), self.labels, compute.device, Kind::Float);
+            Loader::new(cache.share(), self.labels.clone(), self.batches(), compute.device, Kind::Float)
+                .map_err(internal)?;
         let mut trained = Trained::default();
         for (step, (&local, &global)) in
             self.plan.local_counts.iter().zip(&self.plan.global_counts).enumerate()
@@ -55,7 +57,8 @@ impl Epoch<'_> {
             let started = Instant::now();
             let batch = loader
                 .next()
-                .ok_or_else(|| internal("the batch loader ended before the epoch"))?;
+                .ok_or_else(|| internal("the batch loader ended before the epoch"))?
+                .map_err(internal)?;
             let data_wait = started.elapsed().as_secs_f64();
             let mode = if frozen || local == 0 { BatchNorm::Running } else { BatchNorm::Batch };
             let scale = match local {
@@ -64,7 +67,7 @@ impl Epoch<'_> {
                 _ => f64::from(rank.world_size) / f64::from(global),
             };
             let computing = Instant::now();
-            rank.optimizer.zero_grad();
+            rank.optimizer.zero_grad().map_err(internal)?;
             rank.reducer.prepare_for_forward().map_err(collective)?;
             let loss = autocast(compute, kind, || {
                 let logits = rank.model.forward(&batch.images, mode).to_kind(Kind::Float);
@@ -73,10 +76,11 @@ impl Epoch<'_> {
             let scaled = &loss * scale;
             rank.reducer.prepare_for_backward(&scaled).map_err(collective)?;
             scaled.f_backward().map_err(collective)?;
+            let timings = rank.reducer.timings().map_err(internal)?;
             let backward_done = computing.elapsed().as_secs_f64();
-            let waited = rank.reducer.last_timings().map_or(0.0, |t| t.allreduce_wait);
+            let waited = timings.allreduce_wait.as_secs_f64();
             let optimizing = Instant::now();
-            rank.optimizer.step(&rates);
+            rank.optimizer.step(&rates).map_err(internal)?;
             let loss_sum = if local == 0 { 0.0 } else { loss.double_value(&[]) };
             let phases = v1::PhaseSeconds {
                 data_wait,

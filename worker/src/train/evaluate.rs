@@ -1,5 +1,7 @@
 //! The validation of this rank's chunks: exact sums, no padding, no collective.
 
+use std::sync::Arc;
+
 use proto::v1;
 use tch::{Kind, Reduction, Tensor};
 
@@ -14,16 +16,19 @@ use crate::model::BatchNorm;
 pub(super) fn chunks(
     rank: &Rank,
     cache: &Cache,
-    labels: &[i64],
+    labels: &Arc<[u32]>,
     chunks: &[v1::ValidationChunk],
     compute: &Compute,
 ) -> Result<Vec<v1::ValidationSum>, v1::Failure> {
     let batches = chunks.iter().map(|chunk| chunk.samples.clone()).collect();
-    let mut loader = Loader::new(cache, batches, labels, compute.device, Kind::Float);
+    let mut loader = Loader::new(cache.share(), labels.clone(), batches, compute.device, Kind::Float)
+        .map_err(internal)?;
     let mut sums = Vec::with_capacity(chunks.len());
     for chunk in chunks {
-        let batch =
-            loader.next().ok_or_else(|| internal("the batch loader ended before the chunks"))?;
+        let batch = loader
+            .next()
+            .ok_or_else(|| internal("the batch loader ended before the chunks"))?
+            .map_err(internal)?;
         let (loss_sum, correct) = tch::no_grad(|| {
             let logits = autocast(compute, rank.kind, || {
                 rank.model.forward(&batch.images, BatchNorm::Running)

@@ -51,6 +51,7 @@ impl Rank {
             order.rank as usize,
             order.world_size as usize,
             backend,
+            None,
             timeout,
         )
         .map_err(collective)?;
@@ -149,7 +150,7 @@ fn open_store(
     link: &Link,
 ) -> Result<c10d::Store, v1::Failure> {
     let Some(address) = &order.store else {
-        let (store, port) = c10d::Store::serve("0.0.0.0").map_err(collective)?;
+        let (store, port) = c10d::Store::serve("0.0.0.0", timeout).map_err(collective)?;
         link.message(Up::StoreListening(v1::StoreListening {
             generation: order.generation,
             port: port.into(),

@@ -14,6 +14,7 @@ mod group;
 mod predict;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use proto::v1;
 use v1::worker_message::Message as Up;
@@ -86,7 +87,7 @@ impl<'a> Worker<'a> {
     fn prepare(&mut self, order: &v1::Prepare) -> Result<(), v1::Failure> {
         let file = order.cache_file.as_deref().map(Path::new);
         let size = i64::from(self.settings.image_size);
-        let mut cache = Cache::open(file, self.manifest.files.len(), size).map_err(data_failure)?;
+        let cache = Cache::open(file, self.manifest.files.len(), size).map_err(data_failure)?;
         let threads = self.compute.threads;
         let total = order.samples.len();
         let progress = |done: usize| {
@@ -115,11 +116,11 @@ impl<'a> Worker<'a> {
     }
 
     fn train(&mut self, plan: &v1::EpochPlan) -> Result<(), v1::Failure> {
-        let (rank, cache) = self.ready()?;
         let labels = labels(&self.manifest);
         let epoch = epoch::Epoch { plan, labels: &labels, inbox: self.inbox, link: self.link };
-        let compute = &self.compute;
-        let Some(trained) = epoch.train(rank, cache, compute, self.settings.frozen_batch_norm)? else {
+        let (frozen, compute) = (self.settings.frozen_batch_norm, &self.compute.clone());
+        let (rank, cache) = self.ready()?;
+        let Some(trained) = epoch.train(rank, cache, compute, frozen)? else {
             return Ok(());
         };
         rank.average_batch_norm()?;
@@ -185,6 +186,6 @@ impl<'a> Worker<'a> {
     }
 }
 
-fn labels(manifest: &Manifest) -> Vec<i64> {
-    manifest.files.iter().map(|file| i64::from(file.label)).collect()
+fn labels(manifest: &Manifest) -> Arc<[u32]> {
+    manifest.files.iter().map(|file| file.label).collect()
 }

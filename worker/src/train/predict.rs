@@ -18,8 +18,8 @@ pub(super) fn show(
     samples: &[u32],
     compute: &Compute,
 ) -> Result<Vec<u8>, v1::Failure> {
-    let pixels = cache.batch(samples);
-    let images = normalise(&pixels, compute.device, Kind::Float);
+    let pixels = cache.batch(samples).map_err(internal)?;
+    let images = normalise(&pixels, compute.device, Kind::Float).map_err(internal)?;
     let (values, classes) = tch::no_grad(|| {
         autocast(compute, rank.kind, || rank.model.forward(&images, BatchNorm::Running))
             .to_kind(Kind::Float)

@@ -1,0 +1,88 @@
+# One command for each thing people do here; `make` alone lists them.
+# `setup` is done once and again only when the pinned versions change.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+
+# libtorch comes from PyPI's wheel of torch; no Python is needed when the programs run.
+TORCH := torch==2.11.0
+# What libtorch_cpu.so loads, and NCCL.
+RUNTIME := nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85 nvidia-nccl-cu13==2.28.9
+# Headers only: the NCCL shim compiles with them, on a machine without a GPU too.
+HEADERS := 'nvidia-cuda-crt==13.0.*' 'nvidia-cuda-cccl==13.0.*'
+
+# All of CUDA where a GPU answers, else the small set that a CPU needs.
+WHEELS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+STAMP := .venv/$(WHEELS)-$(subst ==,-,$(TORCH)).stamp
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+ARGS ?=
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: train
+train: setup ## Set up, build, and train two workers on the built-in demo set (ARGS="..." adds flags)
+	cargo build --release --locked -p coordinator -p worker
+	$(TARGET)/release/coordinator --workers 2 --data demo $(ARGS)
+
+.PHONY: test
+test: setup ## Build and run every test
+	cargo build --locked --workspace --bins
+	if command -v cargo-nextest >/dev/null 2>&1; then \
+	    cargo nextest run --locked --workspace; \
+	    cargo test --locked --workspace --doc; \
+	else \
+	    cargo test --locked --workspace; \
+	fi
+
+.PHONY: lint
+lint: setup ## Check formatting, lints, documentation, and licences where cargo-deny is installed
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	if command -v cargo-deny >/dev/null 2>&1; then \
+	    cargo deny --config .deny.toml check; \
+	else \
+	    echo "cargo-deny is not installed: licences and advisories were not checked"; \
+	fi
+
+.PHONY: setup
+setup: $(STAMP) .libtorch/lib ## Install the pinned libtorch into .venv (once)
+
+.PHONY: clean
+clean: ## Remove what was built; .venv and runs stay
+	rm -rf $(TARGET)
+
+# Checked only when there is something to install, so that later commands start at once.
+$(STAMP): Makefile
+	@fail() { echo "missing: $$1" >&2; exit 1; }; \
+	command -v cargo >/dev/null 2>&1 || \
+	    fail "cargo; install Rust from https://rustup.rs"; \
+	set -- $${CXX:-c++}; \
+	command -v "$$1" >/dev/null 2>&1 || \
+	    fail "a C++ compiler ($$1); on Debian or Ubuntu: apt install g++"; \
+	for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 none; do \
+	    test "$$python" != none || \
+	        fail "Python 3.10 to 3.14 with venv; on Debian or Ubuntu: apt install python3 python3-venv"; \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
+	        >/dev/null 2>&1; then break; fi; \
+	done; \
+	if ! test -x .venv/bin/pip; then \
+	    echo "making .venv with $$python"; \
+	    "$$python" -m venv .venv; \
+	fi
+	if test $(WHEELS) = cuda; then \
+	    .venv/bin/pip install --disable-pip-version-check $(TORCH); \
+	    .venv/bin/pip install --disable-pip-version-check --no-deps $(HEADERS); \
+	else \
+	    .venv/bin/pip install --disable-pip-version-check --no-deps $(TORCH) $(RUNTIME) $(HEADERS); \
+	fi
+	touch $@
+
+# .cargo/config.toml and the binaries' run path lead here. The wheel's folder is older than the
+# stamp, so only its absence counts.
+.libtorch/lib: | $(STAMP)
+	for torch in .venv/lib/python3.*/site-packages/torch; do ln -sfn "$$torch" .libtorch; done
+	test -e $@

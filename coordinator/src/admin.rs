@@ -1,0 +1,157 @@
+//! The HTTP side that operators see: `/metrics`, `/healthz`, `/readyz` and `/status`.
+//! It reads what others publish and changes nothing. Bound before it serves, so that the
+//! address is known, and a taken one reported, before a run starts.
+
+mod bind;
+mod status;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use bind::{BindError, bind, bind_or_free};
+pub use status::{BestEpoch, Status, WorkerView};
+
+/// How long the endpoint waits for a last scrape when nobody said how long, and someone
+/// scraped before: Prometheus's customary interval.
+pub const DEFAULT_LINGER: Duration = Duration::from_secs(15);
+/// How long an answer under way may take when the endpoint closes.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// The running endpoint. Dropping it stops it.
+#[derive(Debug)]
+pub struct AdminServer {
+    address: SocketAddr,
+    scrapes: watch::Receiver<u64>,
+    close: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    registry: Registry,
+    status: watch::Receiver<Status>,
+    scrapes: std::sync::Arc<watch::Sender<u64>>,
+}
+
+impl AdminServer {
+    /// Serves on a bound listener until [`AdminServer::stop`]. Must be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// The listener does not know its address.
+    pub fn start(
+        listener: TcpListener,
+        registry: Registry,
+        status: watch::Receiver<Status>,
+    ) -> std::io::Result<Self> {
+        let address = listener.local_addr()?;
+        let (count, scrapes) = watch::channel(0);
+        let shared = Shared {
+            registry,
+            status,
+            scrapes: count.into(),
+        };
+        let router =
+            Router::new()
+                .route("/metrics", get(metrics))
+                .route("/healthz", get(|| async { "ok\n" }))
+                .route("/readyz", get(readyz))
+                .route(
+                    "/status",
+                    get(|State(shared): State<Shared>| async move {
+                        Json(shared.status.borrow().clone())
+                    }),
+                )
+                .with_state(shared);
+        let (close, mut closed) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            let until = async move {
+                // A dropped sender closes as well.
+                let _ = closed.wait_for(|closed| *closed).await;
+            };
+            if let Err(error) = axum::serve(listener, router)
+                .with_graceful_shutdown(until)
+                .await
+            {
+                tracing::error!(%error, "the admin endpoint failed");
+            }
+        });
+        Ok(Self {
+            address,
+            scrapes,
+            close,
+            task,
+        })
+    }
+
+    /// Where it listens, with the port that a request for port 0 got.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How often `/metrics` was read.
+    #[must_use]
+    pub fn scrapes(&self) -> u64 {
+        *self.scrapes.borrow()
+    }
+
+    /// Waits, after the end of a run, until `/metrics` is read once more, so that the last
+    /// values are not lost; at most `bound`. Without a bound it waits [`DEFAULT_LINGER`] if
+    /// somebody ever scraped, and not at all otherwise.
+    pub async fn linger(&self, bound: Option<Duration>) {
+        let before = self.scrapes();
+        let bound = bound.unwrap_or(if before > 0 {
+            DEFAULT_LINGER
+        } else {
+            Duration::ZERO
+        });
+        let mut scrapes = self.scrapes.clone();
+        // Neither the end of the time nor of the server is an error here.
+        let _ = tokio::time::timeout(bound, scrapes.wait_for(|count| *count > before)).await;
+    }
+
+    /// Ends answers under way and closes.
+    pub async fn stop(self) {
+        // The server may have failed already.
+        let _ = self.close.send(true);
+        let mut task = self.task;
+        if tokio::time::timeout(CLOSING, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    match TextEncoder::new().encode_to_string(&shared.registry.gather()) {
+        Ok(text) => {
+            shared.scrapes.send_modify(|count| *count += 1);
+            ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn readyz(State(shared): State<Shared>) -> Response {
+    match &shared.status.borrow().waiting_for {
+        None => "ready\n".into_response(),
+        Some(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("waiting for {reason}\n"),
+        )
+            .into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

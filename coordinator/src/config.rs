@@ -1,0 +1,159 @@
+//! The settings of a run, from defaults, file, environment and flags, with everything that
+//! was left open decided and said. Reads the configuration file and looks whether the usual
+//! data and weights are there; it writes nothing.
+
+mod error;
+mod ladder;
+mod resolve;
+mod settings;
+mod sources;
+mod validate;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use error::ConfigError;
+pub use ladder::{LAYER_GROUPS, LayerRates};
+pub use settings::{BatchNorm, Device, LogFormat, LrSchedule, Precision, Settings};
+pub use sources::{Origin, Sources};
+
+/// Where the default data set lies once `coordinator fetch caltech101` has run.
+pub const DEFAULT_DATA: &str = "data/caltech101";
+/// Where the default weights lie once `coordinator fetch weights` has run.
+pub const DEFAULT_WEIGHTS: &str = "data/weights/resnet18-f37072fd.pth";
+/// The parent of run directories that nobody named.
+pub const DEFAULT_RUNS: &str = "runs";
+
+/// Where the pictures come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataSource {
+    /// The built-in set of drawn pictures.
+    Demo,
+    /// A folder in the layout of Caltech101.
+    Directory(PathBuf),
+}
+
+/// The effective settings of a run: nothing in it is "auto" but what only a worker can know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunConfig {
+    /// Worker processes, which is the world size; at least 1.
+    pub workers: usize,
+    /// Wait for workers that others start instead of starting them.
+    pub no_spawn: bool,
+    /// Where the pictures come from.
+    pub data: DataSource,
+    /// Weights to start from; `None` starts from random ones.
+    pub pretrained: Option<PathBuf>,
+    /// The most epochs.
+    pub epochs: u32,
+    /// Epochs without improvement of the validation loss before the run stops.
+    pub patience: u32,
+    /// By how much the validation loss must fall to count as an improvement.
+    pub min_delta: f64,
+    /// Samples per step over all ranks.
+    pub global_batch: usize,
+    /// Height and width of the network's input in pixels.
+    pub image_size: u32,
+    /// Share of the pictures that validates instead of training, in (0, 1).
+    pub validation_fraction: f64,
+    /// At most this many pictures of each class.
+    pub limit_per_class: Option<usize>,
+    /// The base learning rate of each layer group.
+    pub layer_lr: LayerRates,
+    /// How the learning rates change over the epochs.
+    pub lr_schedule: LrSchedule,
+    /// Epochs between two steps of the `step` schedule.
+    pub lr_step_epochs: u32,
+    /// Factor of one step of the `step` schedule, in (0, 1].
+    pub lr_gamma: f64,
+    /// Epochs over which the learning rates rise to their base value.
+    pub warmup_epochs: u32,
+    /// Adam's L2 penalty.
+    pub weight_decay: f64,
+    /// How BatchNorm behaves in training.
+    pub batch_norm: BatchNorm,
+    /// Where workers compute.
+    pub device: Device,
+    /// In which precision workers compute.
+    pub precision: Precision,
+    /// CPU threads of each worker; `None` divides the machine's.
+    pub threads_per_worker: Option<usize>,
+    /// Seed of the split, the shuffles and the random weights.
+    pub seed: u64,
+    /// The directory that the run creates and fills.
+    pub run_dir: PathBuf,
+    /// Where workers connect; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where `/metrics` and `/status` are served; port 0 takes a free one.
+    pub metrics_listen: SocketAddr,
+    /// Whether someone asked for `metrics_listen`: if nobody did, another port may stand in.
+    pub metrics_listen_asked: bool,
+    /// The longest wait after the end for one more scrape; `None` waits only if somebody scrapes.
+    pub metrics_linger: Option<Duration>,
+    /// A picture that cannot be read ends the run instead of being skipped.
+    pub strict_data: bool,
+    /// The worker program; `None` takes the one beside this executable.
+    pub worker_binary: Option<PathBuf>,
+    /// The form of the logs on stderr.
+    pub log_format: LogFormat,
+    /// The longest that a collective operation may take.
+    pub collective_timeout: Duration,
+}
+
+/// A configuration together with what the user should be told about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The effective settings, validated.
+    pub config: RunConfig,
+    /// Decisions that were left to the program, one line each.
+    pub notes: Vec<String>,
+}
+
+impl RunConfig {
+    /// Merges the sources, decides what they leave open, and validates the result.
+    ///
+    /// # Errors
+    /// The file cannot be read, a key is unknown, a value has the wrong form, or settings
+    /// contradict each other; see [`ConfigError`].
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let merged = sources::merge(sources)?;
+        let mut loaded = resolve::resolve(&merged, &sources.root)?;
+        loaded.notes.splice(0..0, merged.notes);
+        loaded.config.validate()?;
+        Ok(loaded)
+    }
+
+    /// The effective settings as a file that `--config` takes. The run directory is only a
+    /// comment, because the repetition needs one of its own.
+    ///
+    /// # Errors
+    /// A path is not valid UTF-8 and so cannot stand in TOML.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        let body = toml::to_string(&Settings::try_from(self)?)
+            .map_err(|error| ConfigError::Unwritable(error.to_string()))?;
+        Ok(format!(
+            "# The effective settings of the run in {:?}.\n\
+             # `coordinator --config THIS_FILE` repeats it.\n\n{body}",
+            self.run_dir.display().to_string()
+        ))
+    }
+}
+
+impl DataSource {
+    /// `demo`, or the folder.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Demo => "demo".to_owned(),
+            Self::Directory(path) => path.display().to_string(),
+        }
+    }
+}
+
+fn exists(root: &Path, path: &str) -> bool {
+    root.join(path).exists()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Decides what the sources leave open: defaults, the demo set's own defaults, and every
+//! "auto" that the coordinator can decide. Each decision becomes one line for the user.
+//! Looks only whether files are there; it opens none.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::sources::{Merged, Origin};
+use super::{
+    BatchNorm, ConfigError, DEFAULT_DATA, DEFAULT_RUNS, DEFAULT_WEIGHTS, DataSource, Device,
+    LayerRates, Loaded, LogFormat, LrSchedule, Precision, RunConfig, exists,
+};
+
+/// Defaults that depend on the data set: the recipe's, and smaller ones for the demo set, so
+/// that it ends in about a minute on two processors. Only values that nobody gave are replaced.
+struct SizeDefaults {
+    image_size: u32,
+    global_batch: usize,
+    epochs: u32,
+}
+
+const RECIPE: SizeDefaults = SizeDefaults {
+    image_size: 224,
+    global_batch: 128,
+    epochs: 15,
+};
+const DEMO: SizeDefaults = SizeDefaults {
+    image_size: 64,
+    global_batch: 32,
+    epochs: 12,
+};
+
+const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+const DEFAULT_METRICS_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 9095);
+
+pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigError> {
+    let given = &merged.settings;
+    let mut notes = Vec::new();
+
+    let data = match given.data.as_deref() {
+        Some("demo") => DataSource::Demo,
+        Some(folder) => DataSource::Directory(PathBuf::from(folder)),
+        None if exists(root, DEFAULT_DATA) => {
+            notes.push(format!(
+                "data: {DEFAULT_DATA} (found; --data chooses another)"
+            ));
+            DataSource::Directory(PathBuf::from(DEFAULT_DATA))
+        }
+        None => {
+            notes.push(format!(
+                "data: the built-in demo set, as there is no {DEFAULT_DATA} \
+                 (`coordinator fetch caltech101` gets it; --data chooses another)"
+            ));
+            DataSource::Demo
+        }
+    };
+    let sizes = if data == DataSource::Demo {
+        DEMO
+    } else {
+        RECIPE
+    };
+
+    let pretrained = match given.pretrained.as_deref().unwrap_or("auto") {
+        "none" => None,
+        "auto" if exists(root, DEFAULT_WEIGHTS) => {
+            notes.push(format!("weights: {DEFAULT_WEIGHTS} (found)"));
+            Some(PathBuf::from(DEFAULT_WEIGHTS))
+        }
+        "auto" => {
+            notes.push(format!(
+                "weights: random, as there is no {DEFAULT_WEIGHTS} \
+                 (`coordinator fetch weights` gets it)"
+            ));
+            None
+        }
+        path => Some(PathBuf::from(path)),
+    };
+
+    let (ladder, why) = match pretrained {
+        Some(_) => (
+            LayerRates::NOTEBOOK,
+            "notebook ladder, as the weights are pretrained",
+        ),
+        None => (
+            LayerRates::SCRATCH,
+            "1e-3 for all layers, as the weights start random",
+        ),
+    };
+    let layer_lr = match given.layer_lr.as_deref() {
+        None | Some("auto") => {
+            notes.push(format!("learning rates: {why}"));
+            ladder
+        }
+        Some(text) => LayerRates::parse(text, ladder)?,
+    };
+
+    let config = RunConfig {
+        workers: given.workers.unwrap_or(1),
+        no_spawn: given.no_spawn.unwrap_or(false),
+        data,
+        pretrained,
+        epochs: given.epochs.unwrap_or(sizes.epochs),
+        patience: given.patience.unwrap_or(3),
+        min_delta: given.min_delta.unwrap_or(0.0),
+        global_batch: given.global_batch.unwrap_or(sizes.global_batch),
+        image_size: given.image_size.unwrap_or(sizes.image_size),
+        validation_fraction: given.validation_fraction.unwrap_or(0.2),
+        limit_per_class: given.limit_per_class,
+        layer_lr,
+        lr_schedule: given.lr_schedule.unwrap_or(LrSchedule::Constant),
+        lr_step_epochs: given.lr_step_epochs.unwrap_or(5),
+        lr_gamma: given.lr_gamma.unwrap_or(0.1),
+        warmup_epochs: given.warmup_epochs.unwrap_or(0),
+        weight_decay: given.weight_decay.unwrap_or(0.0),
+        batch_norm: given.batch_norm.unwrap_or(BatchNorm::PerRank),
+        device: given.device.unwrap_or(Device::Auto),
+        precision: given.precision.unwrap_or(Precision::Auto),
+        threads_per_worker: given.threads_per_worker,
+        seed: given.seed.unwrap_or(42),
+        run_dir: given
+            .run_dir
+            .clone()
+            .unwrap_or_else(|| unused_run_dir(root, SystemTime::now())),
+        listen: given.listen.unwrap_or_else(|| DEFAULT_LISTEN.into()),
+        metrics_listen: given
+            .metrics_listen
+            .unwrap_or_else(|| DEFAULT_METRICS_LISTEN.into()),
+        metrics_listen_asked: merged.origin("metrics-listen") != Origin::Default,
+        metrics_linger: given.metrics_linger.map(Duration::from_secs),
+        strict_data: given.strict_data.unwrap_or(false),
+        worker_binary: given.worker_binary.clone(),
+        log_format: given.log_format.unwrap_or(LogFormat::Text),
+        collective_timeout: Duration::from_secs(given.collective_timeout.unwrap_or(60)),
+    };
+    Ok(Loaded { config, notes })
+}
+
+/// `runs/<UTC time>`, with a number where two runs start in the same second.
+fn unused_run_dir(root: &Path, now: SystemTime) -> PathBuf {
+    let seconds = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let name = format!("{DEFAULT_RUNS}/{}", timestamp(seconds));
+    let mut candidate = name.clone();
+    let mut number = 2;
+    while exists(root, &candidate) {
+        candidate = format!("{name}-{number}");
+        number += 1;
+    }
+    PathBuf::from(candidate)
+}
+
+/// `20260131-235959` in UTC. Days become a date by Howard Hinnant's `civil_from_days`
+/// (<https://howardhinnant.github.io/date_algorithms.html>), for dates from 1970 on.
+fn timestamp(seconds: u64) -> String {
+    let (days, clock) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (clock / 3_600, clock / 60 % 60, clock % 60);
+    format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_directories_carry_the_time_and_never_collide() {
+        // Recorded with `date -u -d @SECONDS +%Y%m%d-%H%M%S`.
+        assert_eq!(timestamp(0), "19700101-000000");
+        assert_eq!(timestamp(951_782_400), "20000229-000000");
+        assert_eq!(timestamp(1_767_225_599), "20251231-235959");
+        let root = tempfile::tempdir().unwrap();
+        let first = unused_run_dir(root.path(), UNIX_EPOCH);
+        assert_eq!(first, Path::new("runs/19700101-000000"));
+        std::fs::create_dir_all(root.path().join(first)).unwrap();
+        assert_eq!(
+            unused_run_dir(root.path(), UNIX_EPOCH),
+            Path::new("runs/19700101-000000-2")
+        );
+    }
+}

@@ -1,0 +1,315 @@
+//! Every setting once, as a flag and as a file key; all optional, so that layers can be told
+//! apart. Holds no default: those stand in `resolve`, and the help texts here quote them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, DataSource, RunConfig};
+
+const RUN: &str = "Run";
+const DATA: &str = "Data";
+const RECIPE: &str = "Model and recipe";
+const COMPUTE: &str = "Where it computes";
+const SEEN: &str = "What others see";
+
+/// One layer of settings: what one source says, and nothing where it is silent.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Settings {
+    /// Worker processes that train together [default: 1]
+    #[arg(long, value_name = "N", help_heading = RUN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
+
+    /// Wait for N workers that others start with `worker --coordinator URL`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", help_heading = RUN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_spawn: Option<bool>,
+
+    /// Directory to create for the results [default: runs/TIME]
+    #[arg(long, value_name = "DIR", help_heading = RUN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_dir: Option<PathBuf>,
+
+    /// Seed of split, shuffles and random weights [default: 42]
+    #[arg(long, value_name = "SEED", help_heading = RUN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+
+    /// Folder in Caltech101's layout, or `demo` [default: data/caltech101 if there, else demo]
+    #[arg(long, value_name = "DIR|demo", help_heading = DATA)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+
+    /// Height and width of the network's input in pixels [default: 224; demo: 64]
+    #[arg(long, value_name = "PIXELS", help_heading = DATA)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<u32>,
+
+    /// Share of the pictures that validates instead of training [default: 0.2]
+    #[arg(long, value_name = "SHARE", help_heading = DATA)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_fraction: Option<f64>,
+
+    /// Use at most K pictures of each class [default: all]
+    #[arg(long, value_name = "K", help_heading = DATA)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_per_class: Option<usize>,
+
+    /// End the run at a picture that cannot be read, instead of skipping and counting it
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", help_heading = DATA)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strict_data: Option<bool>,
+
+    /// Weights to start from: a .pth or .safetensors file, `auto` (data/weights/
+    /// resnet18-f37072fd.pth if there) or `none` [default: auto]
+    #[arg(long, value_name = "PATH|auto|none", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<String>,
+
+    /// The most epochs [default: 15; demo: 12]
+    #[arg(long, value_name = "N", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u32>,
+
+    /// Stop after N epochs without a better validation loss [default: 3]
+    #[arg(long, value_name = "N", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
+
+    /// By how much the validation loss must fall to be better [default: 0]
+    #[arg(long, value_name = "LOSS", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_delta: Option<f64>,
+
+    /// Samples per step, over all workers together [default: 128; demo: 32]
+    #[arg(long, value_name = "N", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global_batch: Option<usize>,
+
+    /// Learning rates: `auto` (notebook with pretrained weights, else scratch), `notebook`,
+    /// `readme`, `scratch`, `uniform=LR`, or GROUP=LR,… over stem, layer1 to layer4 and fc,
+    /// where groups left out keep auto's rate [default: auto]
+    #[arg(long, value_name = "RATES", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_lr: Option<String>,
+
+    /// How learning rates change over the epochs [default: constant]
+    #[arg(long, value_name = "KIND", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_schedule: Option<LrSchedule>,
+
+    /// Epochs between two steps of the step schedule [default: 5]
+    #[arg(long, value_name = "N", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_step_epochs: Option<u32>,
+
+    /// Factor of each step of the step schedule [default: 0.1]
+    #[arg(long, value_name = "FACTOR", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_gamma: Option<f64>,
+
+    /// Epochs over which the learning rates rise to their value [default: 0]
+    #[arg(long, value_name = "N", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_epochs: Option<u32>,
+
+    /// Adam's L2 penalty [default: 0]
+    #[arg(long, value_name = "FACTOR", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+
+    /// BatchNorm in training: statistics of each rank's own slice, or frozen [default: per-rank]
+    #[arg(long, value_name = "KIND", help_heading = RECIPE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_norm: Option<BatchNorm>,
+
+    /// Device of the workers; auto takes GPUs when there is one for each [default: auto]
+    #[arg(long, value_name = "DEVICE", help_heading = COMPUTE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+
+    /// Precision; auto is bf16 where the hardware computes in it [default: auto]
+    #[arg(long, value_name = "KIND", help_heading = COMPUTE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+
+    /// CPU threads of each worker [default: the processors divided among the workers]
+    #[arg(long, value_name = "N", help_heading = COMPUTE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads_per_worker: Option<usize>,
+
+    /// The worker program [default: `worker` beside this executable]
+    #[arg(long, value_name = "FILE", help_heading = COMPUTE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_binary: Option<PathBuf>,
+
+    /// The longest that one operation between the workers may take [default: 60]
+    #[arg(long, value_name = "SECONDS", help_heading = COMPUTE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collective_timeout: Option<u64>,
+
+    /// Address for the workers; port 0 takes a free one [default: 127.0.0.1:0]
+    #[arg(long, value_name = "IP:PORT", help_heading = SEEN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+
+    /// Address of /metrics, /status, /healthz and /readyz [default: 127.0.0.1:9095, or a free
+    /// port where that one is taken]
+    #[arg(long, value_name = "IP:PORT", help_heading = SEEN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_listen: Option<SocketAddr>,
+
+    /// Serve /metrics after the end until one more scrape, but no longer than this [default: 15
+    /// if it was ever scraped, else 0]
+    #[arg(long, value_name = "SECONDS", help_heading = SEEN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_linger: Option<u64>,
+
+    /// Form of the logs on stderr; RUST_LOG chooses how much [default: text]
+    #[arg(long, value_name = "FORM", help_heading = SEEN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
+}
+
+macro_rules! choices {
+    ($(#[$outer:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$outer])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "&'static str")]
+        pub enum $name { $($(#[$inner])* $variant,)+ }
+
+        impl $name {
+            /// The word that flags and files use.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl From<$name> for &'static str {
+            fn from(choice: $name) -> Self {
+                choice.word()
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(word: String) -> Result<Self, String> {
+                match word.as_str() {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(format!("`{word}` is none of {}", [$($word),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+choices! {
+    /// How the learning rates change over the epochs.
+    LrSchedule {
+        /// They stay
+        Constant = "constant",
+        /// Times lr-gamma every lr-step-epochs
+        Step = "step",
+        /// Along half a cosine towards 0
+        Cosine = "cosine",
+    }
+}
+choices! {
+    /// How BatchNorm behaves in training.
+    BatchNorm {
+        /// Each rank normalises by its own slice
+        PerRank = "per-rank",
+        /// The running statistics normalise and stay as they are
+        Frozen = "frozen",
+    }
+}
+choices! {
+    /// Where workers compute.
+    Device {
+        /// GPUs when there is one for each worker, else the CPU
+        Auto = "auto",
+        /// The CPU
+        Cpu = "cpu",
+        /// One GPU for each worker
+        Cuda = "cuda",
+    }
+}
+choices! {
+    /// In which precision workers compute.
+    Precision {
+        /// bf16 where the hardware computes in it, else fp32
+        Auto = "auto",
+        /// 32-bit floating point
+        Fp32 = "fp32",
+        /// 16-bit brain floating point by autocast
+        Bf16 = "bf16",
+    }
+}
+choices! {
+    /// The form of the logs.
+    LogFormat {
+        /// Lines for people
+        Text = "text",
+        /// One JSON object a line
+        Json = "json",
+    }
+}
+
+impl TryFrom<&RunConfig> for Settings {
+    type Error = ConfigError;
+
+    /// All but the run directory, which belongs to one run only.
+    fn try_from(config: &RunConfig) -> Result<Self, ConfigError> {
+        let text = |path: &PathBuf| {
+            path.to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| ConfigError::Unwritable(format!("{} is not UTF-8", path.display())))
+        };
+        Ok(Self {
+            workers: Some(config.workers),
+            no_spawn: Some(config.no_spawn),
+            run_dir: None,
+            seed: Some(config.seed),
+            data: Some(match &config.data {
+                DataSource::Demo => "demo".to_owned(),
+                DataSource::Directory(path) => text(path)?,
+            }),
+            image_size: Some(config.image_size),
+            validation_fraction: Some(config.validation_fraction),
+            limit_per_class: config.limit_per_class,
+            strict_data: Some(config.strict_data),
+            pretrained: Some(match &config.pretrained {
+                None => "none".to_owned(),
+                Some(path) => text(path)?,
+            }),
+            epochs: Some(config.epochs),
+            patience: Some(config.patience),
+            min_delta: Some(config.min_delta),
+            global_batch: Some(config.global_batch),
+            layer_lr: Some(config.layer_lr.to_string()),
+            lr_schedule: Some(config.lr_schedule),
+            lr_step_epochs: Some(config.lr_step_epochs),
+            lr_gamma: Some(config.lr_gamma),
+            warmup_epochs: Some(config.warmup_epochs),
+            weight_decay: Some(config.weight_decay),
+            batch_norm: Some(config.batch_norm),
+            device: Some(config.device),
+            precision: Some(config.precision),
+            threads_per_worker: config.threads_per_worker,
+            worker_binary: config.worker_binary.clone(),
+            collective_timeout: Some(config.collective_timeout.as_secs()),
+            listen: Some(config.listen),
+            metrics_listen: config.metrics_listen_asked.then_some(config.metrics_listen),
+            metrics_linger: config.metrics_linger.map(|bound| bound.as_secs()),
+            log_format: Some(config.log_format),
+        })
+    }
+}

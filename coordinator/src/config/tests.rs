@@ -1,0 +1,231 @@
+//! Precedence, spelling, rules and the round trip of a saved configuration.
+
+use clap::Parser;
+
+use super::*;
+use crate::cli::Cli;
+
+struct Case {
+    root: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self {
+            root: tempfile::tempdir().unwrap(),
+            environment: Vec::new(),
+        }
+    }
+
+    fn load(&self, file: Option<&str>, flags: &[&str]) -> Result<Loaded, ConfigError> {
+        let file = file.map(|text| {
+            let path = self.root.path().join("run.toml");
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        let arguments = std::iter::once("coordinator").chain(flags.iter().copied());
+        RunConfig::load(&Sources {
+            file,
+            environment: self.environment.clone(),
+            flags: Cli::try_parse_from(arguments).unwrap().settings,
+            root: self.root.path().to_owned(),
+        })
+    }
+}
+
+fn refusal(file: Option<&str>, flags: &[&str]) -> String {
+    let message = Case::new().load(file, flags).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "more than one line: {message}");
+    message
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default() {
+    let mut case = Case::new();
+    let file = Some("patience = 4\nepochs = 5\nglobal-batch = 64\nno-spawn = true");
+    case.environment = [
+        ("FINETUNE_EPOCHS", "6"),
+        ("FINETUNE_GLOBAL_BATCH", "96"),
+        ("FINETUNE_SEED", ""),
+        ("FINETUNE_TOKEN", "secret"),
+        ("FINETUNE_IMAGE_SZE", "1"),
+        ("FINETUNE_UI_PORT_80_TCP", "x"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .to_vec();
+    let Loaded { config, notes } = case
+        .load(file, &["--global-batch", "128", "--no-spawn=false"])
+        .unwrap();
+    assert_eq!(
+        (
+            config.global_batch,
+            config.epochs,
+            config.patience,
+            config.seed,
+            config.no_spawn
+        ),
+        (128, 6, 4, 42, false)
+    );
+    assert!(
+        notes[0].contains("FINETUNE_IMAGE_SZE; did you mean FINETUNE_IMAGE_SIZE?"),
+        "{notes:?}"
+    );
+    assert!(
+        !notes.iter().any(|note| note.contains("UI_PORT")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn the_demo_set_changes_defaults_but_nothing_that_was_given() {
+    let case = Case::new();
+    let Loaded { config, notes } = case.load(Some("epochs = 15"), &[]).unwrap();
+    assert_eq!(config.data, DataSource::Demo);
+    assert_eq!(
+        (config.image_size, config.global_batch, config.epochs),
+        (64, 32, 15)
+    );
+    assert_eq!(config.layer_lr, LayerRates::SCRATCH);
+    assert_eq!(
+        notes
+            .iter()
+            .filter(|note| note.contains("demo set"))
+            .count(),
+        1
+    );
+
+    for path in [DEFAULT_DATA, DEFAULT_WEIGHTS] {
+        std::fs::create_dir_all(case.root.path().join(path)).unwrap();
+    }
+    let Loaded { config, .. } = case.load(None, &[]).unwrap();
+    assert_eq!(config.data, DataSource::Directory(DEFAULT_DATA.into()));
+    assert_eq!(config.pretrained, Some(DEFAULT_WEIGHTS.into()));
+    assert_eq!(
+        (config.image_size, config.global_batch, config.epochs),
+        (224, 128, 15)
+    );
+    assert_eq!(config.layer_lr, LayerRates::NOTEBOOK);
+}
+
+#[test]
+fn misspelt_keys_are_refused_with_the_nearest_one() {
+    for (file, expected) in [
+        (
+            "global-bacth = 3",
+            "unknown key `global-bacth`; did you mean `global-batch`?",
+        ),
+        ("global_batch = 3", "did you mean `global-batch`?"),
+        ("xyzzy = 3", "`coordinator --help` lists the known ones"),
+        ("epochs = 3\nepochs 4", "line 2"),
+        ("epochs = \"many\"", "epochs"),
+        (
+            "device = \"gpu\"",
+            "`gpu` is none of auto, cpu, cuda for key `device` in",
+        ),
+        ("epochs = -1", "epochs"),
+    ] {
+        let message = refusal(Some(file), &[]);
+        assert!(message.contains(expected), "{file}: {message}");
+        assert!(message.contains("run.toml"), "{file}: {message}");
+    }
+}
+
+#[test]
+fn files_and_flags_use_the_same_words() {
+    fn check<T: clap::ValueEnum + TryFrom<String, Error = String> + Copy>() {
+        for choice in T::value_variants() {
+            let word = choice.to_possible_value().unwrap().get_name().to_owned();
+            assert!(T::try_from(word.clone()).is_ok(), "{word}");
+        }
+    }
+    check::<LrSchedule>();
+    check::<BatchNorm>();
+    check::<Device>();
+    check::<Precision>();
+    check::<LogFormat>();
+}
+
+#[test]
+fn every_rule_refuses_what_it_forbids() {
+    for (flags, expected) in [
+        (&["--workers", "0"][..], "workers must be at least 1"),
+        (
+            &["--workers", "3", "--global-batch", "2"],
+            "global-batch 2 is smaller than workers 3",
+        ),
+        (&["--epochs", "0"], "epochs must be at least 1"),
+        (&["--patience", "0"], "patience must be at least 1"),
+        (&["--min-delta=-1"], "min-delta must be 0 or"),
+        (&["--min-delta", "nan"], "min-delta must be 0 or"),
+        (&["--image-size", "31"], "image-size must be at least 32"),
+        (
+            &["--validation-fraction", "1"],
+            "validation-fraction must lie between",
+        ),
+        (
+            &["--validation-fraction", "nan"],
+            "validation-fraction must lie between",
+        ),
+        (
+            &["--limit-per-class", "0"],
+            "limit-per-class must be at least 1",
+        ),
+        (&["--layer-lr", "fc=-1"], "layer-lr of fc"),
+        (&["--layer-lr", "uniform=0"], "nothing would be trained"),
+        (&["--layer-lr", "notebok"], "neither a preset"),
+        (&["--lr-step-epochs", "0"], "lr-step-epochs must be"),
+        (&["--lr-gamma", "0"], "lr-gamma must be"),
+        (
+            &["--warmup-epochs", "3", "--epochs", "3"],
+            "warmup-epochs 3 leaves no epoch",
+        ),
+        (&["--weight-decay", "inf"], "weight-decay must be"),
+        (&["--threads-per-worker", "0"], "threads-per-worker must be"),
+        (
+            &["--seed", "9223372036854775808"],
+            "larger than TOML's integers",
+        ),
+        (&["--collective-timeout", "0"], "collective-timeout must be"),
+        (
+            &["--listen", "0.0.0.0:9", "--metrics-listen", "0.0.0.0:9"],
+            "are both 0.0.0.0:9",
+        ),
+    ] {
+        let message = refusal(None, flags);
+        assert!(message.contains(expected), "{flags:?}: {message}");
+    }
+    let both = refusal(None, &["--epochs", "0", "--image-size", "8"]);
+    assert!(
+        both.contains("epochs must") && both.contains("image-size must"),
+        "{both}"
+    );
+}
+
+#[test]
+fn a_saved_configuration_repeats_itself() {
+    let case = Case::new();
+    let flags = [
+        "--workers",
+        "2",
+        "--layer-lr",
+        "fc=0.1",
+        "--limit-per-class",
+        "9",
+    ];
+    let more = [
+        "--lr-schedule",
+        "cosine",
+        "--metrics-linger",
+        "7",
+        "--precision",
+        "bf16",
+    ];
+    let first = case.load(None, &[flags, more].concat()).unwrap().config;
+    let saved = first.to_toml().unwrap();
+    // What is saved must not depend on files that appear later.
+    std::fs::create_dir_all(case.root.path().join(DEFAULT_DATA)).unwrap();
+    let mut second = case.load(Some(&saved), &[]).unwrap().config;
+    second.run_dir.clone_from(&first.run_dir);
+    assert_eq!(second, first, "{saved}");
+}

@@ -1,0 +1,125 @@
+//! The rules that well-formed values must still obey, alone and together.
+
+use super::{ConfigError, RunConfig};
+
+impl RunConfig {
+    /// Checks every rule and reports all that are broken in one line.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with one sentence per broken rule.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut broken = Vec::new();
+        let mut rule = |holds: bool, message: String| {
+            if !holds {
+                broken.push(message);
+            }
+        };
+        rule(
+            self.workers >= 1,
+            "workers must be at least 1, not 0".to_owned(),
+        );
+        rule(
+            self.epochs >= 1,
+            "epochs must be at least 1, not 0".to_owned(),
+        );
+        rule(
+            self.patience >= 1,
+            "patience must be at least 1, not 0; to never stop early, give as many as epochs"
+                .to_owned(),
+        );
+        rule(
+            self.min_delta >= 0.0 && self.min_delta.is_finite(),
+            format!(
+                "min-delta must be 0 or a positive number, not {}",
+                self.min_delta
+            ),
+        );
+        rule(
+            self.global_batch >= self.workers.max(1),
+            format!(
+                "global-batch {} is smaller than workers {}: each worker needs at least one \
+                 sample a step",
+                self.global_batch, self.workers
+            ),
+        );
+        rule(
+            self.image_size >= 32,
+            format!(
+                "image-size must be at least 32, not {}: the network divides it by 32",
+                self.image_size
+            ),
+        );
+        rule(
+            self.validation_fraction > 0.0 && self.validation_fraction < 1.0,
+            format!(
+                "validation-fraction must lie between 0 and 1, both excluded, not {}",
+                self.validation_fraction
+            ),
+        );
+        rule(
+            self.limit_per_class != Some(0),
+            "limit-per-class must be at least 1, not 0; leave it out to use all".to_owned(),
+        );
+        for (group, rate) in self.layer_lr.by_group() {
+            rule(
+                rate >= 0.0 && rate.is_finite(),
+                format!("layer-lr of {group} must be 0 or a positive number, not {rate}"),
+            );
+        }
+        rule(
+            self.layer_lr.0.iter().any(|rate| *rate != 0.0),
+            "layer-lr is 0 for every group, so nothing would be trained".to_owned(),
+        );
+        rule(
+            self.lr_step_epochs >= 1,
+            "lr-step-epochs must be at least 1, not 0".to_owned(),
+        );
+        rule(
+            self.lr_gamma > 0.0 && self.lr_gamma <= 1.0,
+            format!(
+                "lr-gamma must be above 0 and at most 1, not {}",
+                self.lr_gamma
+            ),
+        );
+        rule(
+            self.warmup_epochs < self.epochs.max(1),
+            format!(
+                "warmup-epochs {} leaves no epoch of {} at full learning rate",
+                self.warmup_epochs, self.epochs
+            ),
+        );
+        rule(
+            self.weight_decay >= 0.0 && self.weight_decay.is_finite(),
+            format!(
+                "weight-decay must be 0 or a positive number, not {}",
+                self.weight_decay
+            ),
+        );
+        rule(
+            self.threads_per_worker != Some(0),
+            "threads-per-worker must be at least 1, not 0; leave it out to divide the machine's"
+                .to_owned(),
+        );
+        rule(
+            i64::try_from(self.seed).is_ok(),
+            format!(
+                "seed {} is larger than TOML's integers, at most {}",
+                self.seed,
+                i64::MAX
+            ),
+        );
+        rule(
+            !self.collective_timeout.is_zero(),
+            "collective-timeout must be at least 1 second, not 0".to_owned(),
+        );
+        rule(
+            self.metrics_listen != self.listen || self.listen.port() == 0,
+            format!("listen and metrics-listen are both {}", self.listen),
+        );
+        if broken.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::Invalid(broken))
+        }
+    }
+}

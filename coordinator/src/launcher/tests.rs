@@ -1,0 +1,245 @@
+//! Real processes: small shell scripts stand in for the worker.
+
+use std::time::Instant;
+
+use super::*;
+
+struct Bench {
+    folder: tempfile::TempDir,
+    launcher: Launcher,
+    exits: mpsc::UnboundedReceiver<WorkerExit>,
+}
+
+fn bench(script: &str, change: impl FnOnce(&mut LaunchSpec)) -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = folder.path().join("worker");
+    // Written by a process of its own: a descriptor of this process, inherited for a moment by
+    // what another test starts, would make the script busy.
+    let written = std::process::Command::new("/bin/sh")
+        .args([
+            "-c",
+            "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\"; chmod 755 \"$1\"",
+            "sh",
+        ])
+        .args([binary.as_os_str(), script.as_ref()])
+        .status();
+    assert!(written.unwrap().success());
+    let mut spec = LaunchSpec {
+        binary,
+        coordinator_url: "http://127.0.0.1:1".to_owned(),
+        token: None,
+        logs: folder.path().to_owned(),
+        workers: 2,
+        placement: Placement::Cpu,
+        threads_per_worker: None,
+    };
+    change(&mut spec);
+    let (launcher, exits) = Launcher::new(spec).unwrap();
+    Bench {
+        folder,
+        launcher,
+        exits,
+    }
+}
+
+impl Bench {
+    async fn exit(&mut self) -> WorkerExit {
+        let patience = Duration::from_secs(20);
+        tokio::time::timeout(patience, self.exits.recv())
+            .await
+            .expect("no exit in time")
+            .unwrap()
+    }
+
+    /// Waits until the script has written `text`, so that its traps are in place.
+    async fn until_logged(&self, slot: usize, text: &str) -> String {
+        let path = self.folder.path().join(format!("worker-{slot}.log"));
+        let begun = Instant::now();
+        loop {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            if log.contains(text) {
+                return log;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{text} is missing in {log}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Whether a process runs; one that is dead but not reaped by its own parent does not.
+fn alive(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or("")
+            .trim_start()
+            .starts_with('Z')
+    })
+}
+
+#[tokio::test]
+async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
+    let script = "echo first; echo \"$@\" \"token=$FINETUNE_TOKEN gpu=$CUDA_VISIBLE_DEVICES \
+                  omp=$OMP_NUM_THREADS\"; seq 100; echo last >&2; exit 3";
+    let mut bench = bench(script, |spec| {
+        spec.token = Some("secret".to_owned());
+        spec.placement = Placement::Cuda(vec!["4".to_owned(), "6".to_owned()]);
+        spec.threads_per_worker = Some(5);
+    });
+    let pid = bench.launcher.spawn(1).unwrap();
+    let exit = bench.exit().await;
+    assert_eq!(
+        (exit.slot, exit.pid, exit.status),
+        (1, pid, WorkerStatus::Code(3))
+    );
+    assert_eq!(
+        exit.log_head[..2],
+        [
+            "first".to_owned(),
+            "--coordinator http://127.0.0.1:1 token=secret gpu=6 omp=5".to_owned(),
+        ]
+    );
+    assert_eq!((exit.log_head.len(), exit.log_tail.len()), (5, 20));
+    assert_eq!(exit.log_tail[18..], ["100".to_owned(), "last".to_owned()]);
+    assert!(!exit.asked_to_stop);
+    assert!(
+        exit.to_string().contains("ended with code 3; its log is"),
+        "{exit}"
+    );
+}
+
+#[tokio::test]
+async fn a_restarted_worker_continues_the_log_but_reports_its_own_lines() {
+    let mut bench = bench("echo \"from $$\"", |_| ());
+    bench.launcher.spawn(0).unwrap();
+    bench.exit().await;
+    let second = bench.launcher.spawn(0).unwrap();
+    let exit = bench.exit().await;
+    assert_eq!(exit.log_head, [format!("from {second}")]);
+    assert_eq!(
+        std::fs::read_to_string(exit.log_path)
+            .unwrap()
+            .lines()
+            .count(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_missing_libtorch_and_a_signal_are_put_into_words() {
+    let script = "echo \"$0: error while loading shared libraries: libtorch_cpu.so: cannot open \
+                  shared object file: No such file or directory\" >&2; exit 127";
+    let mut missing = bench(script, |_| ());
+    missing.launcher.spawn(0).unwrap();
+    let exit = missing.exit().await;
+    assert_eq!(exit.missing_library(), Some("libtorch_cpu.so"));
+    assert!(
+        exit.to_string().contains("`make setup` installs it"),
+        "{exit}"
+    );
+
+    let mut killed = bench("kill -9 $$", |_| ());
+    killed.launcher.spawn(0).unwrap();
+    let exit = killed.exit().await;
+    assert_eq!(exit.status, WorkerStatus::Signal(9));
+    assert!(
+        exit.to_string()
+            .contains("SIGKILL (often the system, for lack of memory)"),
+        "{exit}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_worker_program_is_refused_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("worker");
+    for exists in [false, true] {
+        if exists {
+            std::fs::write(&plain, "not executable").unwrap();
+        }
+        let spec = LaunchSpec {
+            binary: plain.clone(),
+            coordinator_url: String::new(),
+            token: None,
+            logs: folder.path().to_owned(),
+            workers: 1,
+            placement: Placement::Cpu,
+            threads_per_worker: None,
+        };
+        let refused = Launcher::new(spec).err().unwrap();
+        assert!(refused.to_string().contains("--worker-binary"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn shutdown_lets_willing_workers_end_and_leaves_no_process_of_stubborn_ones() {
+    let mut willing = bench(
+        "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done",
+        |_| (),
+    );
+    for slot in 0..2 {
+        willing.launcher.spawn(slot).unwrap();
+        willing.until_logged(slot, "ready").await;
+    }
+    willing.launcher.shutdown(Duration::from_secs(20)).await;
+    for _ in 0..2 {
+        let exit = willing.exit().await;
+        assert_eq!(
+            (exit.status, exit.asked_to_stop),
+            (WorkerStatus::Code(0), true)
+        );
+        assert_eq!(exit.log_tail.last().unwrap(), "bye");
+    }
+
+    // It ignores SIGTERM and so does its child.
+    let mut stubborn = bench(
+        "trap '' TERM; sleep 1000 & echo \"child $!\"; wait; sleep 1000",
+        |_| (),
+    );
+    let pid = stubborn.launcher.spawn(0).unwrap();
+    let log = stubborn.until_logged(0, "child").await;
+    let child = log.trim().strip_prefix("child ").unwrap().to_owned();
+    assert!(alive(&pid.to_string()) && alive(&child));
+    let begun = Instant::now();
+    stubborn.launcher.shutdown(Duration::from_millis(200)).await;
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+    assert_eq!(stubborn.exit().await.status, WorkerStatus::Signal(9));
+    let begun = Instant::now();
+    while alive(&child) {
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "the worker's child stays behind"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!alive(&pid.to_string()));
+}
+
+#[tokio::test]
+async fn stdin_stays_open_while_the_coordinator_lives() {
+    let mut bench = bench("echo ready; read line; echo \"read ended with $?\"", |_| ());
+    bench.launcher.spawn(0).unwrap();
+    bench.until_logged(0, "ready").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(
+        bench.exits.try_recv().is_err(),
+        "the worker saw its stdin close"
+    );
+    bench.launcher.shutdown(Duration::from_secs(20)).await;
+    assert_eq!(bench.exit().await.status, WorkerStatus::Signal(15));
+}
+
+#[test]
+fn a_listener_on_all_addresses_is_reached_through_loopback() {
+    for (listening, url) in [
+        ("0.0.0.0:70", "http://127.0.0.1:70"),
+        ("[::]:70", "http://[::1]:70"),
+        ("10.0.0.3:70", "http://10.0.0.3:70"),
+    ] {
+        assert_eq!(local_url(listening.parse().unwrap()), url);
+    }
+}

@@ -1,0 +1,286 @@
+//! The numbers that Prometheus reads. Every series stands in `table` and exists from the start,
+//! so that an alert never waits for a first value. The registry is passed in: there is no
+//! global one. Nothing here reads a clock or decides anything.
+
+mod labels;
+mod table;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+};
+
+use crate::config::LAYER_GROUPS;
+pub use labels::{Phase, RunState, SplitLabel, StopReason, WorkerState};
+pub use table::{Kind, MetricSpec, PREFIX, TABLE};
+
+/// What the constant series say about a run.
+#[derive(Debug, Clone)]
+pub struct RunFacts {
+    /// Name of the run, the last part of its directory.
+    pub run: String,
+    /// `demo` or the data folder.
+    pub dataset: String,
+    /// Workers that the run is meant to have; there are series for the ranks below.
+    pub workers: usize,
+    /// The most epochs.
+    pub epochs: u32,
+    /// Epochs without improvement before the run stops.
+    pub patience: u32,
+}
+
+/// Wall seconds of one step, by phase.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepSeconds {
+    /// The whole step.
+    pub step: f64,
+    /// See [`Phase::DataWait`].
+    pub data_wait: f64,
+    /// See [`Phase::ForwardBackward`].
+    pub forward_backward: f64,
+    /// See [`Phase::AllreduceWait`].
+    pub allreduce_wait: f64,
+    /// See [`Phase::Optimizer`].
+    pub optimizer: f64,
+}
+
+/// Handles on every series; cheap to clone, safe to use from anywhere.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    run_state: GaugeVec,
+    stop_reason: GaugeVec,
+    epoch: Gauge,
+    steps: IntCounter,
+    samples: IntCounterVec,
+    last_step: Gauge,
+    loss: GaugeVec,
+    accuracy: GaugeVec,
+    best_loss: Gauge,
+    best_epoch: Gauge,
+    wait: Gauge,
+    learning_rate: GaugeVec,
+    images_per_second: Gauge,
+    step_duration: HistogramVec,
+    phase_duration: HistogramVec,
+    workers: GaugeVec,
+    generation: Gauge,
+    decode_errors: IntCounter,
+}
+
+impl Metrics {
+    /// Registers every series, with its first value.
+    ///
+    /// # Errors
+    /// The registry holds one of the names already.
+    pub fn new(registry: &Registry, facts: &RunFacts) -> Result<Self, prometheus::Error> {
+        let keep = Keep(registry);
+        let build = keep.gauges(&table::BUILD_INFO)?;
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1.0);
+        let run = keep.gauges(&table::RUN_INFO)?;
+        run.with_label_values(&[facts.run.as_str(), "resnet18", &facts.dataset])
+            .set(1.0);
+        keep.gauge(&table::EPOCHS_TARGET)?.set(facts.epochs.into());
+        keep.gauge(&table::PATIENCE)?.set(facts.patience.into());
+
+        let metrics = Self {
+            run_state: keep.gauges(&table::RUN_STATE)?,
+            stop_reason: keep.gauges(&table::STOP_REASON)?,
+            epoch: keep.gauge(&table::EPOCH)?,
+            steps: keep.register(IntCounter::with_opts(opts(&table::STEPS))?)?,
+            samples: keep.register(IntCounterVec::new(
+                opts(&table::SAMPLES),
+                table::SAMPLES.labels,
+            )?)?,
+            last_step: keep.gauge(&table::LAST_STEP)?,
+            loss: keep.gauges(&table::LOSS)?,
+            accuracy: keep.gauges(&table::ACCURACY)?,
+            best_loss: keep.gauge(&table::BEST_LOSS)?,
+            best_epoch: keep.gauge(&table::BEST_EPOCH)?,
+            wait: keep.gauge(&table::WAIT)?,
+            learning_rate: keep.gauges(&table::LEARNING_RATE)?,
+            images_per_second: keep.gauge(&table::IMAGES_PER_SECOND)?,
+            step_duration: keep.histograms(&table::STEP_DURATION)?,
+            phase_duration: keep.histograms(&table::PHASE_DURATION)?,
+            workers: keep.gauges(&table::WORKERS)?,
+            generation: keep.gauge(&table::GENERATION)?,
+            decode_errors: keep.register(IntCounter::with_opts(opts(&table::DECODE_ERRORS))?)?,
+        };
+        metrics.initialise(facts);
+        Ok(metrics)
+    }
+
+    /// Gives each labelled series its first value: 0, or NaN for what has no value yet.
+    fn initialise(&self, facts: &RunFacts) {
+        self.set_run_state(RunState::Waiting);
+        for reason in StopReason::ALL {
+            self.stop_reason
+                .with_label_values(&[reason.label()])
+                .set(0.0);
+        }
+        for split in SplitLabel::ALL {
+            self.samples.with_label_values(&[split.label()]).inc_by(0);
+            self.loss.with_label_values(&[split.label()]).set(f64::NAN);
+        }
+        self.accuracy
+            .with_label_values(&[SplitLabel::Validation.label()])
+            .set(f64::NAN);
+        self.best_loss.set(f64::NAN);
+        for group in LAYER_GROUPS {
+            self.learning_rate.with_label_values(&[group]).set(0.0);
+        }
+        for rank in 0..facts.workers {
+            let rank = rank.to_string();
+            self.step_duration.with_label_values(&[&rank]);
+            for phase in Phase::ALL {
+                self.phase_duration
+                    .with_label_values(&[rank.as_str(), phase.label()]);
+            }
+        }
+        for state in WorkerState::ALL {
+            self.workers.with_label_values(&[state.label()]).set(0.0);
+        }
+        self.set_workers(WorkerState::Expected, facts.workers);
+    }
+
+    /// Moves the run to `state`: its series is 1, all others 0.
+    pub fn set_run_state(&self, state: RunState) {
+        for other in RunState::ALL {
+            let value = f64::from(u8::from(*other == state));
+            self.run_state
+                .with_label_values(&[other.label()])
+                .set(value);
+        }
+    }
+
+    /// Records why the run stopped.
+    pub fn set_stop_reason(&self, reason: StopReason) {
+        self.stop_reason
+            .with_label_values(&[reason.label()])
+            .set(1.0);
+    }
+
+    /// Begins an epoch, counted from 1, with these learning rates by layer group. Rates of
+    /// names that are no layer group are dropped.
+    pub fn begin_epoch(&self, epoch: u32, rates: impl IntoIterator<Item = (impl AsRef<str>, f64)>) {
+        self.epoch.set(epoch.into());
+        for (group, rate) in rates {
+            if LAYER_GROUPS.contains(&group.as_ref()) {
+                self.learning_rate
+                    .with_label_values(&[group.as_ref()])
+                    .set(rate);
+            }
+        }
+    }
+
+    /// Counts one finished step of all ranks together: `samples` used, and the Unix time.
+    pub fn step_done(&self, samples: u64, unix_seconds: f64) {
+        self.steps.inc();
+        self.samples
+            .with_label_values(&[SplitLabel::Train.label()])
+            .inc_by(samples);
+        self.last_step.set(unix_seconds);
+    }
+
+    /// Adds what one rank spent on a step.
+    pub fn rank_step(&self, rank: usize, seconds: StepSeconds) {
+        let rank = rank.to_string();
+        self.step_duration
+            .with_label_values(&[&rank])
+            .observe(seconds.step);
+        for (phase, value) in [
+            (Phase::DataWait, seconds.data_wait),
+            (Phase::ForwardBackward, seconds.forward_backward),
+            (Phase::AllreduceWait, seconds.allreduce_wait),
+            (Phase::Optimizer, seconds.optimizer),
+        ] {
+            self.phase_duration
+                .with_label_values(&[rank.as_str(), phase.label()])
+                .observe(value);
+        }
+    }
+
+    /// Adds what one rank spent on its part of a validation of `samples` pictures.
+    pub fn rank_validation(&self, rank: usize, seconds: f64, samples: u64) {
+        self.samples
+            .with_label_values(&[SplitLabel::Validation.label()])
+            .inc_by(samples);
+        let labels = [&*rank.to_string(), Phase::Validation.label()];
+        self.phase_duration
+            .with_label_values(&labels)
+            .observe(seconds);
+    }
+
+    /// Sets the mean training loss so far and the speed of all ranks together.
+    pub fn set_training(&self, loss: f64, images_per_second: f64) {
+        self.loss
+            .with_label_values(&[SplitLabel::Train.label()])
+            .set(loss);
+        self.images_per_second.set(images_per_second);
+    }
+
+    /// Sets the result of a validation; the accuracy is a share from 0 to 1.
+    pub fn set_validation(&self, loss: f64, accuracy: f64) {
+        self.loss
+            .with_label_values(&[SplitLabel::Validation.label()])
+            .set(loss);
+        self.accuracy
+            .with_label_values(&[SplitLabel::Validation.label()])
+            .set(accuracy);
+    }
+
+    /// Sets where early stopping stands: the best epoch and its loss, and how many epochs have
+    /// passed without a better one.
+    pub fn set_best(&self, best_epoch: u32, best_loss: f64, epochs_waited: u32) {
+        self.best_epoch.set(best_epoch.into());
+        self.best_loss.set(best_loss);
+        self.wait.set(epochs_waited.into());
+    }
+
+    /// Sets how many workers are in a state.
+    pub fn set_workers(&self, state: WorkerState, count: usize) {
+        self.workers
+            .with_label_values(&[state.label()])
+            .set(count as f64);
+    }
+
+    /// Sets the generation.
+    pub fn set_generation(&self, generation: u64) {
+        self.generation.set(generation as f64);
+    }
+
+    /// Counts pictures that could not be decoded.
+    pub fn add_decode_errors(&self, count: u64) {
+        self.decode_errors.inc_by(count);
+    }
+}
+
+fn opts(spec: &MetricSpec) -> Opts {
+    Opts::new(spec.name, spec.help).namespace(table::PREFIX)
+}
+
+struct Keep<'a>(&'a Registry);
+
+impl Keep<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, series: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(series.clone()))?;
+        Ok(series)
+    }
+
+    fn gauge(&self, spec: &MetricSpec) -> Result<Gauge, prometheus::Error> {
+        self.register(Gauge::with_opts(opts(spec))?)
+    }
+
+    fn gauges(&self, spec: &MetricSpec) -> Result<GaugeVec, prometheus::Error> {
+        self.register(GaugeVec::new(opts(spec), spec.labels)?)
+    }
+
+    fn histograms(&self, spec: &MetricSpec) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::from(opts(spec)).buckets(table::duration_buckets());
+        self.register(HistogramVec::new(options, spec.labels)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! Replaces a file as one step: readers, and a crash at any moment, see the old content or the
+//! new one. The order is that of POSIX durability: write, fsync the file, rename, fsync the
+//! directory.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tempfile::{Builder, NamedTempFile};
+
+/// Writes through `fill` and puts the result at `path`.
+///
+/// # Errors
+/// `fill` or the file system failed; `path` is as before and no temporary file is left.
+pub(super) fn write(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut file = temporary(path)?;
+    fill(file.as_file_mut())?;
+    replace(file, path)
+}
+
+/// A temporary file beside `path`, which removes itself unless [`replace`] takes it.
+pub(super) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+    Builder::new()
+        .prefix(".partial-")
+        // As for any new file, the umask decides who may read; tempfile's own default is nobody.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(directory(path))
+}
+
+/// Makes `file` durable and gives it the name `path`.
+pub(super) fn replace(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    File::open(directory(path))?.sync_all()
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}

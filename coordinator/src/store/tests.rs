@@ -1,0 +1,148 @@
+//! Nothing torn, nothing overwritten, nothing outside.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+fn new_store() -> (tempfile::TempDir, RunStore) {
+    let parent = tempfile::tempdir().unwrap();
+    let store = RunStore::create(&parent.path().join("runs/one")).unwrap();
+    (parent, store)
+}
+
+fn names(store: &RunStore) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(store.root())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn record(epoch: u32, validation_loss: f64) -> EpochRecord {
+    EpochRecord {
+        epoch,
+        train_loss: 0.5,
+        validation_loss,
+        validation_accuracy: 0.75,
+        learning_rates: [("fc".to_owned(), 1e-3)].into(),
+        images_per_second: 100.0,
+        seconds: [("train".to_owned(), 2.5)].into(),
+        world_size: 2,
+        generation: 1,
+    }
+}
+
+#[test]
+fn a_directory_with_content_and_an_impossible_one_are_refused() {
+    let (parent, store) = new_store();
+    let again = RunStore::create(store.root()).unwrap_err();
+    assert!(matches!(again, StoreError::NotEmpty { .. }), "{again}");
+
+    let file = parent.path().join("file");
+    std::fs::write(&file, "mine").unwrap();
+    for path in [file.clone(), file.join("below")] {
+        let refused = RunStore::create(&path).unwrap_err();
+        assert!(matches!(refused, StoreError::Create { .. }), "{refused}");
+    }
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "mine");
+
+    let empty = parent.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    RunStore::create(&empty).unwrap();
+}
+
+#[test]
+fn the_metrics_file_has_the_documented_keys_and_grows_by_lines() {
+    let (_parent, mut store) = new_store();
+    store.append_epoch(&record(1, 0.25)).unwrap();
+    store.append_epoch(&record(2, f64::NAN)).unwrap();
+    let text = std::fs::read_to_string(store.root().join(METRICS)).unwrap();
+    assert_eq!(
+        text,
+        "{\"epoch\":1,\"train_loss\":0.5,\"validation_loss\":0.25,\"validation_accuracy\":0.75,\
+         \"learning_rates\":{\"fc\":0.001},\"images_per_second\":100.0,\"seconds\":{\"train\":2.5},\
+         \"world_size\":2,\"generation\":1}\n\
+         {\"epoch\":2,\"train_loss\":0.5,\"validation_loss\":null,\"validation_accuracy\":0.75,\
+         \"learning_rates\":{\"fc\":0.001},\"images_per_second\":100.0,\"seconds\":{\"train\":2.5},\
+         \"world_size\":2,\"generation\":1}\n"
+    );
+}
+
+#[test]
+fn a_failed_write_leaves_the_former_content_and_no_litter() {
+    let (_parent, mut store) = new_store();
+    store.write(CURVES, b"whole").unwrap();
+    let path = store.root().join(CURVES);
+    let failed = atomic::write(&path, |file| {
+        file.write_all(b"ha")?;
+        Err(std::io::Error::other("power lost"))
+    });
+    assert!(failed.is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+
+    // The last step, the rename, fails when a folder has the name.
+    std::fs::create_dir(store.root().join(METRICS)).unwrap();
+    assert!(store.append_epoch(&record(1, 0.5)).is_err());
+    assert_eq!(names(&store), [CURVES, LOGS, METRICS]);
+    std::fs::remove_dir(store.root().join(METRICS)).unwrap();
+    store.append_epoch(&record(1, 0.5)).unwrap();
+    let text = std::fs::read_to_string(store.root().join(METRICS)).unwrap();
+    assert_eq!(
+        text.lines().count(),
+        1,
+        "the failed line must not come back: {text}"
+    );
+}
+
+#[test]
+fn an_upload_counts_only_with_its_checksum() {
+    use sha2::{Digest, Sha256};
+    let (_parent, store) = new_store();
+    let sha = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
+    let send = |pieces: &[&[u8]]| {
+        let mut upload = store.begin_upload(BEST_WEIGHTS).unwrap();
+        for piece in pieces {
+            upload.write(piece).unwrap();
+        }
+        upload
+    };
+    let path = send(&[b"old ", b"weights"])
+        .commit(&sha(b"old weights"))
+        .unwrap();
+    drop(send(&[b"interrupted"]));
+    let damaged = send(&[b"new weihgts"])
+        .commit(&sha(b"new weights"))
+        .unwrap_err();
+    assert!(matches!(damaged, StoreError::Checksum { .. }), "{damaged}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"old weights");
+    send(&[b"new weights"])
+        .commit(&sha(b"new weights"))
+        .unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"new weights");
+    assert_eq!(names(&store), [BEST_WEIGHTS, LOGS]);
+
+    // Others may read results as far as the umask lets them, as with any new file.
+    let plain = store.root().join("plain");
+    std::fs::write(&plain, "").unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&path), mode(&plain));
+}
+
+#[test]
+fn names_cannot_leave_the_directory() {
+    let (parent, store) = new_store();
+    for name in ["../x", "/x", "", "..", "logs/x", ".partial-x"] {
+        assert!(
+            matches!(store.write(name, b"x"), Err(StoreError::Name { .. })),
+            "{name}"
+        );
+        assert!(store.begin_upload(name).is_err(), "{name}");
+    }
+    assert_eq!(
+        std::fs::read_dir(parent.path().join("runs"))
+            .unwrap()
+            .count(),
+        1
+    );
+}

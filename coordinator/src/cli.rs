@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::Parser;
 
 use crate::config::Settings;
 
@@ -84,14 +84,13 @@ impl From<ExitCode> for std::process::ExitCode {
 
 /// Fine-tunes ResNet18 across worker processes under one coordinator.
 ///
-/// Without a subcommand it runs the whole job: it starts the workers, gives out shards,
+/// It runs the whole job: it starts the workers, gives out shards,
 /// decides when to stop, and keeps the results. Each setting may also stand in a TOML file
 /// (--config, keys named like the flags) or in the environment (FINETUNE_GLOBAL_BATCH
 /// for --global-batch). A flag wins over the environment, that over the file, that over the
 /// default.
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version, after_help = after_help())]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// TOML file with settings; the config.toml of an earlier run repeats that run
     #[arg(
@@ -105,54 +104,13 @@ pub struct Cli {
     /// The settings of a run.
     #[command(flatten)]
     pub settings: Settings,
-
-    /// Something else than a run.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-}
-
-/// The subcommands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Downloads Caltech101 or the ImageNet weights, checked and resumable
-    Fetch(FetchArgs),
-}
-
-/// What `fetch` takes.
-#[derive(Debug, Clone, Args)]
-pub struct FetchArgs {
-    /// What to download
-    pub what: Fetchable,
-
-    /// Folder that receives it
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    pub into: PathBuf,
-
-    /// Another address than the official one, for example a mirror
-    #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
-
-    /// The SHA-256 that the file must have, where it is not the official one
-    #[arg(long, value_name = "HEX")]
-    pub sha256: Option<String>,
-}
-
-/// What can be downloaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Fetchable {
-    /// The Caltech101 archive, unpacked into DIR/caltech101
-    Caltech101,
-    /// torchvision's ImageNet ResNet18, into DIR/weights
-    Weights,
 }
 
 fn after_help() -> String {
     let mut text = String::from(
         "Examples:
   coordinator --workers 2                        two workers on the built-in demo set
-  coordinator fetch caltech101                   download the pictures once
-  coordinator fetch weights                      download the ImageNet weights once
-  coordinator --workers 4                        then: the full recipe, one GPU each
+  coordinator --workers 4 --pretrained WEIGHTS   the full recipe on data/caltech101
   coordinator --workers 2 --data DIR --epochs 3  pictures of your own, DIR/<class>/*.jpg
   coordinator --workers 2 --no-spawn --listen 0.0.0.0:7000
                                                  wait for workers started elsewhere with
@@ -190,15 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn subcommands_and_flags_parse() {
-        let cli = Cli::try_parse_from(["coordinator", "fetch", "weights", "--into", "x"]).unwrap();
-        assert!(matches!(
-            cli.command,
-            Some(Command::Fetch(FetchArgs {
-                what: Fetchable::Weights,
-                ..
-            }))
-        ));
+    fn flags_parse_and_misspelt_ones_are_guessed() {
         let cli = Cli::try_parse_from(["coordinator", "--workers", "2", "--no-spawn"]).unwrap();
         assert_eq!(
             (cli.settings.workers, cli.settings.no_spawn),

@@ -18,7 +18,6 @@ use crate::service::{Arrival, Outbox};
 const TICK: Duration = Duration::from_millis(200);
 
 /// Everything that reaches the driver from outside.
-#[derive(Debug)]
 pub struct Inputs {
     /// From the gRPC edge.
     pub arrivals: mpsc::UnboundedReceiver<Arrival>,
@@ -29,7 +28,6 @@ pub struct Inputs {
 }
 
 /// The owner of a run.
-#[derive(Debug)]
 pub struct Driver {
     run: Run,
     started: Instant,
@@ -66,7 +64,7 @@ impl Driver {
             tokio::select! {
                 Some(arrival) = inputs.arrivals.recv() => self.arrive(arrival),
                 Some(exit) = inputs.exits.recv() => {
-                    let event = Event::ExitedEarly { slot: exit.slot as u32, status: exit.status.clone() };
+                    let event = Event::ExitedEarly { slot: exit.slot as u32, status: exit.status.to_string() };
                     self.observers.exited(exit);
                     self.tell(event);
                 }

@@ -211,6 +211,11 @@ impl Launcher {
         if let Some(token) = &self.spec.token {
             command.env(TOKEN_VARIABLE, token);
         }
+        // The worker's own variables of these names are for workers started by hand.
+        for variable in ["FINETUNE_DATA", "FINETUNE_PRETRAINED", "FINETUNE_COORDINATOR"] {
+            command.env_remove(variable);
+        }
+        command.env(proto::SLOT_VARIABLE, slot.to_string());
         command.env("CUDA_VISIBLE_DEVICES", self.spec.placement.visible_to(slot));
         let threads = self.spec.threads_per_worker;
         for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS"] {

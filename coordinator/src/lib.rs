@@ -15,5 +15,6 @@ pub mod launcher;
 pub mod metrics;
 pub mod progress;
 pub mod shutdown;
+pub mod report;
 pub mod store;
 pub mod telemetry;

@@ -164,6 +164,8 @@ pub struct EpochSummary {
     pub train_loss: f64,
     pub validation_loss: f64,
     pub validation_accuracy: f64,
+    /// Samples of the validation set.
+    pub validated: u64,
     pub rates: LayerRates,
     pub images_per_second: f64,
     /// Mean over the ranks.

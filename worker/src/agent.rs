@@ -54,9 +54,14 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let hello = v1::Hello {
         protocol_version: proto::PROTOCOL_VERSION,
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        host: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
         pid: std::process::id(),
-        slot: std::env::var(proto::SLOT_VARIABLE).ok().and_then(|slot| slot.parse().ok()),
+        slot: std::env::var(proto::SLOT_VARIABLE)
+            .ok()
+            .and_then(|slot| slot.parse().ok()),
     };
     say(&outbox, Up::Hello(hello));
     let mut inbound = client
@@ -67,7 +72,11 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
     let welcome = match next(&mut inbound).await? {
         Down::Welcome(welcome) => welcome,
         Down::Shutdown(shutdown) => return Err(AgentError::Refused(shutdown.reason)),
-        _ => return Err(AgentError::Broken("the first message was no welcome".to_owned())),
+        _ => {
+            return Err(AgentError::Broken(
+                "the first message was no welcome".to_owned(),
+            ));
+        }
     };
     let mut session = Session {
         client,
@@ -118,7 +127,9 @@ async fn connect(cli: &Cli) -> Result<TrainerClient<Channel>, AgentError> {
 
 async fn next(inbound: &mut Streaming<v1::CoordinatorMessage>) -> Result<Down, AgentError> {
     match inbound.message().await {
-        Ok(Some(v1::CoordinatorMessage { message: Some(message) })) => Ok(message),
+        Ok(Some(v1::CoordinatorMessage {
+            message: Some(message),
+        })) => Ok(message),
         Ok(_) => Err(AgentError::Broken("the coordinator closed it".to_owned())),
         Err(status) => Err(AgentError::Broken(status.message().to_owned())),
     }
@@ -126,7 +137,9 @@ async fn next(inbound: &mut Streaming<v1::CoordinatorMessage>) -> Result<Down, A
 
 fn say(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up) {
     // A closed outbox means a broken session, which the reading side reports.
-    let _ = outbox.send(v1::WorkerMessage { message: Some(message) });
+    let _ = outbox.send(v1::WorkerMessage {
+        message: Some(message),
+    });
 }
 
 struct Session {
@@ -190,7 +203,13 @@ impl Session {
             Err(_) => {
                 let message = "the training thread panicked".to_owned();
                 let kind = v1::FailureKind::Internal.into();
-                say(&self.outbox, Up::Failure(v1::Failure { kind, message: message.clone() }));
+                say(
+                    &self.outbox,
+                    Up::Failure(v1::Failure {
+                        kind,
+                        message: message.clone(),
+                    }),
+                );
                 self.drain(inbound).await;
                 Err(AgentError::Training(message))
             }
@@ -240,7 +259,12 @@ impl Session {
                 }
                 say(&self.outbox, message);
             }
-            Outgoing::Upload { kind, generation, epoch, bytes } => {
+            Outgoing::Upload {
+                kind,
+                generation,
+                epoch,
+                bytes,
+            } => {
                 let mut client = self.client.clone();
                 let chunks = proto::blob::chunks(self.worker_id, generation, epoch, kind, bytes);
                 self.uploads.spawn(async move {
@@ -259,10 +283,7 @@ impl Session {
     }
 
     /// Breaks collectives that will not complete, then gives the thread a moment.
-    async fn abort(
-        &mut self,
-        end: &mut oneshot::Receiver<Result<(), v1::Failure>>,
-    ) {
+    async fn abort(&mut self, end: &mut oneshot::Receiver<Result<(), v1::Failure>>) {
         if let Some(group) = self.group.take() {
             let abort = tokio::task::spawn_blocking(move || group.abort());
             let _ = tokio::time::timeout(ABORT_GRACE, abort).await;

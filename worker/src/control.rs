@@ -145,10 +145,18 @@ mod tests {
     #[test]
     fn a_grant_holds_for_its_epoch_and_an_order_ends_the_wait() {
         let inbox = Inbox::default();
-        inbox.push(Order::Plan(v1::EpochPlan { epoch: 2, granted: 1, ..Default::default() }));
+        inbox.push(Order::Plan(v1::EpochPlan {
+            epoch: 2,
+            granted: 1,
+            ..Default::default()
+        }));
         assert!(matches!(inbox.next(), Order::Plan(_)));
         assert_eq!(inbox.wait_for_grant(0), Grant::Go);
-        let late = v1::StepGrant { epoch: 1, granted: 9, ..Default::default() };
+        let late = v1::StepGrant {
+            epoch: 1,
+            granted: 9,
+            ..Default::default()
+        };
         inbox.grant(&late);
         let waiting = inbox.clone();
         let thread = std::thread::spawn(move || waiting.wait_for_grant(1));

@@ -25,7 +25,11 @@ pub struct EpochPoint {
 ///
 /// # Errors
 /// When there is no epoch, or drawing fails.
-pub fn render(epochs: &[EpochPoint], best: Option<u32>, title: &str) -> Result<Vec<u8>, ReportError> {
+pub fn render(
+    epochs: &[EpochPoint],
+    best: Option<u32>,
+    title: &str,
+) -> Result<Vec<u8>, ReportError> {
     const WHAT: &str = "curves";
     if epochs.is_empty() {
         return Err(ReportError::new(WHAT, "no epoch was finished"));
@@ -88,7 +92,11 @@ fn losses(panel: &Panel<'_>, epochs: &[EpochPoint], best: Option<u32>) -> Result
             .filter(|(_, loss)| loss.is_finite())
     };
     for (name, color, loss) in [
-        ("training", BLUE, (|p| p.train_loss) as fn(&EpochPoint) -> f64),
+        (
+            "training",
+            BLUE,
+            (|p| p.train_loss) as fn(&EpochPoint) -> f64,
+        ),
         ("validation", ORANGE, |p| p.validation_loss),
     ] {
         chart
@@ -99,11 +107,9 @@ fn losses(panel: &Panel<'_>, epochs: &[EpochPoint], best: Option<u32>) -> Result
     if let Some(point) = epochs.iter().find(|point| Some(point.epoch) == best) {
         let at = (f64::from(point.epoch), point.validation_loss);
         let label = format!("best {:.3}", point.validation_loss);
-        chart.draw_series([
-            EmptyElement::at(at)
-                + Circle::new((0, 0), 8, ORANGE.stroke_width(2))
-                + Text::new(label, (-24, -28), ("sans-serif", 16)),
-        ])?;
+        chart.draw_series([EmptyElement::at(at)
+            + Circle::new((0, 0), 8, ORANGE.stroke_width(2))
+            + Text::new(label, (-24, -28), ("sans-serif", 16))])?;
     }
     chart
         .configure_series_labels()
@@ -137,18 +143,20 @@ fn accuracy(panel: &Panel<'_>, epochs: &[EpochPoint], best: Option<u32>) -> Resu
         .filter(|(_, accuracy)| accuracy.is_finite());
     chart.draw_series(LineSeries::new(points.clone(), GREEN.stroke_width(2)).point_size(3))?;
     if let Some((x, y)) = points.clone().find(|(x, _)| best == Some(*x as u32)) {
-        chart.draw_series([
-            EmptyElement::at((x, y))
-                + Circle::new((0, 0), 8, GREEN.stroke_width(2))
-                + Text::new(format!("{y:.1} %"), (-22, 14), ("sans-serif", 16)),
-        ])?;
+        chart.draw_series([EmptyElement::at((x, y))
+            + Circle::new((0, 0), 8, GREEN.stroke_width(2))
+            + Text::new(format!("{y:.1} %"), (-22, 14), ("sans-serif", 16))])?;
     }
     Ok(())
 }
 
 /// Epochs are whole; ticks between them stay unlabelled.
 fn whole(x: f64) -> String {
-    if (x - x.round()).abs() < 1e-6 { format!("{x:.0}") } else { String::new() }
+    if (x - x.round()).abs() < 1e-6 {
+        format!("{x:.0}")
+    } else {
+        String::new()
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +171,9 @@ mod tests {
             validation_loss: loss * 1.1,
             validation_accuracy: 0.5,
         };
-        let many: Vec<_> = (1..=200).map(|epoch| point(epoch, 1.0 / f64::from(epoch))).collect();
+        let many: Vec<_> = (1..=200)
+            .map(|epoch| point(epoch, 1.0 / f64::from(epoch)))
+            .collect();
         let one = render(&many[..1], Some(1), "one").unwrap();
         assert_ne!(one, render(&many, Some(200), "many").unwrap());
         assert_ne!(one, render(&[point(1, f64::NAN)], None, "no loss").unwrap());

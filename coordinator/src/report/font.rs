@@ -10,6 +10,10 @@ static REGISTERED: Once = Once::new();
 pub(super) fn register() {
     REGISTERED.call_once(|| {
         // It fails for bytes that are no font only, and then drawing the text says so.
-        let _ = register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
+        let _ = register_font(
+            "sans-serif",
+            FontStyle::Normal,
+            epaint_default_fonts::UBUNTU_LIGHT,
+        );
     });
 }

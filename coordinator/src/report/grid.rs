@@ -37,7 +37,10 @@ pub fn render(tiles: &[Tile]) -> Result<Vec<u8>, ReportError> {
     if tiles.is_empty() {
         return Err(ReportError::new(WHAT, "no image to show"));
     }
-    if tiles.iter().any(|t| t.size == 0 || t.pixels.len() != (t.size * t.size * 3) as usize) {
+    if tiles
+        .iter()
+        .any(|t| t.size == 0 || t.pixels.len() != (t.size * t.size * 3) as usize)
+    {
         return Err(ReportError::new(WHAT, "an image of the wrong size"));
     }
     font::register();
@@ -81,7 +84,10 @@ fn draw(
             .ok_or("an image of the wrong size")?;
         root.draw(&image)?;
         if !right {
-            let corners = [(x - 3, top - 3), (x + TILE as i32 + 2, top + TILE as i32 + 2)];
+            let corners = [
+                (x - 3, top - 3),
+                (x + TILE as i32 + 2, top + TILE as i32 + 2),
+            ];
             for inset in 0..3 {
                 let frame = [
                     (corners[0].0 + inset, corners[0].1 + inset),
@@ -119,7 +125,9 @@ mod tests {
     use super::*;
 
     fn decode(bytes: &[u8]) -> (Vec<u8>, u32, u32) {
-        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes))
+            .read_info()
+            .unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut pixels).unwrap();
         (pixels, info.width, info.height)
@@ -136,7 +144,10 @@ mod tests {
         };
         let red = |tile: Tile| {
             let (pixels, ..) = decode(&render(&[tile]).unwrap());
-            pixels.chunks_exact(3).filter(|p| *p == [WRONG.0, WRONG.1, WRONG.2]).count()
+            pixels
+                .chunks_exact(3)
+                .filter(|p| *p == [WRONG.0, WRONG.1, WRONG.2])
+                .count()
         };
         assert!(red(tile("cat")) > 1000);
         assert_eq!(red(tile("a_class_with_a_very_long_name_indeed")), 0);

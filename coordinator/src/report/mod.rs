@@ -15,7 +15,10 @@ pub struct ReportError {
 
 impl ReportError {
     fn new(what: &'static str, cause: impl std::fmt::Display) -> Self {
-        Self { what, cause: cause.to_string() }
+        Self {
+            what,
+            cause: cause.to_string(),
+        }
     }
 }
 
@@ -25,8 +28,14 @@ fn encode(what: &'static str, rgb: &[u8], size: (u32, u32)) -> Result<Vec<u8>, R
     let mut encoder = png::Encoder::new(&mut bytes, size.0, size.1);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    let mut writer = encoder.write_header().map_err(|error| ReportError::new(what, error))?;
-    writer.write_image_data(rgb).map_err(|error| ReportError::new(what, error))?;
-    writer.finish().map_err(|error| ReportError::new(what, error))?;
+    let mut writer = encoder
+        .write_header()
+        .map_err(|error| ReportError::new(what, error))?;
+    writer
+        .write_image_data(rgb)
+        .map_err(|error| ReportError::new(what, error))?;
+    writer
+        .finish()
+        .map_err(|error| ReportError::new(what, error))?;
     Ok(bytes)
 }

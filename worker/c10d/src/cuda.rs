@@ -93,7 +93,11 @@ pub fn device_info(index: usize) -> Result<DeviceInfo, Error> {
     );
     check("describe a GPU", answer)?;
     // SAFETY: snprintf terminated both arrays.
-    let text = |array: &[c_char]| unsafe { CStr::from_ptr(array.as_ptr()) }.to_string_lossy().into_owned();
+    let text = |array: &[c_char]| {
+        unsafe { CStr::from_ptr(array.as_ptr()) }
+            .to_string_lossy()
+            .into_owned()
+    };
     Ok(DeviceInfo {
         name: text(&name),
         uuid: text(&uuid),
@@ -115,15 +119,22 @@ fn loaded() -> Result<*mut c_void, Error> {
 
 fn candidates() -> Vec<PathBuf> {
     let named = std::env::var_os(LIBRARY_VARIABLE).map(PathBuf::from);
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
-    [named, beside, Some(PathBuf::from(env!("C10D_NCCL_BUILT")))].into_iter().flatten().collect()
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
+    [named, beside, Some(PathBuf::from(env!("C10D_NCCL_BUILT")))]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn open(path: &str) -> Result<*mut c_void, Error> {
     let path = c_string("open a library", path)?;
     let mut handle = null_mut();
     // SAFETY: the string is alive; loading runs the constructors of libtorch's own libraries.
-    check("open a library", unsafe { ffi::shim_open_library(path.as_ptr(), &mut handle) })?;
+    check("open a library", unsafe {
+        ffi::shim_open_library(path.as_ptr(), &mut handle)
+    })?;
     Ok(handle)
 }
 
@@ -132,7 +143,10 @@ fn symbol(handle: *mut c_void, name: &CStr) -> Result<*mut c_void, Error> {
     let found = unsafe { ffi::shim_symbol(handle, name.as_ptr()) };
     if found.is_null() {
         let name = name.to_string_lossy();
-        return Err(Error::new("use NCCL", format!("the NCCL object lacks `{name}`")));
+        return Err(Error::new(
+            "use NCCL",
+            format!("the NCCL object lacks `{name}`"),
+        ));
     }
     Ok(found)
 }

@@ -16,7 +16,10 @@ pub struct Error {
 
 impl Error {
     pub(crate) fn new(action: &'static str, message: impl Into<String>) -> Self {
-        Self { action, message: message.into() }
+        Self {
+            action,
+            message: message.into(),
+        }
     }
 }
 

@@ -57,13 +57,9 @@ unsafe extern "C" {
         reducer: *mut c_void,
         loss: *mut c_void,
     ) -> *mut c_char;
-    pub(crate) fn shim_reducer_compute_nanos(
-        reducer: *mut c_void,
-        nanos: *mut i64,
-    ) -> *mut c_char;
+    pub(crate) fn shim_reducer_compute_nanos(reducer: *mut c_void, nanos: *mut i64) -> *mut c_char;
 
-    pub(crate) fn shim_channels_last(tensor: *mut c_void, result: *mut *mut c_void)
-    -> *mut c_char;
+    pub(crate) fn shim_channels_last(tensor: *mut c_void, result: *mut *mut c_void) -> *mut c_char;
     pub(crate) fn shim_zero_grads(parameters: *const *mut c_void, count: usize) -> *mut c_char;
     pub(crate) fn shim_autocast_enter(cuda: bool, previous: *mut bool, previous_type: *mut c_int);
     pub(crate) fn shim_autocast_exit(cuda: bool, previous: bool, previous_type: c_int);
@@ -80,7 +76,6 @@ unsafe extern "C" {
         epsilon: f64,
     ) -> *mut c_char;
 
-    pub(crate) fn shim_open_library(path: *const c_char, handle: *mut *mut c_void)
-    -> *mut c_char;
+    pub(crate) fn shim_open_library(path: *const c_char, handle: *mut *mut c_void) -> *mut c_char;
     pub(crate) fn shim_symbol(handle: *mut c_void, name: *const c_char) -> *mut c_void;
 }

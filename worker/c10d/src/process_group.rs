@@ -91,7 +91,11 @@ impl ProcessGroup {
             )
         };
         check(ACTION, answer)?;
-        Ok(Self { inner: Arc::new(Inner { raw }), rank, world_size })
+        Ok(Self {
+            inner: Arc::new(Inner { raw }),
+            rank,
+            world_size,
+        })
     }
 
     /// This rank.
@@ -138,7 +142,9 @@ impl ProcessGroup {
     /// As [`Self::all_reduce_sum`].
     pub fn barrier(&self) -> Result<(), Error> {
         // SAFETY: the group is alive.
-        check("barrier", unsafe { ffi::shim_group_barrier(self.inner.raw) })
+        check("barrier", unsafe {
+            ffi::shim_group_barrier(self.inner.raw)
+        })
     }
 
     /// Breaks what NCCL has in flight. Gloo notices broken connections by itself and otherwise
@@ -158,5 +164,8 @@ impl ProcessGroup {
 
 /// The C++ tensors behind `tensors`, valid while these live.
 pub(crate) fn pointers(tensors: &[Tensor]) -> Vec<*mut c_void> {
-    tensors.iter().map(|tensor| tensor.as_ptr().cast_mut().cast()).collect()
+    tensors
+        .iter()
+        .map(|tensor| tensor.as_ptr().cast_mut().cast())
+        .collect()
 }

@@ -84,7 +84,9 @@ impl Reducer {
     /// When the pass before was not completed.
     pub fn prepare_for_forward(&mut self) -> Result<(), Error> {
         // SAFETY: `raw` is alive and used by this thread alone.
-        check("prepare a forward pass", unsafe { ffi::shim_reducer_prepare_forward(self.raw) })
+        check("prepare a forward pass", unsafe {
+            ffi::shim_reducer_prepare_forward(self.raw)
+        })
     }
 
     /// To be called between forward and `loss.backward()`.
@@ -111,7 +113,10 @@ impl Reducer {
             ffi::shim_reducer_compute_nanos(self.raw, &mut nanos)
         })?;
         let compute = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)).min(total);
-        Ok(Timings { backward_compute: compute, allreduce_wait: total - compute })
+        Ok(Timings {
+            backward_compute: compute,
+            allreduce_wait: total - compute,
+        })
     }
 }
 

@@ -12,7 +12,9 @@ use crate::process_group::pointers;
 /// The version of the libtorch that this was compiled against.
 pub fn libtorch_version() -> String {
     // SAFETY: the shim returns a string literal.
-    unsafe { CStr::from_ptr(ffi::shim_libtorch_version()) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(ffi::shim_libtorch_version()) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// A copy of a tensor of four dimensions in channels_last memory format, or the tensor itself

@@ -12,14 +12,23 @@ const MAX_STACK: usize = 1 << 16;
 #[derive(Debug, Clone)]
 enum Value {
     None,
-    Bool(bool),
+    Bool,
     Int(i64),
     Text(String),
     Tuple(Vec<Value>),
     Dict(Vec<(Value, Value)>),
     Global(String),
-    Storage { kind: Kind, key: String },
-    Tensor { kind: Kind, key: String, offset: i64, size: Vec<i64>, stride: Vec<i64> },
+    Storage {
+        kind: Kind,
+        key: String,
+    },
+    Tensor {
+        kind: Kind,
+        key: String,
+        offset: i64,
+        size: Vec<i64>,
+        stride: Vec<i64>,
+    },
     Mark,
 }
 
@@ -37,7 +46,16 @@ pub(super) fn read_archive(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String
     let mut storages: HashMap<String, Tensor> = HashMap::new();
     let mut tensors = Vec::new();
     for (name, value) in state_dict(root)? {
-        let (Value::Text(name), Value::Tensor { kind, key, offset, size, stride }) = (name, value)
+        let (
+            Value::Text(name),
+            Value::Tensor {
+                kind,
+                key,
+                offset,
+                size,
+                stride,
+            },
+        ) = (name, value)
         else {
             continue;
         };
@@ -76,16 +94,22 @@ fn member(
     name: &str,
     limit: usize,
 ) -> Result<Vec<u8>, String> {
-    let file = archive.by_name(name).map_err(|error| format!("{name}: {error}"))?;
+    let file = archive
+        .by_name(name)
+        .map_err(|error| format!("{name}: {error}"))?;
     // torch.save does not compress, so no member is larger than the file.
     let mut bytes = Vec::new();
-    file.take(limit as u64).read_to_end(&mut bytes).map_err(|e| format!("{name}: {e}"))?;
+    file.take(limit as u64)
+        .read_to_end(&mut bytes)
+        .map_err(|e| format!("{name}: {e}"))?;
     Ok(bytes)
 }
 
 /// The dict itself, or the one under the usual names of training checkpoints.
 fn state_dict(root: Value) -> Result<Vec<(Value, Value)>, String> {
-    let Value::Dict(items) = root else { return Err("its content is no dict".to_owned()) };
+    let Value::Dict(items) = root else {
+        return Err("its content is no dict".to_owned());
+    };
     let inner = items.iter().find_map(|(key, value)| match (key, value) {
         (Value::Text(key), Value::Dict(inner)) if key == "state_dict" || key == "model" => {
             Some(inner.clone())
@@ -104,7 +128,12 @@ struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     fn run(program: &'a [u8]) -> Result<Value, String> {
-        let mut machine = Self { program, at: 0, stack: Vec::new(), memo: HashMap::new() };
+        let mut machine = Self {
+            program,
+            at: 0,
+            stack: Vec::new(),
+            memo: HashMap::new(),
+        };
         loop {
             let opcode = machine.take(1)?[0];
             if opcode == b'.' {
@@ -122,8 +151,8 @@ impl<'a> Machine<'a> {
             0x80 => drop(self.take(1)?),
             0x95 => drop(self.take(8)?),
             b'N' => self.stack.push(Value::None),
-            0x88 => self.stack.push(Value::Bool(true)),
-            0x89 => self.stack.push(Value::Bool(false)),
+            0x88 => self.stack.push(Value::Bool),
+            0x89 => self.stack.push(Value::Bool),
             b'}' => self.stack.push(Value::Dict(Vec::new())),
             b')' => self.stack.push(Value::Tuple(Vec::new())),
             b'(' => self.stack.push(Value::Mark),
@@ -133,7 +162,8 @@ impl<'a> Machine<'a> {
             }
             b'M' => {
                 let b = self.take(2)?;
-                self.stack.push(Value::Int(u16::from_le_bytes([b[0], b[1]]).into()));
+                self.stack
+                    .push(Value::Int(u16::from_le_bytes([b[0], b[1]]).into()));
             }
             b'J' => {
                 let value = self.u32()? as i32;
@@ -197,14 +227,21 @@ impl<'a> Machine<'a> {
             }
             // Attributes of an OrderedDict, such as `_metadata`: not needed.
             b'b' => drop(self.pop()?),
-            other => return Err(format!("the pickle uses opcode 0x{other:02x}, which weights do not need")),
+            other => {
+                return Err(format!(
+                    "the pickle uses opcode 0x{other:02x}, which weights do not need"
+                ));
+            }
         }
         Ok(())
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
         let end = self.at.checked_add(count).ok_or_else(underflow)?;
-        let bytes = self.program.get(self.at..end).ok_or("the pickle is cut off")?;
+        let bytes = self
+            .program
+            .get(self.at..end)
+            .ok_or("the pickle is cut off")?;
         self.at = end;
         Ok(bytes)
     }
@@ -220,7 +257,11 @@ impl<'a> Machine<'a> {
         if count > 8 {
             return Err("an integer of the pickle is too long".to_owned());
         }
-        let fill = if bytes.last().is_some_and(|last| last & 0x80 != 0) { 0xff } else { 0 };
+        let fill = if bytes.last().is_some_and(|last| last & 0x80 != 0) {
+            0xff
+        } else {
+            0
+        };
         let mut value = [fill; 8];
         value[..count].copy_from_slice(bytes);
         self.stack.push(Value::Int(i64::from_le_bytes(value)));
@@ -236,7 +277,10 @@ impl<'a> Machine<'a> {
 
     fn line(&mut self) -> Result<String, String> {
         let rest = self.program.get(self.at..).unwrap_or_default();
-        let length = rest.iter().position(|&b| b == b'\n').ok_or("the pickle is cut off")?;
+        let length = rest
+            .iter()
+            .position(|&b| b == b'\n')
+            .ok_or("the pickle is cut off")?;
         self.at += length + 1;
         Ok(String::from_utf8_lossy(&rest[..length]).into_owned())
     }
@@ -246,7 +290,10 @@ impl<'a> Machine<'a> {
     }
 
     fn to_mark(&mut self) -> Result<Vec<Value>, String> {
-        let mark = self.stack.iter().rposition(|value| matches!(value, Value::Mark));
+        let mark = self
+            .stack
+            .iter()
+            .rposition(|value| matches!(value, Value::Mark));
         let items = self.stack.split_off(mark.ok_or_else(underflow)? + 1);
         self.stack.pop();
         Ok(items)
@@ -273,7 +320,10 @@ impl<'a> Machine<'a> {
     }
 
     fn recall(&mut self, slot: u32) -> Result<(), String> {
-        let value = self.memo.get(&slot).ok_or("the pickle recalls what it never kept")?;
+        let value = self
+            .memo
+            .get(&slot)
+            .ok_or("the pickle recalls what it never kept")?;
         self.stack.push(value.clone());
         Ok(())
     }
@@ -285,7 +335,9 @@ fn underflow() -> String {
 
 /// `('storage', <type>, key, location, elements)`.
 fn persistent(id: Value) -> Result<Value, String> {
-    let Value::Tuple(parts) = id else { return Err(underflow()) };
+    let Value::Tuple(parts) = id else {
+        return Err(underflow());
+    };
     match parts.as_slice() {
         [Value::Text(tag), Value::Global(kind), Value::Text(key), ..] if tag == "storage" => {
             let kind = match kind.as_str() {
@@ -296,7 +348,10 @@ fn persistent(id: Value) -> Result<Value, String> {
                 "torch LongStorage" => Kind::Int64,
                 other => return Err(format!("a storage of type `{other}`")),
             };
-            Ok(Value::Storage { kind, key: key.clone() })
+            Ok(Value::Storage {
+                kind,
+                key: key.clone(),
+            })
         }
         _ => Err(underflow()),
     }
@@ -328,13 +383,21 @@ fn call(function: Value, arguments: Value) -> Result<Value, String> {
             size: integers(size)?,
             stride: integers(stride)?,
         }),
-        _ => Err(format!("the pickle calls `{function}`, which is not allowed")),
+        _ => Err(format!(
+            "the pickle calls `{function}`, which is not allowed"
+        )),
     }
 }
 
 fn integers(values: &[Value]) -> Result<Vec<i64>, String> {
     values
         .iter()
-        .map(|value| if let Value::Int(value) = value { Ok(*value) } else { Err(underflow()) })
+        .map(|value| {
+            if let Value::Int(value) = value {
+                Ok(*value)
+            } else {
+                Err(underflow())
+            }
+        })
         .collect()
 }

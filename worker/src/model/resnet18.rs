@@ -13,7 +13,10 @@ const LISTED: usize = 12;
 
 /// Layers that share a learning rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "the names are torchvision's, but for the stem: conv1 and bn1")]
+#[allow(
+    missing_docs,
+    reason = "the names are torchvision's, but for the stem: conv1 and bn1"
+)]
 pub enum LayerGroup {
     Stem,
     Layer1,
@@ -25,8 +28,14 @@ pub enum LayerGroup {
 
 impl LayerGroup {
     /// From the input to the head.
-    pub const ALL: [Self; 6] =
-        [Self::Stem, Self::Layer1, Self::Layer2, Self::Layer3, Self::Layer4, Self::Fc];
+    pub const ALL: [Self; 6] = [
+        Self::Stem,
+        Self::Layer1,
+        Self::Layer2,
+        Self::Layer3,
+        Self::Layer4,
+        Self::Fc,
+    ];
 
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
@@ -42,7 +51,10 @@ impl LayerGroup {
 
     fn of(name: &str) -> Self {
         let first = name.split('.').next().unwrap_or_default();
-        Self::ALL.into_iter().find(|group| group.as_str() == first).unwrap_or(Self::Stem)
+        Self::ALL
+            .into_iter()
+            .find(|group| group.as_str() == first)
+            .unwrap_or(Self::Stem)
     }
 }
 
@@ -110,7 +122,11 @@ impl Builder {
     fn parameter(&mut self, name: String, tensor: Tensor) -> usize {
         let tensor = tensor.to_device(self.device).set_requires_grad(true);
         let group = LayerGroup::of(&name);
-        self.parameters.push(Parameter { name, tensor, group });
+        self.parameters.push(Parameter {
+            name,
+            tensor,
+            group,
+        });
         self.parameters.len() - 1
     }
 
@@ -118,9 +134,13 @@ impl Builder {
     /// which are the ones its gradient gets.
     fn conv(&mut self, name: String, input: i64, output: i64, kernel: i64) -> usize {
         let deviation = (2.0 / (output * kernel * kernel) as f64).sqrt();
-        let weight = Tensor::randn([output, input, kernel, kernel], (Kind::Float, Device::Cpu))
-            * deviation;
-        let weight = if kernel == 1 { weight } else { channels_last(&weight) };
+        let weight =
+            Tensor::randn([output, input, kernel, kernel], (Kind::Float, Device::Cpu)) * deviation;
+        let weight = if kernel == 1 {
+            weight
+        } else {
+            channels_last(&weight)
+        };
         self.parameter(name, weight)
     }
 
@@ -148,7 +168,14 @@ impl Builder {
             let conv = self.conv(format!("{name}.downsample.0.weight"), input, output, 1);
             (conv, self.norm(&format!("{name}.downsample.1"), output))
         });
-        Block { conv1, bn1, conv2, bn2, downsample, stride }
+        Block {
+            conv1,
+            bn1,
+            conv2,
+            bn2,
+            downsample,
+            stride,
+        }
     }
 }
 
@@ -156,7 +183,10 @@ impl ResNet18 {
     /// Fresh weights as torchvision draws them, the same for the same `seed`.
     pub fn new(classes: i64, device: Device, seed: u64) -> Self {
         tch::manual_seed(seed as i64);
-        let mut builder = Builder { parameters: Vec::new(), device };
+        let mut builder = Builder {
+            parameters: Vec::new(),
+            device,
+        };
         let conv1 = builder.conv("conv1.weight".to_owned(), 3, FIRST_CHANNELS, 7);
         let bn1 = builder.norm("bn1", FIRST_CHANNELS);
         let mut blocks = Vec::new();
@@ -165,7 +195,12 @@ impl ResNet18 {
             let output = FIRST_CHANNELS << (layer - 1);
             for place in 0..2 {
                 let stride = if layer > 1 && place == 0 { 2 } else { 1 };
-                blocks.push(builder.block(&format!("layer{layer}.{place}"), channels, output, stride));
+                blocks.push(builder.block(
+                    &format!("layer{layer}.{place}"),
+                    channels,
+                    output,
+                    stride,
+                ));
                 channels = output;
             }
         }
@@ -176,7 +211,13 @@ impl ResNet18 {
         };
         let weight = builder.parameter("fc.weight".to_owned(), draw(&[classes, channels]));
         let bias = builder.parameter("fc.bias".to_owned(), draw(&[classes]));
-        Self { parameters: builder.parameters, conv1, bn1, blocks, fc: (weight, bias) }
+        Self {
+            parameters: builder.parameters,
+            conv1,
+            bn1,
+            blocks,
+            fc: (weight, bias),
+        }
     }
 
     /// Logits `[B, classes]` of images `[B, 3, H, W]`.
@@ -191,9 +232,7 @@ impl ResNet18 {
             let out = self.norm(&block.bn2, &out, mode);
             let shortcut = match &block.downsample {
                 None => x,
-                Some((conv, norm)) => {
-                    self.norm(norm, &self.conv(*conv, &x, block.stride, 0), mode)
-                }
+                Some((conv, norm)) => self.norm(norm, &self.conv(*conv, &x, block.stride, 0), mode),
             };
             x = (out + shortcut).relu_();
         }
@@ -209,19 +248,35 @@ impl ResNet18 {
     /// Running means and variances, sharing memory with the model's.
     pub fn batch_norm_statistics(&self) -> Vec<Tensor> {
         self.norms()
-            .flat_map(|norm| [norm.running_mean.shallow_clone(), norm.running_var.shallow_clone()])
+            .flat_map(|norm| {
+                [
+                    norm.running_mean.shallow_clone(),
+                    norm.running_var.shallow_clone(),
+                ]
+            })
             .collect()
     }
 
     /// The state dict under torchvision's names, sharing memory with the model's.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        let parameters =
-            self.parameters.iter().map(|p| (p.name.clone(), p.tensor.shallow_clone()));
+        let parameters = self
+            .parameters
+            .iter()
+            .map(|p| (p.name.clone(), p.tensor.shallow_clone()));
         let buffers = self.norms().flat_map(|norm| {
             [
-                (format!("{}.running_mean", norm.name), norm.running_mean.shallow_clone()),
-                (format!("{}.running_var", norm.name), norm.running_var.shallow_clone()),
-                (format!("{}.num_batches_tracked", norm.name), norm.batches.shallow_clone()),
+                (
+                    format!("{}.running_mean", norm.name),
+                    norm.running_mean.shallow_clone(),
+                ),
+                (
+                    format!("{}.running_var", norm.name),
+                    norm.running_var.shallow_clone(),
+                ),
+                (
+                    format!("{}.num_batches_tracked", norm.name),
+                    norm.batches.shallow_clone(),
+                ),
             ]
         });
         parameters.chain(buffers).collect()
@@ -236,7 +291,9 @@ impl ResNet18 {
         let mut entries: BTreeMap<String, Tensor> = entries.into_iter().collect();
         let state = self.state();
         let classes = self.tensor(self.fc.1).size()[0];
-        let head_fits = entries.get("fc.bias").is_none_or(|bias| bias.size() == [classes]);
+        let head_fits = entries
+            .get("fc.bias")
+            .is_none_or(|bias| bias.size() == [classes]);
         if !head_fits {
             entries.remove("fc.weight");
             entries.remove("fc.bias");
@@ -246,8 +303,8 @@ impl ResNet18 {
         for (name, tensor) in &state {
             known.insert(name.as_str());
             // Files of old torchvision versions lack the counter.
-            let optional = name.ends_with("num_batches_tracked")
-                || (!head_fits && name.starts_with("fc."));
+            let optional =
+                name.ends_with("num_batches_tracked") || (!head_fits && name.starts_with("fc."));
             match entries.get(name) {
                 None if optional => {}
                 None => problems.push(format!("{name} is missing")),
@@ -260,12 +317,18 @@ impl ResNet18 {
             }
         }
         let unexpected = entries.keys().filter(|name| !known.contains(name.as_str()));
-        let unexpected: Vec<_> = unexpected.map(|name| format!("{name} is unexpected")).collect();
+        let unexpected: Vec<_> = unexpected
+            .map(|name| format!("{name} is unexpected"))
+            .collect();
         problems.splice(0..0, unexpected);
         if !problems.is_empty() {
             let rest = problems.len().saturating_sub(LISTED);
             problems.truncate(LISTED);
-            let more = if rest > 0 { format!("; and {rest} more") } else { String::new() };
+            let more = if rest > 0 {
+                format!("; and {rest} more")
+            } else {
+                String::new()
+            };
             return Err(LoadError(problems.join("; ") + &more));
         }
         tch::no_grad(|| {
@@ -284,7 +347,14 @@ impl ResNet18 {
 
     fn conv(&self, weight: usize, x: &Tensor, stride: i64, padding: i64) -> Tensor {
         let none: Option<Tensor> = None;
-        x.conv2d(self.tensor(weight), none, [stride; 2], [padding; 2], [1, 1], 1)
+        x.conv2d(
+            self.tensor(weight),
+            none,
+            [stride; 2],
+            [padding; 2],
+            [1, 1],
+            1,
+        )
     }
 
     fn norm(&self, norm: &Norm, x: &Tensor, mode: BatchNorm) -> Tensor {
@@ -307,7 +377,9 @@ impl ResNet18 {
     fn norms(&self) -> impl Iterator<Item = &Norm> {
         let blocks = self.blocks.iter().flat_map(|block| {
             let downsample = block.downsample.as_ref().map(|(_, norm)| norm);
-            [Some(&block.bn1), Some(&block.bn2), downsample].into_iter().flatten()
+            [Some(&block.bn1), Some(&block.bn2), downsample]
+                .into_iter()
+                .flatten()
         });
         std::iter::once(&self.bn1).chain(blocks)
     }
@@ -315,5 +387,8 @@ impl ResNet18 {
 
 /// The same values with the strides of NHWC.
 fn channels_last(weight: &Tensor) -> Tensor {
-    weight.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+    weight
+        .permute([0, 2, 3, 1])
+        .contiguous()
+        .permute([0, 3, 1, 2])
 }

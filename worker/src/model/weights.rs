@@ -29,7 +29,10 @@ pub struct WeightsError {
 /// # Errors
 /// When the file cannot be read or is neither format.
 pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
-    let refuse = |reason: String| WeightsError { path: path.to_owned(), reason };
+    let refuse = |reason: String| WeightsError {
+        path: path.to_owned(),
+        reason,
+    };
     let bytes = read_bounded(path).map_err(|error| refuse(error.to_string()))?;
     if bytes.starts_with(ZIP_MAGIC) {
         return pickle::read_archive(&bytes).map_err(refuse);
@@ -42,7 +45,9 @@ pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
         ));
     }
     read_safetensors(&bytes).map_err(|reason| {
-        refuse(format!("neither a .pth of torch.save nor a .safetensors file ({reason})"))
+        refuse(format!(
+            "neither a .pth of torch.save nor a .safetensors file ({reason})"
+        ))
     })
 }
 
@@ -50,7 +55,9 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     if length > MAX_BYTES {
-        return Err(std::io::Error::other(format!("{length} bytes are too many for a ResNet18")));
+        return Err(std::io::Error::other(format!(
+            "{length} bytes are too many for a ResNet18"
+        )));
     }
     let mut bytes = Vec::with_capacity(length as usize);
     file.take(MAX_BYTES).read_to_end(&mut bytes)?;
@@ -71,7 +78,10 @@ fn read_safetensors(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
                 other => return Err(format!("{name} is of type {other:?}")),
             };
             let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-            Ok((name, Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|e| e.to_string())?))
+            Ok((
+                name,
+                Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|e| e.to_string())?,
+            ))
         })
         .collect()
 }
@@ -93,8 +103,14 @@ pub fn to_safetensors(
         };
         let tensor = tensor.contiguous();
         let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut bytes, tensor.numel()).map_err(|error| error.to_string())?;
-        let shape = tensor.size().iter().map(|&side| side as usize).collect::<Vec<_>>();
+        tensor
+            .f_copy_data_u8(&mut bytes, tensor.numel())
+            .map_err(|error| error.to_string())?;
+        let shape = tensor
+            .size()
+            .iter()
+            .map(|&side| side as usize)
+            .collect::<Vec<_>>();
         data.push((name.as_str(), dtype, shape, bytes));
     }
     let views = data

@@ -46,7 +46,12 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
             let info = c10d::cuda::device_info(0).map_err(environment)?;
             // bf16 arithmetic came with Ampere, compute capability 8.0.
             let bf16_in_silicon = info.compute_capability.0 >= 8;
-            Ok(Compute { device: Device::Cuda(0), gpu_uuid: info.uuid, bf16_in_silicon, ..cpu })
+            Ok(Compute {
+                device: Device::Cuda(0),
+                gpu_uuid: info.uuid,
+                bf16_in_silicon,
+                ..cpu
+            })
         }
         Ok(false) | Err(_) if settings.device == "auto" => Ok(cpu),
         Ok(false) => Err(environment(

@@ -21,8 +21,14 @@ pub(super) fn chunks(
     compute: &Compute,
 ) -> Result<Vec<v1::ValidationSum>, v1::Failure> {
     let batches = chunks.iter().map(|chunk| chunk.samples.clone()).collect();
-    let mut loader = Loader::new(cache.share(), labels.clone(), batches, compute.device, Kind::Float)
-        .map_err(internal)?;
+    let mut loader = Loader::new(
+        cache.share(),
+        labels.clone(),
+        batches,
+        compute.device,
+        Kind::Float,
+    )
+    .map_err(internal)?;
     let mut sums = Vec::with_capacity(chunks.len());
     for chunk in chunks {
         let batch = loader
@@ -37,7 +43,10 @@ pub(super) fn chunks(
             let losses = logits
                 .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::None, -100, 0.0)
                 .sum(Kind::Double);
-            let correct = logits.argmax(1, false).eq_tensor(&batch.labels).sum(Kind::Int64);
+            let correct = logits
+                .argmax(1, false)
+                .eq_tensor(&batch.labels)
+                .sum(Kind::Int64);
             (losses.double_value(&[]), correct.int64_value(&[]))
         });
         sums.push(v1::ValidationSum {

@@ -58,12 +58,21 @@ impl Rank {
         let mut model = ResNet18::new(classes, compute.device, settings.seed);
         if let Some(path) = settings.pretrained.as_deref().filter(|_| order.rank == 0) {
             let entries = weights::read(Path::new(path)).map_err(weights_failure)?;
-            model.load(entries).map_err(|error| weights_failure(format!("{path}: {error}")))?;
+            model
+                .load(entries)
+                .map_err(|error| weights_failure(format!("{path}: {error}")))?;
         }
-        let state: Vec<Tensor> = model.state().into_iter().map(|(_, tensor)| tensor).collect();
+        let state: Vec<Tensor> = model
+            .state()
+            .into_iter()
+            .map(|(_, tensor)| tensor)
+            .collect();
         group.broadcast(&state, 0).map_err(collective)?;
-        let parameters: Vec<Tensor> =
-            model.parameters().iter().map(|p| p.tensor.shallow_clone()).collect();
+        let parameters: Vec<Tensor> = model
+            .parameters()
+            .iter()
+            .map(|p| p.tensor.shallow_clone())
+            .collect();
         let options = c10d::ReducerOptions {
             first_bucket_bytes: FIRST_BUCKET_BYTES,
             bucket_bytes: BUCKET_BYTES,
@@ -96,7 +105,10 @@ impl Rank {
         }
         let statistics = self.model.batch_norm_statistics();
         tch::no_grad(|| {
-            let flat: Vec<Tensor> = statistics.iter().map(|tensor| tensor.reshape([-1])).collect();
+            let flat: Vec<Tensor> = statistics
+                .iter()
+                .map(|tensor| tensor.reshape([-1]))
+                .collect();
             let mut joined = Tensor::cat(&flat, 0);
             self.group.all_reduce_sum(&mut joined).map_err(collective)?;
             let mean = joined / f64::from(self.world_size);
@@ -127,7 +139,10 @@ impl Rank {
         let metadata = BTreeMap::from([
             ("classes".to_owned(), names),
             ("epoch".to_owned(), verdict.epoch.to_string()),
-            ("validation_loss".to_owned(), verdict.validation_loss.to_string()),
+            (
+                "validation_loss".to_owned(),
+                verdict.validation_loss.to_string(),
+            ),
             ("image_size".to_owned(), image_size.to_string()),
         ]);
         let bytes = weights::to_safetensors(&state, &metadata).map_err(internal)?;
@@ -137,7 +152,9 @@ impl Rank {
 
     /// Goes back to the best weights; the epoch they are of, if there are any.
     pub(super) fn restore_best(&mut self) -> Result<Option<u32>, v1::Failure> {
-        let Some((epoch, state)) = self.best.take() else { return Ok(None) };
+        let Some((epoch, state)) = self.best.take() else {
+            return Ok(None);
+        };
         self.model.load(state).map_err(internal)?;
         Ok(Some(epoch))
     }

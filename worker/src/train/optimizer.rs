@@ -5,7 +5,11 @@ use tch::{Kind, Tensor};
 
 use crate::model::{LayerGroup, Parameter};
 
-const RECIPE: c10d::Adam = c10d::Adam { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.0 };
+const RECIPE: c10d::Adam = c10d::Adam {
+    betas: (0.9, 0.999),
+    epsilon: 1e-8,
+    weight_decay: 0.0,
+};
 
 /// One layer group's parameters and their moments.
 #[derive(Debug)]
@@ -39,9 +43,20 @@ impl Adam {
                 .iter()
                 .map(|p| Tensor::zeros([0i64; 0], (Kind::Float, p.device())))
                 .collect();
-            Group { averages, squares, steps, parameters }
+            Group {
+                averages,
+                squares,
+                steps,
+                parameters,
+            }
         });
-        Self { recipe: c10d::Adam { weight_decay, ..RECIPE }, groups }
+        Self {
+            recipe: c10d::Adam {
+                weight_decay,
+                ..RECIPE
+            },
+            groups,
+        }
     }
 
     /// Sets all gradients to zero, in place.
@@ -49,7 +64,9 @@ impl Adam {
     /// # Errors
     /// When libtorch refuses.
     pub fn zero_grad(&self) -> Result<(), Error> {
-        self.groups.iter().try_for_each(|group| c10d::zero_grads(&group.parameters))
+        self.groups
+            .iter()
+            .try_for_each(|group| c10d::zero_grads(&group.parameters))
     }
 
     /// One update at these rates, in the order of [`LayerGroup::ALL`].
@@ -57,14 +74,17 @@ impl Adam {
     /// # Errors
     /// When a gradient is missing.
     pub fn step(&mut self, rates: &[f64; LayerGroup::ALL.len()]) -> Result<(), Error> {
-        self.groups.iter().zip(rates).try_for_each(|(group, &rate)| {
-            self.recipe.step(
-                &group.parameters,
-                &group.averages,
-                &group.squares,
-                &group.steps,
-                rate,
-            )
-        })
+        self.groups
+            .iter()
+            .zip(rates)
+            .try_for_each(|(group, &rate)| {
+                self.recipe.step(
+                    &group.parameters,
+                    &group.averages,
+                    &group.squares,
+                    &group.steps,
+                    rate,
+                )
+            })
     }
 }

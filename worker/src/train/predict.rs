@@ -21,10 +21,12 @@ pub(super) fn show(
     let pixels = cache.batch(samples).map_err(internal)?;
     let images = normalise(&pixels, compute.device, Kind::Float).map_err(internal)?;
     let (values, classes) = tch::no_grad(|| {
-        autocast(compute, rank.kind, || rank.model.forward(&images, BatchNorm::Running))
-            .to_kind(Kind::Float)
-            .softmax(-1, Kind::Float)
-            .max_dim(1, false)
+        autocast(compute, rank.kind, || {
+            rank.model.forward(&images, BatchNorm::Running)
+        })
+        .to_kind(Kind::Float)
+        .softmax(-1, Kind::Float)
+        .max_dim(1, false)
     });
     let size = pixels.size().get(1).copied().unwrap_or_default();
     let mut predictions = Vec::with_capacity(samples.len());
@@ -37,5 +39,9 @@ pub(super) fn show(
             pixels: Vec::<u8>::try_from(&tile).map_err(internal)?,
         });
     }
-    Ok(v1::Predictions { image_size: size as u32, predictions }.encode_to_vec())
+    Ok(v1::Predictions {
+        image_size: size as u32,
+        predictions,
+    }
+    .encode_to_vec())
 }

@@ -38,7 +38,7 @@ impl Picture {
                 if grey {
                     put(luma(color));
                 } else {
-                    color.map(put);
+                    color.into_iter().for_each(&mut put);
                 }
             }
         }

@@ -90,7 +90,7 @@ impl From<ExitCode> for std::process::ExitCode {
 /// for --global-batch). A flag wins over the environment, that over the file, that over the
 /// default.
 #[derive(Debug, Parser)]
-#[command(name = "coordinator", version, after_help = after_help())]
+#[command(name = "coordinator", version, after_help = after_help(), args_override_self = true)]
 pub struct Cli {
     /// TOML file with settings; the config.toml of an earlier run repeats that run
     #[arg(

@@ -1,5 +1,7 @@
 //! Bad input gets one clear line and a distinct exit code.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::TcpListener;
 use std::path::Path;
 

@@ -98,5 +98,9 @@ fn a_run_writes_everything_it_promises() {
     for key in ["learning_rates", "seconds"] {
         assert!(epoch[key].is_object(), "{key} in {epoch}");
     }
-    assert!(ended.output.contains("finished all of 3 epochs"), "{}", ended.output);
+    assert!(
+        ended.output.contains("finished all of 3 epochs"),
+        "{}",
+        ended.output
+    );
 }

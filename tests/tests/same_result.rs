@@ -55,7 +55,11 @@ fn one_seed_gives_one_curve_and_another_seed_another() {
 fn validation_is_the_same_for_any_number_of_workers() {
     // With rates below the resolution of floats, all runs judge the same weights.
     let judged = |workers: usize| {
-        let arguments = &["--epochs=1", "--layer-lr=uniform=1e-30", "--global-batch=64"];
+        let arguments = &[
+            "--epochs=1",
+            "--layer-lr=uniform=1e-30",
+            "--global-batch=64",
+        ];
         let ended = Run::small(workers, arguments).wait().succeeded();
         (
             ended.column("validation_loss"),

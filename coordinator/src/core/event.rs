@@ -50,7 +50,7 @@ pub struct Scan {
     pub classes: Vec<String>,
     /// Path relative to the folder of classes, and size in bytes.
     pub files: Vec<(String, u64)>,
-    /// "cpu" or "cuda:<index>".
+    /// `cpu`, or `cuda:` and an index.
     pub device: String,
     /// Whether the device multiplies bf16 in silicon.
     pub bf16_in_silicon: bool,

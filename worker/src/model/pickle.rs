@@ -200,7 +200,7 @@ impl<'a> Machine<'a> {
                 self.recall(slot)?;
             }
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.drain_to_mark()?;
                 self.stack.push(Value::Tuple(items));
             }
             0x85..=0x87 => {
@@ -222,7 +222,7 @@ impl<'a> Machine<'a> {
                 self.extend(vec![key, value])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.drain_to_mark()?;
                 self.extend(items)?;
             }
             // Attributes of an OrderedDict, such as `_metadata`: not needed.
@@ -289,7 +289,7 @@ impl<'a> Machine<'a> {
         self.stack.pop().ok_or_else(underflow)
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Value>, String> {
+    fn drain_to_mark(&mut self) -> Result<Vec<Value>, String> {
         let mark = self
             .stack
             .iter()

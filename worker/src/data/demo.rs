@@ -175,7 +175,7 @@ mod tests {
         }
         assert_eq!(
             format!("{VERSION}{:x}", hash.finalize()),
-            "drawn shapes 1\n"
+            "drawn shapes 1\n15dd1e6c14923290e45e4971955524d9ed6a7b85322dad56edd58629ccdc2b37"
         );
     }
 }

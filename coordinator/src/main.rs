@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use coordinator::admin::{self, AdminServer, BindError, Status};
-use coordinator::cli::{Cli, ExitCode};
+use coordinator::cli::{Cli, Command, ExitCode};
 use coordinator::config::{self, DataSource, RunConfig, Sources};
 use coordinator::core::early_stopping::Rule;
 use coordinator::core::run::Precision;
@@ -34,7 +34,13 @@ const VALIDATION_CHUNK: usize = 64;
 struct Refusal(ExitCode, String);
 
 fn main() -> ProcessExit {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if let Some(Command::Fetch(arguments)) = cli.command.take() {
+        return match arguments.run() {
+            Ok(_) => ExitCode::Success.into(),
+            Err(error) => refuse(Refusal(ExitCode::Fetch, error.to_string())),
+        };
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(Refusal(ExitCode::Internal, error.to_string())),

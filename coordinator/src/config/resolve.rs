@@ -49,7 +49,7 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
         None => {
             notes.push(format!(
                 "data: the built-in demo set, as there is no {DEFAULT_DATA} \
-                 (--data chooses another)"
+                 (`coordinator fetch caltech101` gets it; --data chooses another)"
             ));
             DataSource::Demo
         }
@@ -69,7 +69,7 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
         "auto" => {
             notes.push(format!(
                 "weights: random, as there is no {DEFAULT_WEIGHTS} \
-                 (--pretrained names a file)"
+                 (`coordinator fetch weights` gets it)"
             ));
             None
         }

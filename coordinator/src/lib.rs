@@ -1,3 +1,4 @@
 //! coordinator
 
 pub mod fetch;
+pub mod report;

@@ -1,0 +1,15 @@
+//! The pictures of a run: its curves and a grid of predictions.
+//!
+//! Owns everything from values to the bytes of a PNG. Must not read or write a file, nor know
+//! where the values came from: every function here is pure, equal input gives equal bytes.
+
+pub mod curves;
+pub mod grid;
+
+mod canvas;
+mod error;
+mod font;
+
+pub use curves::EpochPoint;
+pub use error::ReportError;
+pub use grid::Tile;

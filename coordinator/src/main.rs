@@ -182,10 +182,14 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         workers.shutdown(GRACE).await;
     }
     observers.ended(&outcome);
+    let unkept = observers.take_broken();
     admin.linger(config.metrics_linger).await;
     admin.stop().await;
     server.abort();
-    conclude(outcome, &observers)
+    match (&outcome, unkept) {
+        (Ok(_), Some(error)) => Err(Refusal(ExitCode::RunDirectory, error.to_string())),
+        _ => conclude(outcome, &observers),
+    }
 }
 
 fn start_workers(

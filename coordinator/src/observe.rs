@@ -239,6 +239,10 @@ impl Observers {
     /// Tells everyone how the run ended.
     pub fn ended(&mut self, outcome: &Outcome) {
         self.progress.clear();
+        self.draw_curves(match outcome {
+            Ok(reason) => reason.as_str(),
+            Err(_) => "failed",
+        });
         let Ok(reason) = outcome else {
             self.metrics.set_run_state(RunState::Failed);
             self.status
@@ -385,7 +389,6 @@ impl Observers {
             validation_accuracy: summary.validation_accuracy,
         });
         self.keep(|store| store.append_epoch(&record));
-        self.draw_curves();
         self.metrics
             .set_validation(summary.validation_loss, summary.validation_accuracy);
         for rank in self.epoch.completed.keys() {
@@ -418,13 +421,12 @@ impl Observers {
         });
     }
 
-    fn draw_curves(&mut self) {
+    fn draw_curves(&mut self, stop: &str) {
+        if self.history.is_empty() {
+            return;
+        }
         let best = self.best.map(|(epoch, ..)| epoch);
-        let title = match self.best {
-            Some((epoch, loss, _)) => format!("best validation loss {loss:.3} in epoch {epoch}"),
-            None => "no epoch improved".to_owned(),
-        };
-        match curves::render(&self.history, best, &title) {
+        match curves::render(&self.history, best, stop) {
             Ok(picture) => self.keep(|store| store.write(CURVES, &picture)),
             Err(error) => self.broken(error.into()),
         }

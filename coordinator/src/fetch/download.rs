@@ -216,6 +216,11 @@ fn attempt(
 /// Sorts the client's errors into those that pass and those that stay.
 fn refused(url: &str, error: ureq::Error) -> Stop {
     match error {
+        // TLS reports a wrong certificate or protocol this way: the same will be wrong next time.
+        ureq::Error::Io(source) if source.kind() == std::io::ErrorKind::InvalidData => {
+            let (url, reason) = (url.into(), source.to_string());
+            Stop::Fatal(FetchError::Address { url, reason })
+        }
         ureq::Error::Io(_)
         | ureq::Error::Timeout(_)
         | ureq::Error::HostNotFound

@@ -35,11 +35,7 @@ pub enum FetchError {
     },
 
     /// The connection failed too often without a byte of progress in between.
-    #[error(
-        "gave up on {url} after {attempts} attempts: {reason}; {kept} bytes are kept in {}, run the \
-         same command to go on from there",
-        part.display()
-    )]
+    #[error("gave up on {url} after {attempts} attempts: {reason}; {}", after_giving_up(*kept, part))]
     GaveUp {
         /// The address.
         url: String,
@@ -165,4 +161,13 @@ impl FetchError {
             _ => Self::Storage { path, source },
         }
     }
+}
+
+/// The way out of [`FetchError::GaveUp`].
+fn after_giving_up(kept: u64, part: &Path) -> String {
+    if kept == 0 {
+        return "nothing arrived, check the network or name another address with --url".to_owned();
+    }
+    let part = part.display();
+    format!("{kept} bytes are kept in {part}, run the same command to go on from there")
 }

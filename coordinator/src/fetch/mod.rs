@@ -1,8 +1,8 @@
 //! `coordinator fetch`: brings the public data set and the pretrained weights onto this machine.
 //!
 //! Owns the order of the steps (present? download, verify, unpack) and the places where results
-//! lie. Must not know how bytes travel ([`download`]), how archives are opened ([`extract`]) or
-//! where files come from ([`sources`]). A result appears under its final name only when it is
+//! lie. Must not know how bytes travel (`download`), how archives are opened (`extract`) or
+//! where files come from (`sources`). A result appears under its final name only when it is
 //! whole: everything before that happens under names that nothing else reads.
 
 mod checksum;

@@ -140,7 +140,7 @@ fn a_wrong_checksum_removes_the_download_and_names_both_sums() {
 }
 
 #[test]
-fn a_404_is_final_a_503_is_not_and_silence_ends() {
+fn a_404_and_broken_tls_are_final_a_503_is_not_and_silence_ends() {
     let home = tempfile::tempdir().unwrap();
     let server = Server::start(|_, _| Reply::new("404 Not Found", b"gone"));
     let error = obtain(
@@ -163,6 +163,12 @@ fn a_404_is_final_a_503_is_not_and_silence_ends() {
         home.path(),
     )
     .unwrap();
+
+    let mut tls = source(Target::Weights, &server, sha256(b"else"));
+    tls.url = tls.url.replace("http:", "https:");
+    tls.file_name = "other.pth";
+    let error = obtain(&tls, home.path()).unwrap_err();
+    assert!(matches!(error, FetchError::Address { .. }), "{error}");
 
     // A listener that never accepts: the kernel completes the connection, nobody answers.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -113,7 +113,9 @@ pub enum Outgoing {
         /// All of it.
         bytes: Vec<u8>,
     },
-    /// A live process group, for the agent to abort when a peer dies.
+    /// The store of a group being formed, for the agent to interrupt when a peer dies.
+    Store(c10d::Store),
+    /// A live process group, likewise to abort.
     Group(c10d::ProcessGroup),
 }
 

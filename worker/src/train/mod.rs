@@ -13,6 +13,7 @@ mod failure;
 mod group;
 mod predict;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,9 +33,14 @@ const PROGRESS_EVERY: usize = 32;
 ///
 /// # Errors
 /// What the coordinator is to be told when this worker cannot go on.
-pub fn run(settings: &v1::Settings, inbox: &Inbox, link: &Link) -> Result<(), v1::Failure> {
+pub fn run(
+    settings: &v1::Settings,
+    address: IpAddr,
+    inbox: &Inbox,
+    link: &Link,
+) -> Result<(), v1::Failure> {
     let compute = device::choose(settings)?;
-    let mut worker = Worker::scan(settings, compute, inbox, link)?;
+    let mut worker = Worker::scan(settings, compute, address, inbox, link)?;
     loop {
         match inbox.next() {
             Order::Prepare(order) => worker.prepare(&order)?,
@@ -52,6 +58,8 @@ struct Worker<'a> {
     inbox: &'a Inbox,
     link: &'a Link,
     compute: Compute,
+    /// Where this machine is reached by its peers.
+    address: IpAddr,
     manifest: Manifest,
     cache: Option<Cache>,
     rank: Option<Rank>,
@@ -61,6 +69,7 @@ impl<'a> Worker<'a> {
     fn scan(
         settings: &'a v1::Settings,
         compute: Compute,
+        address: IpAddr,
         inbox: &'a Inbox,
         link: &'a Link,
     ) -> Result<Self, v1::Failure> {
@@ -91,6 +100,7 @@ impl<'a> Worker<'a> {
             inbox,
             link,
             compute,
+            address,
             manifest,
             cache: None,
             rank: None,
@@ -125,8 +135,14 @@ impl<'a> Worker<'a> {
 
     fn form(&mut self, order: &v1::Assignment) -> Result<(), v1::Failure> {
         let classes = self.manifest.classes.len() as i64;
-        let rank = Rank::form(order, self.settings, &self.compute, classes, self.link)?;
-        self.link.send(Outgoing::Group(rank.group.clone()));
+        let rank = Rank::form(
+            order,
+            self.settings,
+            &self.compute,
+            classes,
+            self.address,
+            self.link,
+        )?;
         self.link.message(Up::GroupReady(v1::GroupReady {
             generation: order.generation,
         }));

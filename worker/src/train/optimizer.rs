@@ -5,12 +5,6 @@ use tch::{Kind, Tensor};
 
 use crate::model::{LayerGroup, Parameter};
 
-const RECIPE: c10d::Adam = c10d::Adam {
-    betas: (0.9, 0.999),
-    epsilon: 1e-8,
-    weight_decay: 0.0,
-};
-
 /// One layer group's parameters and their moments.
 #[derive(Debug)]
 struct Group {
@@ -23,7 +17,7 @@ struct Group {
 /// The optimizer, with PyTorch's defaults.
 #[derive(Debug)]
 pub struct Adam {
-    recipe: c10d::Adam,
+    weight_decay: f64,
     groups: [Group; LayerGroup::ALL.len()],
 }
 
@@ -51,10 +45,7 @@ impl Adam {
             }
         });
         Self {
-            recipe: c10d::Adam {
-                weight_decay,
-                ..RECIPE
-            },
+            weight_decay,
             groups,
         }
     }
@@ -78,12 +69,16 @@ impl Adam {
             .iter()
             .zip(rates)
             .try_for_each(|(group, &rate)| {
-                self.recipe.step(
+                let options = c10d::AdamOptions {
+                    weight_decay: self.weight_decay,
+                    ..c10d::AdamOptions::new(rate)
+                };
+                c10d::adam_step(
                     &group.parameters,
                     &group.averages,
                     &group.squares,
                     &group.steps,
-                    rate,
+                    &options,
                 )
             })
     }

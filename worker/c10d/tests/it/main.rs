@@ -1,0 +1,11 @@
+//! Several ranks in threads of one process, each with a store connection of its own,
+//! and one in a process of its own where a process must die.
+
+mod ranks;
+
+mod collectives;
+mod failure;
+mod nccl;
+mod reducer;
+mod rendezvous;
+mod tensor;

@@ -1,0 +1,169 @@
+//! One JPEG file to S×S RGB bytes, as the notebook's transform makes them: Pillow's
+//! `convert("RGB")`, then torchvision's `Resize((S, S))`.
+//!
+//! It knows no manifest, no tensor and no thread; the same bytes give the same picture on
+//! every worker, and a picture that cannot be had is a reason in words, never a panic.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+
+/// Larger pictures are refused: decoding needs up to 9 bytes a pixel, and the header alone
+/// may claim any size.
+pub const MAX_PIXELS: u64 = 100_000_000;
+
+/// Larger files are refused before they are read.
+pub const MAX_BYTES: u64 = 256 << 20;
+
+/// Why a file gives no picture. The messages do not repeat the file's name; whoever knows
+/// it puts it in front.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The file could not be read.
+    #[error("cannot be read: {0}")]
+    Read(#[from] io::Error),
+    /// The file has no bytes.
+    #[error("is empty")]
+    Empty,
+    /// The first bytes are not a JPEG's.
+    #[error("is not a JPEG")]
+    NotJpeg,
+    /// The file stops before its end-of-image marker.
+    #[error("is truncated: no end-of-image marker")]
+    Truncated,
+    /// The file is larger than [`MAX_BYTES`].
+    #[error("has {0} bytes, more than the limit of {MAX_BYTES}")]
+    TooManyBytes(u64),
+    /// The picture is larger than [`MAX_PIXELS`].
+    #[error("is {width}x{height} pixels, more than the limit of {MAX_PIXELS} in all")]
+    TooManyPixels {
+        /// Pixels in a row, as the header says.
+        width: usize,
+        /// Rows, as the header says.
+        height: usize,
+    },
+    /// The contents break the format, or use a part of it that is not supported
+    /// (arithmetic coding, 12 bits, lossless).
+    #[error("is corrupt or unsupported: {0}")]
+    Corrupt(String),
+    /// The picture could not be resized.
+    #[error("cannot be resized: {0}")]
+    Resize(String),
+}
+
+/// Decodes the file to `size * size * 3` bytes: row by row, R G B in turn, 0–255.
+///
+/// # Errors
+/// When the file cannot be read, is empty, not a JPEG, truncated, corrupt, or too large.
+pub fn decode(path: &Path, size: u32) -> Result<Vec<u8>, DecodeError> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if length > MAX_BYTES {
+        return Err(DecodeError::TooManyBytes(length));
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    // The limit holds also for a file that grows meanwhile.
+    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    decode_bytes(&bytes, size)
+}
+
+/// [`decode`] for a JPEG in memory.
+///
+/// # Errors
+/// As [`decode`], except for reading.
+pub fn decode_bytes(jpeg: &[u8], size: u32) -> Result<Vec<u8>, DecodeError> {
+    if jpeg.is_empty() {
+        return Err(DecodeError::Empty);
+    }
+    if !jpeg.starts_with(&[0xFF, 0xD8]) {
+        return Err(DecodeError::NotJpeg);
+    }
+    if !has_end_marker(jpeg) {
+        return Err(DecodeError::Truncated);
+    }
+    // zune-jpeg asserts and unwraps on some malformed streams, and its authors count a panic
+    // as an acceptable answer. One bad file must not end a run, so a panic is a verdict on
+    // that file here; the decoder is dropped with it, no state survives.
+    let (rgb, width, height) = catch_unwind(AssertUnwindSafe(|| to_rgb(jpeg)))
+        .unwrap_or_else(|_| Err(DecodeError::Corrupt("the decoder gave up on it".into())))?;
+    resize(&rgb, width, height, size)
+}
+
+/// Whether the marker segments lead to an end-of-image marker.
+///
+/// zune-jpeg, like libjpeg, fills what is missing with grey. Pillow refuses a file that ends
+/// before the marker and accepts anything after it; so does this. ITU-T T.81, B.1.1: a marker
+/// is 0xFF and a code that is neither 0 (a stuffed byte of coded data) nor 0xFF (fill); all
+/// but the restart markers, TEM and SOI/EOI are followed by a length that counts itself.
+fn has_end_marker(jpeg: &[u8]) -> bool {
+    let mut rest = &jpeg[2..];
+    loop {
+        let Some(start) = rest.iter().position(|&byte| byte == 0xFF) else {
+            return false;
+        };
+        rest = &rest[start..];
+        let Some(code) = rest.iter().position(|&byte| byte != 0xFF) else {
+            return false;
+        };
+        let marker = rest[code];
+        rest = &rest[code + 1..];
+        match marker {
+            0xD9 => return true,
+            0x00 | 0x01 | 0xD0..=0xD8 => {}
+            _ => {
+                let Some((&length, _)) = rest.split_first_chunk::<2>() else {
+                    return false;
+                };
+                let Some(after) = rest.get(usize::from(u16::from_be_bytes(length))..) else {
+                    return false;
+                };
+                rest = after;
+            }
+        }
+    }
+}
+
+/// RGB bytes, width and height of the picture in its own size.
+fn to_rgb(jpeg: &[u8]) -> Result<(Vec<u8>, u32, u32), DecodeError> {
+    let corrupt = |error: zune_jpeg::errors::DecodeErrors| {
+        DecodeError::Corrupt(error.to_string().trim_matches('"').to_lowercase())
+    };
+    let side = usize::from(u16::MAX);
+    let options = DecoderOptions::new_fast()
+        .set_max_width(side)
+        .set_max_height(side)
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(jpeg), options);
+    decoder.decode_headers().map_err(corrupt)?;
+    let (width, height) = decoder
+        .dimensions()
+        .ok_or_else(|| DecodeError::Corrupt("no frame header before the first scan".into()))?;
+    if (width * height) as u64 > MAX_PIXELS {
+        return Err(DecodeError::TooManyPixels { width, height });
+    }
+    let rgb = decoder.decode().map_err(corrupt)?;
+    // Both sides are below 2^16, the format's limit.
+    Ok((rgb, width as u32, height as u32))
+}
+
+/// Triangle filter widened by the scale, in 8-bit fixed point, rows first: the algorithm of
+/// Pillow's `Image.resize(…, BILINEAR)`, which torchvision's `Resize` calls.
+fn resize(rgb: &[u8], width: u32, height: u32, size: u32) -> Result<Vec<u8>, DecodeError> {
+    let refused = |error: &dyn std::fmt::Display| DecodeError::Resize(error.to_string());
+    let source =
+        ImageRef::new(width, height, rgb, PixelType::U8x3).map_err(|error| refused(&error))?;
+    let mut target = Image::new(size, size, PixelType::U8x3);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    Resizer::new()
+        .resize(&source, &mut target, &options)
+        .map_err(|error| refused(&error))?;
+    Ok(target.into_vec())
+}

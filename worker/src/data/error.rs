@@ -1,0 +1,116 @@
+//! What can go wrong with a data set as a whole. A single bad image is no error here: it
+//! is a [`BadFile`](super::BadFile) with a [`DecodeError`](super::decode::DecodeError)'s words.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a data set, its cache or the demo set cannot be used. Each message is one line that
+/// names the place and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The data folder does not exist.
+    #[error(
+        "no data folder at `{}`: give --data a folder with one sub-folder per class, or `demo`",
+        .0.display()
+    )]
+    NotFound(PathBuf),
+
+    /// The data folder's name belongs to something else.
+    #[error("`{}` is not a folder: give --data a folder with one sub-folder per class", .0.display())]
+    NotADirectory(PathBuf),
+
+    /// Too few sub-folders to classify anything.
+    #[error(
+        "`{}` holds {found} class folder(s), at least 2 are needed: images belong into one sub-folder per class",
+        .folder.display()
+    )]
+    TooFewClasses {
+        /// The folder of classes.
+        folder: PathBuf,
+        /// How many class folders it has.
+        found: usize,
+    },
+
+    /// A class folder without a single file.
+    #[error("class folder `{}` holds no images: fill it or remove it", .0.display())]
+    NoImages(PathBuf),
+
+    /// A name that cannot travel to other workers as text.
+    #[error("the name `{}` is not valid UTF-8: rename it", .0.display())]
+    NotUtf8(PathBuf),
+
+    /// A manifest index that no file has.
+    #[error("image index {index} is out of range: there are {images} images")]
+    IndexOutOfRange {
+        /// The index asked for.
+        index: u32,
+        /// How many images there are.
+        images: usize,
+    },
+
+    /// Reading or writing failed.
+    #[error("cannot {action} `{}`: {source}", .path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// What it was tried on.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// The cache file does not fit.
+    #[error(
+        "no room for the image cache of {bytes} bytes at `{}`: {source}; choose a smaller --image-size or another disk",
+        .path.display()
+    )]
+    NoRoom {
+        /// The cache file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// Threads for decoding or loading could not be started.
+    #[error("cannot start {threads} data thread(s): {reason}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system said.
+        reason: String,
+    },
+
+    /// libtorch refused an operation on the image tensor.
+    #[error("libtorch on the image cache: {0}")]
+    Tensor(#[from] tch::TchError),
+
+    /// The demo set's place is taken.
+    #[error("`{}` is no demo set and is left as it is: name another folder or empty it", .0.display())]
+    NotADemoSet(PathBuf),
+
+    /// A demo picture could not be written as JPEG.
+    #[error("cannot encode the demo picture `{}`: {reason}", .path.display())]
+    Encode {
+        /// The picture.
+        path: PathBuf,
+        /// What the encoder said.
+        reason: String,
+    },
+}
+
+impl DataError {
+    /// Names what was tried on which path; for `map_err`.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Images from the folder of classes to normalised batches: scan, decode once, keep as
+//! bytes, gather ahead of the training thread.
+//!
+//! This module must not know what an epoch, a split or a rank is: it is told indices into
+//! the manifest and does as it is told.
+
+pub mod cache;
+pub mod decode;
+pub mod loader;
+pub mod manifest;
+
+mod error;
+mod memory;
+mod normalise;
+
+pub use cache::{BadFile, Cache};
+pub use error::DataError;
+pub use loader::{Batch, Loader};
+pub use manifest::{FileEntry, Manifest};
+pub use memory::{available_memory, bytes_needed, fits_in_memory};
+pub use normalise::normalise;

@@ -1,0 +1,73 @@
+//! Bytes to what the network takes: 0–1, minus the ImageNet mean, over its deviation.
+
+use tch::{Device, Kind, Tensor};
+
+use super::DataError;
+
+/// Mean of ImageNet's channels R, G, B in 0–1, as torchvision's models expect it:
+/// <https://docs.pytorch.org/vision/stable/models.html>.
+const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Standard deviation of the same channels.
+const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// Turns uint8 `[B, S, S, 3]` into normalised `[B, 3, S, S]` of `kind` on `device`. The
+/// result is a view of rows of pixels, which is exactly what channels_last means, so no
+/// value is moved for it.
+///
+/// # Errors
+/// When the device has no memory left or the tensor has another shape.
+pub fn normalise(batch: &Tensor, device: Device, kind: Kind) -> Result<Tensor, DataError> {
+    let shape = batch.size();
+    let width = shape.get(2).copied().unwrap_or(0);
+    // Bytes travel to the device, not floats.
+    let batch = batch.f_to_device(device)?;
+    // Three numbers per row would be vectors of length three; a whole row of pixels fills
+    // the vector unit. (x / 255 - mean) / deviation = x * scale + shift.
+    let row = |value: fn(usize) -> f32| -> Result<Tensor, DataError> {
+        let channels = [value(0), value(1), value(2)];
+        Ok(Tensor::f_from_slice(&channels)?
+            .f_repeat([width])?
+            .f_to_device(device)?)
+    };
+    let scale = row(|channel| 1.0 / (255.0 * DEVIATION[channel]))?;
+    let shift = row(|channel| -MEAN[channel] / DEVIATION[channel])?;
+    let mut rows = batch.f_view([-1, width * 3])?.f_to_kind(Kind::Float)?;
+    let _ = rows.f_mul_(&scale)?.f_add_(&shift)?;
+    // Rounded once, at the end, also for bfloat16.
+    Ok(rows
+        .f_to_kind(kind)?
+        .f_view(shape.as_slice())?
+        .f_permute([0, 3, 1, 2])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equals_torchvisions_formula_and_is_channels_last() {
+        let bytes: Vec<u8> = (0..2 * 4 * 4 * 3).map(|i| (i * 37 % 256) as u8).collect();
+        let batch = Tensor::from_slice(&bytes).view([2, 4, 4, 3]);
+        let unit = batch.permute([0, 3, 1, 2]).to_kind(Kind::Double) / 255.0;
+        let column = |values: [f32; 3]| {
+            Tensor::from_slice(&values)
+                .to_kind(Kind::Double)
+                .view([1, 3, 1, 1])
+        };
+        let expected = (unit - column(MEAN)) / column(DEVIATION);
+
+        for (kind, tolerance) in [(Kind::Float, 1e-6), (Kind::BFloat16, 0.008)] {
+            let images = normalise(&batch, Device::Cpu, kind).unwrap();
+            assert_eq!((images.kind(), images.size()), (kind, vec![2, 3, 4, 4]));
+            assert_eq!(images.stride(), [48, 1, 12, 3]);
+            let off = (images.to_kind(Kind::Double) - &expected)
+                .abs()
+                .max()
+                .double_value(&[]);
+            assert!(off <= tolerance, "{kind:?} is off by {off}");
+        }
+        let none = batch.narrow(0, 0, 0);
+        let none = normalise(&none, Device::Cpu, Kind::Float).unwrap();
+        assert_eq!(none.size(), [0, 3, 4, 4]);
+    }
+}

@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod decode;
+pub mod demo;
 pub mod loader;
 pub mod manifest;
 

@@ -12,6 +12,10 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use worker::data::decode::{DecodeError, decode, decode_bytes};
 
+/// Grey levels, averaged over a picture. One is what is promised; the decoders differ in the
+/// rounding of the inverse DCT and of chroma, which costs half of that at most.
+const LIMIT: f64 = 0.6;
+
 #[derive(Deserialize)]
 struct Index {
     drawn: Vec<Recorded>,
@@ -77,7 +81,11 @@ fn drawn_jpegs_of_every_kind_come_out_as_pillow_makes_them() {
         let ours = decode(&fixture(&format!("{}.jpg", recorded.name)), recorded.size).unwrap();
         let (mean, max) = recorded.differences(&ours);
         println!("{}: mean {mean:.3} max {max}", recorded.name);
-        assert!(mean <= 1.0, "{} is {mean:.3} off on average", recorded.name);
+        assert!(
+            mean <= LIMIT,
+            "{} is {mean:.3} off on average",
+            recorded.name
+        );
     }
 }
 

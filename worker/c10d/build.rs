@@ -1,6 +1,7 @@
 //! Compiles the C++ shim against the libtorch that `LIBTORCH` names, and, where the
 //! CUDA and NCCL headers lie beside it, NCCL's part into a shared object of its own.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -16,17 +17,19 @@ const SHIM: [&str; 5] = [
 /// The name under which the NCCL part is looked for at run time.
 const NCCL_LIBRARY: &str = "libc10d_nccl.so";
 
-fn main() {
+type Failure = Box<dyn Error>;
+
+fn main() -> Result<(), Failure> {
     println!("cargo:rerun-if-changed=csrc");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
-    let Some(libtorch) = env::var_os("LIBTORCH").map(PathBuf::from) else {
-        panic!("LIBTORCH is not set: run `make setup`, or point it at libtorch 2.11.0");
-    };
+    let libtorch = env::var_os("LIBTORCH")
+        .map(PathBuf::from)
+        .ok_or("LIBTORCH is not set: run `make setup`, or point it at libtorch 2.11.0")?;
     // Canonical, because the wheels' other folders are found relative to it.
-    let libtorch = libtorch.canonicalize().unwrap_or_else(|error| {
-        panic!("LIBTORCH={}: {error}; run `make setup`", libtorch.display())
-    });
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let libtorch = libtorch
+        .canonicalize()
+        .map_err(|error| format!("LIBTORCH={}: {error}; run `make setup`", libtorch.display()))?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
 
     let mut shim = compiler(&libtorch);
     shim.files(SHIM.iter().map(|file| Path::new("csrc").join(file)));
@@ -43,11 +46,9 @@ fn main() {
         libtorch.join("lib").display()
     );
 
-    let built = build_nccl(&libtorch, &out);
-    println!(
-        "cargo:rustc-env=C10D_NCCL_BUILT={}",
-        built.unwrap_or_default().display()
-    );
+    let built = build_nccl(&libtorch, &out)?.unwrap_or_default();
+    println!("cargo:rustc-env=C10D_NCCL_BUILT={}", built.display());
+    Ok(())
 }
 
 /// The settings that both parts are compiled with.
@@ -77,15 +78,13 @@ fn compiler(libtorch: &Path) -> cc::Build {
 
 /// Adds a folder whose headers' own warnings are not ours to fix.
 fn system_include(build: &mut cc::Build, folder: &Path) {
-    build
-        .flag("-isystem")
-        .flag(folder.to_str().expect("a path in UTF-8"));
+    build.flag("-isystem").flag(folder);
 }
 
 /// Builds `libc10d_nccl.so` and puts a copy beside the binaries. Returns where it is,
 /// or nothing, with a warning, when a header is missing.
-fn build_nccl(libtorch: &Path, out: &Path) -> Option<PathBuf> {
-    let nvidia = libtorch.parent()?.join("nvidia");
+fn build_nccl(libtorch: &Path, out: &Path) -> Result<Option<PathBuf>, Failure> {
+    let nvidia = libtorch.join("../nvidia");
     let folders = [
         nvidia.join("cu13/include"),
         nvidia.join("cu13/include/cccl"),
@@ -101,7 +100,7 @@ fn build_nccl(libtorch: &Path, out: &Path) -> Option<PathBuf> {
                  `make setup` installs the headers",
                 header.display()
             );
-            return None;
+            return Ok(None);
         }
     }
 
@@ -134,18 +133,14 @@ fn build_nccl(libtorch: &Path, out: &Path) -> Option<PathBuf> {
         ])
         // libtorch_cuda's own dependencies (cuDNN and the like) need not be here.
         .args(["-Wl,-z,defs", "-Wl,--allow-shlib-undefined"]);
-    let status = command
-        .status()
-        .expect("the C++ compiler that built the shim runs again");
-    assert!(
-        status.success(),
-        "compiling csrc/nccl.cc failed: {command:?}"
-    );
+    if !command.status()?.success() {
+        return Err(format!("compiling csrc/nccl.cc failed: {command:?}").into());
+    }
 
     // OUT_DIR is target/<profile>/build/<package>/out. A deployed binary looks for the
     // library beside itself.
     if let Some(profile) = out.ancestors().nth(3) {
-        fs::copy(&library, profile.join(NCCL_LIBRARY)).expect("the target folder is writable");
+        fs::copy(&library, profile.join(NCCL_LIBRARY))?;
     }
-    Some(library)
+    Ok(Some(library))
 }

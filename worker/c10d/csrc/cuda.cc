@@ -25,7 +25,8 @@ const shim::NcclTable& loaded() {
 // The folder that libtorch_cpu was loaded from, with a slash, or nothing.
 std::string libtorch_folder() {
   Dl_info info;
-  // Data, not a function: a function's address may be that of a local stub.
+  // By a class's type information, which only libtorch_cpu has: the address of a
+  // function may be that of a stub in this binary.
   if (::dladdr(&typeid(c10d::TCPStore), &info) == 0 || info.dli_fname == nullptr) {
     return {};
   }
@@ -61,6 +62,10 @@ c10::intrusive_ptr<c10d::Backend> shim::nccl_backend(
 
 Status c10d_cuda_load_libtorch() {
   return shim::guarded([] {
+    // The driver first: without it there is no use in mapping half a gigabyte.
+    TORCH_CHECK(
+        ::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) != nullptr,
+        "no NVIDIA driver: ", reason());
     // Global, because libc10d_nccl.so resolves its symbols against it, and lazy,
     // because most of its kernels are never called.
     const std::string name = "libtorch_cuda.so";

@@ -1,5 +1,5 @@
 // What both backends get on top of libtorch's own: an abort that later calls see,
-// and a lock that makes starting a collective safe from more than one thread.
+// and a lock that makes starting collectives safe from more than one thread.
 #pragma once
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
@@ -14,9 +14,10 @@ namespace shim {
 
 using AbortFlag = std::shared_ptr<std::atomic<bool>>;
 
-// Base is a c10d backend. Its counters and queues are written without a lock when
-// a collective starts, because PyTorch starts them under Python's; here the lock
-// is `start_`. It is held while a collective starts, never while one is awaited.
+// Base is a c10d backend. When a collective starts, it writes its own counters and,
+// in 2.11, a map of the process-wide flight recorder without a lock: two threads,
+// even with a group each, corrupt them. So one lock covers the process. It is held
+// while a collective starts, never while one is awaited.
 template <typename Base>
 class GuardedBackend : public Base {
  public:
@@ -53,12 +54,11 @@ class GuardedBackend : public Base {
 
  private:
   std::unique_lock<std::mutex> begin() {
-    std::unique_lock<std::mutex> lock(start_);
+    static std::mutex start;
+    std::unique_lock<std::mutex> lock(start);
     TORCH_CHECK(!*aborted_, "the process group was aborted");
     return lock;
   }
-
-  std::mutex start_;
 };
 
 } // namespace shim

@@ -13,6 +13,8 @@ use crate::ranks::{HOST, PATIENCE, join, options, run};
 /// How soon is soon. Far below PATIENCE, which the groups' own timeouts are.
 const SOON: Duration = Duration::from_secs(2);
 
+const BACKWARD: &str = "the backward pass";
+
 fn one() -> Tensor {
     Tensor::ones([1000], (Kind::Float, Device::Cpu))
 }
@@ -25,6 +27,15 @@ fn reducer(group: &ProcessGroup) -> (Tensor, Reducer) {
         weight,
         Reducer::new(&parameters, group, ReducerOptions::default()).unwrap(),
     )
+}
+
+/// The steps that every rank takes: beyond the second, a step communicates nowhere but
+/// in its backward pass.
+fn two_steps(weight: &Tensor, reducer: &mut Reducer) {
+    for _ in 0..2 {
+        step(weight, reducer).unwrap();
+        c10d::zero_grads(&[weight.shallow_clone()]).unwrap();
+    }
 }
 
 fn step(weight: &Tensor, reducer: &mut Reducer) -> Result<(), Error> {
@@ -70,7 +81,7 @@ fn abort_from_another_thread_ends_a_blocked_backward() {
     let done = Barrier::new(2);
     run(2, |group| {
         let (weight, mut reducer) = reducer(&group);
-        step(&weight, &mut reducer).unwrap();
+        two_steps(&weight, &mut reducer);
         if group.rank() == 1 {
             done.wait();
             return;
@@ -82,12 +93,20 @@ fn abort_from_another_thread_ends_a_blocked_backward() {
             aborter.abort().unwrap();
             began
         });
-        // Rank 1 skips this step. The rebuilding of the buckets may be what blocks.
+        // Rank 1 skips this step.
         let error = step(&weight, &mut reducer).unwrap_err();
         drop(reducer);
         drop(group);
         let took = aborting.join().unwrap().elapsed();
-        assert!(error.is_aborted(), "{error:?}");
+        assert!(
+            matches!(
+                error,
+                Error::Aborted {
+                    operation: BACKWARD
+                }
+            ),
+            "{error:?}"
+        );
         assert!(
             took < SOON,
             "returned, and freed its threads, {took:?} after the abort"
@@ -140,9 +159,8 @@ fn a_killed_peer_fails_backward_soon_and_the_process_trains_on() {
 
     let group = join(&store, "generation-1", 0, 2);
     let (weight, mut reducer) = reducer(&group);
-    step(&weight, &mut reducer).unwrap();
-    c10d::zero_grads(&[weight.shallow_clone()]).unwrap();
-    // The peer takes one step and then sleeps, so this one blocks until it is killed.
+    two_steps(&weight, &mut reducer);
+    // The peer sleeps after its two, so this one blocks until it is killed.
     let killing = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(300));
         let began = Instant::now();
@@ -152,7 +170,16 @@ fn a_killed_peer_fails_backward_soon_and_the_process_trains_on() {
     });
     let error = step(&weight, &mut reducer).unwrap_err();
     let took = killing.join().unwrap().elapsed();
-    assert!(matches!(error, Error::Failed { .. }), "{error:?}");
+    assert!(
+        matches!(
+            &error,
+            Error::Failed {
+                operation: BACKWARD,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     assert!(took < SOON, "returned {took:?} after the kill");
     let began = Instant::now();
     drop((reducer, group, store));
@@ -177,6 +204,6 @@ fn the_peer_that_is_killed() {
     let store = Store::connect(HOST, port, PATIENCE).unwrap();
     let group = join(&store, "generation-1", 1, 2);
     let (weight, mut reducer) = reducer(&group);
-    step(&weight, &mut reducer).unwrap();
+    two_steps(&weight, &mut reducer);
     std::thread::sleep(PATIENCE);
 }

@@ -1,8 +1,14 @@
-//! The network and the files its weights come from. Knows nothing of ranks or steps.
+//! The network and the files its weights come from and go to.
+//! Knows nothing of ranks, steps or data; the only randomness is the seed of fresh weights.
 
 pub mod resnet18;
+pub mod state;
 pub mod weights;
 
-mod pickle;
+mod builder;
+mod parameter;
+mod random;
 
-pub use resnet18::{BatchNorm, LayerGroup, LoadError, Parameter, ResNet18};
+pub use parameter::{LayerGroup, Parameter};
+pub use resnet18::{BatchNorm, Head, ResNet18};
+pub use state::{LoadError, Mismatch};

@@ -1,243 +1,127 @@
-//! ResNet18 (He et al.: "Deep residual learning", 2016) with torchvision's structure and names.
+//! ResNet18 (He et al.: "Deep residual learning for image recognition", 2016) with torchvision's
+//! structure, names and initialisation. Chooses no precision and no memory format of its input:
+//! both are the caller's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
-/// The weight of a batch in the running statistics, as torchvision has it.
+use super::builder::Builder;
+use super::parameter::Parameter;
+use super::state::{LoadError, overwrite};
+
+/// The weight of a new batch in the running statistics, and the variance's floor: PyTorch's
+/// defaults, which torchvision keeps.
 const MOMENTUM: f64 = 0.1;
 const EPSILON: f64 = 1e-5;
 const FIRST_CHANNELS: i64 = 64;
-/// Entries named in one error before the rest is only counted.
-const LISTED: usize = 12;
-
-/// Layers that share a learning rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(
-    missing_docs,
-    reason = "the names are torchvision's, but for the stem: conv1 and bn1"
-)]
-pub enum LayerGroup {
-    Stem,
-    Layer1,
-    Layer2,
-    Layer3,
-    Layer4,
-    Fc,
-}
-
-impl LayerGroup {
-    /// From the input to the head.
-    pub const ALL: [Self; 6] = [
-        Self::Stem,
-        Self::Layer1,
-        Self::Layer2,
-        Self::Layer3,
-        Self::Layer4,
-        Self::Fc,
-    ];
-
-    /// The name on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stem => "stem",
-            Self::Layer1 => "layer1",
-            Self::Layer2 => "layer2",
-            Self::Layer3 => "layer3",
-            Self::Layer4 => "layer4",
-            Self::Fc => "fc",
-        }
-    }
-
-    fn of(name: &str) -> Self {
-        let first = name.split('.').next().unwrap_or_default();
-        Self::ALL
-            .into_iter()
-            .find(|group| group.as_str() == first)
-            .unwrap_or(Self::Stem)
-    }
-}
+const COUNTER: &str = ".num_batches_tracked";
 
 /// Which statistics normalise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchNorm {
-    /// The batch's, which also move the running ones.
+    /// The batch's, which also move the running ones: training.
     Batch,
-    /// The running ones, which stay as they are.
+    /// The running ones, which stay as they are: evaluation, and training with frozen statistics.
     Running,
 }
 
-/// A trained tensor.
-#[derive(Debug)]
-pub struct Parameter {
-    /// torchvision's name.
-    pub name: String,
-    /// Float, on the model's device, taking gradients.
-    pub tensor: Tensor,
-    /// Where it belongs.
-    pub group: LayerGroup,
-}
-
-/// Weights that do not fit this network.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the weights are not of this ResNet18: {0}")]
-pub struct LoadError(pub String);
-
-#[derive(Debug)]
-struct Norm {
-    weight: usize,
-    bias: usize,
-    running_mean: Tensor,
-    running_var: Tensor,
-    batches: Tensor,
-    name: String,
+/// What [`ResNet18::load`] did with the classifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// Taken from the entries.
+    Loaded,
+    /// Kept as it was, because the entries are for another number of classes.
+    Kept {
+        /// The number of classes that the entries are for.
+        classes_in_file: i64,
+    },
 }
 
 #[derive(Debug)]
-struct Block {
-    conv1: usize,
-    bn1: Norm,
-    conv2: usize,
-    bn2: Norm,
-    downsample: Option<(usize, Norm)>,
-    stride: i64,
+pub(super) struct Conv {
+    pub(super) weight: Tensor,
+    pub(super) stride: i64,
+    pub(super) padding: i64,
 }
 
-/// The network: parameters in torchvision's order, and the blocks that use them.
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    pub(super) running_mean: Tensor,
+    pub(super) running_var: Tensor,
+    pub(super) batches: Tensor,
+}
+
+#[derive(Debug)]
+pub(super) struct Block {
+    pub(super) conv1: Conv,
+    pub(super) bn1: Norm,
+    pub(super) conv2: Conv,
+    pub(super) bn2: Norm,
+    pub(super) downsample: Option<(Conv, Norm)>,
+}
+
+/// The network. Layers, [`parameters`](Self::parameters) and [`state`](Self::state) are handles
+/// to the same memory, so a change of one in place is seen by all.
 #[derive(Debug)]
 pub struct ResNet18 {
-    parameters: Vec<Parameter>,
-    conv1: usize,
+    conv1: Conv,
     bn1: Norm,
     blocks: Vec<Block>,
-    fc: (usize, usize),
-}
-
-struct Builder {
+    fc: (Tensor, Tensor),
     parameters: Vec<Parameter>,
-    device: Device,
-}
-
-impl Builder {
-    fn parameter(&mut self, name: String, tensor: Tensor) -> usize {
-        let tensor = tensor.to_device(self.device).set_requires_grad(true);
-        let group = LayerGroup::of(&name);
-        self.parameters.push(Parameter {
-            name,
-            tensor,
-            group,
-        });
-        self.parameters.len() - 1
-    }
-
-    /// Kaiming-normal by fan-out, stored channels_last. A 1×1 kernel keeps the plain strides,
-    /// which are the ones its gradient gets.
-    fn conv(&mut self, name: String, input: i64, output: i64, kernel: i64) -> usize {
-        let deviation = (2.0 / (output * kernel * kernel) as f64).sqrt();
-        let weight =
-            Tensor::randn([output, input, kernel, kernel], (Kind::Float, Device::Cpu)) * deviation;
-        let weight = if kernel == 1 {
-            weight
-        } else {
-            channels_last(&weight)
-        };
-        self.parameter(name, weight)
-    }
-
-    fn norm(&mut self, name: &str, channels: i64) -> Norm {
-        let options = (Kind::Float, Device::Cpu);
-        let weight = self.parameter(format!("{name}.weight"), Tensor::ones([channels], options));
-        let bias = self.parameter(format!("{name}.bias"), Tensor::zeros([channels], options));
-        let options = (Kind::Float, self.device);
-        Norm {
-            weight,
-            bias,
-            running_mean: Tensor::zeros([channels], options),
-            running_var: Tensor::ones([channels], options),
-            batches: Tensor::zeros([0i64; 0], (Kind::Int64, self.device)),
-            name: name.to_owned(),
-        }
-    }
-
-    fn block(&mut self, name: &str, input: i64, output: i64, stride: i64) -> Block {
-        let conv1 = self.conv(format!("{name}.conv1.weight"), input, output, 3);
-        let bn1 = self.norm(&format!("{name}.bn1"), output);
-        let conv2 = self.conv(format!("{name}.conv2.weight"), output, output, 3);
-        let bn2 = self.norm(&format!("{name}.bn2"), output);
-        let downsample = (input != output).then(|| {
-            let conv = self.conv(format!("{name}.downsample.0.weight"), input, output, 1);
-            (conv, self.norm(&format!("{name}.downsample.1"), output))
-        });
-        Block {
-            conv1,
-            bn1,
-            conv2,
-            bn2,
-            downsample,
-            stride,
-        }
-    }
+    state: Vec<(String, Tensor)>,
 }
 
 impl ResNet18 {
-    /// Fresh weights as torchvision draws them, the same for the same `seed`.
+    /// Fresh weights, distributed as torchvision's are and the same for the same `seed`.
+    ///
+    /// # Panics
+    /// When libtorch cannot allocate on `device`.
     pub fn new(classes: i64, device: Device, seed: u64) -> Self {
-        tch::manual_seed(seed as i64);
-        let mut builder = Builder {
-            parameters: Vec::new(),
-            device,
-        };
-        let conv1 = builder.conv("conv1.weight".to_owned(), 3, FIRST_CHANNELS, 7);
+        let mut builder = Builder::new(device, seed);
+        let conv1 = builder.conv("conv1", [3, FIRST_CHANNELS, 7, 2]);
         let bn1 = builder.norm("bn1", FIRST_CHANNELS);
-        let mut blocks = Vec::new();
         let mut channels = FIRST_CHANNELS;
+        let mut blocks = Vec::new();
         for layer in 1..=4 {
             let output = FIRST_CHANNELS << (layer - 1);
             for place in 0..2 {
-                let stride = if layer > 1 && place == 0 { 2 } else { 1 };
-                blocks.push(builder.block(
-                    &format!("layer{layer}.{place}"),
-                    channels,
-                    output,
-                    stride,
-                ));
+                let stride = if output == channels { 1 } else { 2 };
+                let name = format!("layer{layer}.{place}");
+                blocks.push(builder.block(&name, channels, output, stride));
                 channels = output;
             }
         }
-        let bound = 1.0 / (channels as f64).sqrt();
-        let draw = |shape: &[i64]| {
-            let mut tensor = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
-            tensor.uniform_(-bound, bound)
-        };
-        let weight = builder.parameter("fc.weight".to_owned(), draw(&[classes, channels]));
-        let bias = builder.parameter("fc.bias".to_owned(), draw(&[classes]));
+        let fc = builder.linear("fc", channels, classes);
+        let Builder {
+            parameters, state, ..
+        } = builder;
         Self {
-            parameters: builder.parameters,
             conv1,
             bn1,
             blocks,
-            fc: (weight, bias),
+            fc,
+            parameters,
+            state,
         }
     }
 
-    /// Logits `[B, classes]` of images `[B, 3, H, W]`.
+    /// float32 logits `[B, classes]` of images `[B, 3, H, W]`, normalised as ImageNet's and on
+    /// the model's device. Channels_last images are quickest. Works under autocast.
+    ///
+    /// # Panics
+    /// When libtorch refuses: another shape or device, or no memory.
     pub fn forward(&self, images: &Tensor, mode: BatchNorm) -> Tensor {
-        let x = self.conv(self.conv1, images, 2, 3);
-        let x = self.norm(&self.bn1, &x, mode).relu_();
+        let x = self.bn1.forward(&self.conv1.forward(images), mode).relu_();
         let mut x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
         for block in &self.blocks {
-            let out = self.conv(block.conv1, &x, block.stride, 1);
-            let out = self.norm(&block.bn1, &out, mode).relu_();
-            let out = self.conv(block.conv2, &out, 1, 1);
-            let out = self.norm(&block.bn2, &out, mode);
-            let shortcut = match &block.downsample {
-                None => x,
-                Some((conv, norm)) => self.norm(norm, &self.conv(*conv, &x, block.stride, 0), mode),
-            };
-            x = (out + shortcut).relu_();
+            x = block.forward(x, mode);
         }
         let x = x.adaptive_avg_pool2d([1, 1]).flatten(1, -1);
-        x.linear(self.tensor(self.fc.0), Some(self.tensor(self.fc.1)))
+        x.linear(&self.fc.0, Some(&self.fc.1)).to_kind(Kind::Float)
     }
 
     /// Every trained tensor, in torchvision's order.
@@ -245,150 +129,119 @@ impl ResNet18 {
         &self.parameters
     }
 
-    /// Running means and variances, sharing memory with the model's.
+    /// What batches change without gradients: each layer's running mean and variance (float32)
+    /// and count of batches (int64 scalar), sharing the model's memory.
+    pub fn buffers(&self) -> Vec<(String, Tensor)> {
+        let mut buffers = self.state();
+        buffers.retain(|(name, _)| is_statistic(name) || name.ends_with(COUNTER));
+        buffers
+    }
+
+    /// The running means and variances, sharing the model's memory: what ranks average.
     pub fn batch_norm_statistics(&self) -> Vec<Tensor> {
-        self.norms()
-            .flat_map(|norm| {
-                [
-                    norm.running_mean.shallow_clone(),
-                    norm.running_var.shallow_clone(),
-                ]
-            })
+        let statistics = self.state.iter().filter(|(name, _)| is_statistic(name));
+        statistics
+            .map(|(_, tensor)| tensor.shallow_clone())
             .collect()
     }
 
-    /// The state dict under torchvision's names, sharing memory with the model's.
+    /// The state dict in torchvision's order, without gradients, sharing the model's memory:
+    /// copy what must outlast the next step.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        let parameters = self
-            .parameters
+        self.state
             .iter()
-            .map(|p| (p.name.clone(), p.tensor.shallow_clone()));
-        let buffers = self.norms().flat_map(|norm| {
-            [
-                (
-                    format!("{}.running_mean", norm.name),
-                    norm.running_mean.shallow_clone(),
-                ),
-                (
-                    format!("{}.running_var", norm.name),
-                    norm.running_var.shallow_clone(),
-                ),
-                (
-                    format!("{}.num_batches_tracked", norm.name),
-                    norm.batches.shallow_clone(),
-                ),
-            ]
-        });
-        parameters.chain(buffers).collect()
+            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+            .collect()
     }
 
-    /// Overwrites the state with `entries` of any float type. A head for another number of
-    /// classes is left out and the fresh one stays: false says so.
+    /// Overwrites the state, in place, with entries of any floating type and device. A
+    /// classifier for another number of classes is passed over. Counts of batches may lack, as
+    /// they do in files from before PyTorch 0.4.1.
     ///
     /// # Errors
-    /// Names every missing, unexpected or misshapen entry; the model is unchanged then.
-    pub fn load(&mut self, entries: Vec<(String, Tensor)>) -> Result<bool, LoadError> {
+    /// Lists every missing, unexpected or misshapen entry; the model is unchanged then.
+    pub fn load(&mut self, entries: Vec<(String, Tensor)>) -> Result<Head, LoadError> {
         let mut entries: BTreeMap<String, Tensor> = entries.into_iter().collect();
-        let state = self.state();
-        let classes = self.tensor(self.fc.1).size()[0];
-        let head_fits = entries
-            .get("fc.bias")
-            .is_none_or(|bias| bias.size() == [classes]);
-        if !head_fits {
+        let head = self.head_of(&entries);
+        if head != Head::Loaded {
             entries.remove("fc.weight");
             entries.remove("fc.bias");
         }
-        let mut problems = Vec::new();
-        let mut known = BTreeSet::new();
-        for (name, tensor) in &state {
-            known.insert(name.as_str());
-            // Files of old torchvision versions lack the counter.
-            let optional =
-                name.ends_with("num_batches_tracked") || (!head_fits && name.starts_with("fc."));
-            match entries.get(name) {
-                None if optional => {}
-                None => problems.push(format!("{name} is missing")),
-                Some(entry) if entry.size() != tensor.size() => problems.push(format!(
-                    "{name} is {:?} instead of {:?}",
-                    entry.size(),
-                    tensor.size()
-                )),
-                Some(_) => {}
-            }
-        }
-        let unexpected = entries.keys().filter(|name| !known.contains(name.as_str()));
-        let unexpected: Vec<_> = unexpected
-            .map(|name| format!("{name} is unexpected"))
-            .collect();
-        problems.splice(0..0, unexpected);
-        if !problems.is_empty() {
-            let rest = problems.len().saturating_sub(LISTED);
-            problems.truncate(LISTED);
-            let more = if rest > 0 {
-                format!("; and {rest} more")
-            } else {
-                String::new()
-            };
-            return Err(LoadError(problems.join("; ") + &more));
-        }
-        tch::no_grad(|| {
-            for (name, mut tensor) in state {
-                if let Some(entry) = entries.get(&name) {
-                    tensor.copy_(entry);
+        overwrite(&self.state, &entries, |name| {
+            name.ends_with(COUNTER) || (head != Head::Loaded && name.starts_with("fc."))
+        })?;
+        Ok(head)
+    }
+
+    /// Only a classifier that is sound in itself counts as one for other classes; the rest is
+    /// left to be reported.
+    fn head_of(&self, entries: &BTreeMap<String, Tensor>) -> Head {
+        let size = |name| entries.get(name).map(Tensor::size);
+        let (Some(weight), Some(bias)) = (size("fc.weight"), size("fc.bias")) else {
+            return Head::Loaded;
+        };
+        let [classes, features] = self.fc.0.size()[..] else {
+            return Head::Loaded;
+        };
+        match (&weight[..], &bias[..]) {
+            (&[rows, columns], &[length])
+                if rows == length && columns == features && rows != classes =>
+            {
+                Head::Kept {
+                    classes_in_file: rows,
                 }
             }
-        });
-        Ok(head_fits)
+            _ => Head::Loaded,
+        }
     }
+}
 
-    fn tensor(&self, index: usize) -> &Tensor {
-        &self.parameters[index].tensor
-    }
-
-    fn conv(&self, weight: usize, x: &Tensor, stride: i64, padding: i64) -> Tensor {
-        let none: Option<Tensor> = None;
+impl Conv {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let none: Option<&Tensor> = None;
         x.conv2d(
-            self.tensor(weight),
+            &self.weight,
             none,
-            [stride; 2],
-            [padding; 2],
+            [self.stride; 2],
+            [self.padding; 2],
             [1, 1],
             1,
         )
     }
+}
 
-    fn norm(&self, norm: &Norm, x: &Tensor, mode: BatchNorm) -> Tensor {
+impl Norm {
+    fn forward(&self, x: &Tensor, mode: BatchNorm) -> Tensor {
         let batch = mode == BatchNorm::Batch;
         if batch {
-            let _ = tch::no_grad(|| norm.batches.shallow_clone().f_add_scalar_(1));
+            let _ = self.batches.shallow_clone().g_add_scalar_(1);
         }
         x.batch_norm(
-            Some(self.tensor(norm.weight)),
-            Some(self.tensor(norm.bias)),
-            Some(&norm.running_mean),
-            Some(&norm.running_var),
+            Some(&self.weight),
+            Some(&self.bias),
+            Some(&self.running_mean),
+            Some(&self.running_var),
             batch,
             MOMENTUM,
             EPSILON,
             true,
         )
     }
+}
 
-    fn norms(&self) -> impl Iterator<Item = &Norm> {
-        let blocks = self.blocks.iter().flat_map(|block| {
-            let downsample = block.downsample.as_ref().map(|(_, norm)| norm);
-            [Some(&block.bn1), Some(&block.bn2), downsample]
-                .into_iter()
-                .flatten()
-        });
-        std::iter::once(&self.bn1).chain(blocks)
+impl Block {
+    /// ReLU and the sum may work in place: autograd needs BatchNorm's input, not its output.
+    fn forward(&self, x: Tensor, mode: BatchNorm) -> Tensor {
+        let out = self.bn1.forward(&self.conv1.forward(&x), mode).relu_();
+        let mut out = self.bn2.forward(&self.conv2.forward(&out), mode);
+        let shortcut = match &self.downsample {
+            None => x,
+            Some((conv, norm)) => norm.forward(&conv.forward(&x), mode),
+        };
+        out.g_add_(&shortcut).relu_()
     }
 }
 
-/// The same values with the strides of NHWC.
-fn channels_last(weight: &Tensor) -> Tensor {
-    weight
-        .permute([0, 2, 3, 1])
-        .contiguous()
-        .permute([0, 3, 1, 2])
+fn is_statistic(name: &str) -> bool {
+    name.ends_with(".running_mean") || name.ends_with(".running_var")
 }

@@ -1,126 +1,67 @@
-//! Weight files: torchvision's `.pth` and `.safetensors`, told apart by content.
+//! Weight files: torchvision's `.pth` and `.safetensors`, told apart by content, not by name.
+//! Knows nothing of the network; whoever loads the entries judges their names and shapes.
 
-use std::collections::BTreeMap;
+mod archive;
+mod error;
+mod pickle;
+mod safetensors;
+
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::pickle;
+pub use self::error::{Cause, EncodeError, WeightsError};
+pub use self::pickle::{PickleError, Problem};
+pub use self::safetensors::to_safetensors;
 
-/// Larger files are not weights of a ResNet18.
+/// Larger files are not weights of a ResNet18, whose own take 45 MB in float32.
 const MAX_BYTES: u64 = 1 << 30;
-const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 
-/// A file that holds no usable weights.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {reason}")]
-pub struct WeightsError {
-    /// The file.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-/// Named tensors of a weights file, on the CPU.
+/// The named tensors of a file, on the CPU, of the types they were stored in. Tensors may be
+/// views of one another's memory: copy before changing one.
 ///
 /// # Errors
-/// When the file cannot be read or is neither format.
+/// When the file cannot be read, is neither format, is damaged, or holds more than tensors.
+/// The error names the file and the cause.
 pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
-    let refuse = |reason: String| WeightsError {
-        path: path.to_owned(),
-        reason,
-    };
-    let bytes = read_bounded(path).map_err(|error| refuse(error.to_string()))?;
-    if bytes.starts_with(ZIP_MAGIC) {
-        return pickle::read_archive(&bytes).map_err(refuse);
-    }
-    if bytes.starts_with(&[0x80, 0x02]) {
-        return Err(refuse(
-            "the old, non-zip format of torch.save; load and save it again with PyTorch 1.6 or \
-             later"
-                .to_owned(),
-        ));
-    }
-    read_safetensors(&bytes).map_err(|reason| {
-        refuse(format!(
-            "neither a .pth of torch.save nor a .safetensors file ({reason})"
-        ))
-    })
+    bounded(path)
+        .and_then(|bytes| parse(&bytes))
+        .map_err(|cause| WeightsError {
+            path: path.to_owned(),
+            cause,
+        })
 }
 
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
+/// [`read`] on a file's content. Memory stays within a small multiple of `bytes`, whatever they
+/// say.
+///
+/// # Errors
+/// As [`read`], but for the file's name.
+pub fn parse(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, Cause> {
+    match bytes {
+        [b'P', b'K', 3, 4, ..] => archive::parse(bytes),
+        // A bare pickle, protocol 2 or later: how torch.save wrote before version 1.6.
+        [0x80, 2..=5, ..] => Err(Cause::Legacy),
+        // A header of JSON behind its length of eight bytes.
+        [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::parse(bytes),
+        _ => Err(Cause::Unrecognised),
+    }
+}
+
+fn bounded(path: &Path) -> Result<Vec<u8>, Cause> {
+    let file = File::open(path).map_err(Cause::Read)?;
+    let length = file.metadata().map_err(Cause::Read)?.len();
     if length > MAX_BYTES {
-        return Err(std::io::Error::other(format!(
-            "{length} bytes are too many for a ResNet18"
-        )));
+        return Err(Cause::TooLarge {
+            bytes: length,
+            limit: MAX_BYTES,
+        });
     }
     let mut bytes = Vec::with_capacity(length as usize);
-    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    file.take(MAX_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(Cause::Read)?;
     Ok(bytes)
-}
-
-fn read_safetensors(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    file.tensors()
-        .into_iter()
-        .map(|(name, view)| {
-            let kind = match view.dtype() {
-                Dtype::F32 => Kind::Float,
-                Dtype::F16 => Kind::Half,
-                Dtype::BF16 => Kind::BFloat16,
-                Dtype::F64 => Kind::Double,
-                Dtype::I64 => Kind::Int64,
-                other => return Err(format!("{name} is of type {other:?}")),
-            };
-            let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-            Ok((
-                name,
-                Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|e| e.to_string())?,
-            ))
-        })
-        .collect()
-}
-
-/// A `.safetensors` file of `state`, which is on the CPU, with `metadata`.
-///
-/// # Errors
-/// When a tensor is of a type that the format lacks.
-pub fn to_safetensors(
-    state: &[(String, Tensor)],
-    metadata: &BTreeMap<String, String>,
-) -> Result<Vec<u8>, String> {
-    let mut data = Vec::with_capacity(state.len());
-    for (name, tensor) in state {
-        let dtype = match tensor.kind() {
-            Kind::Float => Dtype::F32,
-            Kind::Int64 => Dtype::I64,
-            other => return Err(format!("{name} is of kind {other:?}")),
-        };
-        let tensor = tensor.contiguous();
-        let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor
-            .f_copy_data_u8(&mut bytes, tensor.numel())
-            .map_err(|error| error.to_string())?;
-        let shape = tensor
-            .size()
-            .iter()
-            .map(|&side| side as usize)
-            .collect::<Vec<_>>();
-        data.push((name.as_str(), dtype, shape, bytes));
-    }
-    let views = data
-        .iter()
-        .map(|(name, dtype, shape, bytes)| {
-            TensorView::new(*dtype, shape.clone(), bytes)
-                .map(|view| (*name, view))
-                .map_err(|error| format!("{name}: {error}"))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let metadata = metadata.clone().into_iter().collect();
-    safetensors::serialize(views, Some(metadata)).map_err(|error| error.to_string())
 }

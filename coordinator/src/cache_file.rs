@@ -51,6 +51,10 @@ mod tests {
         let mut begin = [0; 5];
         std::os::unix::fs::FileExt::read_exact_at(&cache.0, &mut begin, 0).unwrap();
         assert_eq!(&begin, b"hello");
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "it has no name");
+        assert_eq!(
+            std::fs::read_dir(directory.path()).unwrap().count(),
+            0,
+            "it has no name"
+        );
     }
 }

@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::config::Settings;
+use crate::fetch::FetchArgs;
 
 /// How a process ended, for scripts and orchestrators; `--help` lists the same table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,13 +32,15 @@ pub enum ExitCode {
     Internal = 9,
     /// The loss became infinite or not a number.
     NonFiniteLoss = 10,
+    /// A download failed; what arrived is kept where that makes sense.
+    Fetch = 11,
     /// Ctrl-C or SIGTERM; the best weights so far are kept.
     Interrupted = 130,
 }
 
 impl ExitCode {
     /// Every code, in the order of its number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Success,
         Self::Usage,
         Self::Data,
@@ -48,6 +51,7 @@ impl ExitCode {
         Self::Environment,
         Self::Internal,
         Self::NonFiniteLoss,
+        Self::Fetch,
         Self::Interrupted,
     ];
 
@@ -71,6 +75,7 @@ impl ExitCode {
             Self::Environment => "libtorch, a GPU or the worker program is missing",
             Self::Internal => "internal error",
             Self::NonFiniteLoss => "the loss became infinite or not a number",
+            Self::Fetch => "a download failed; a later call goes on from there",
             Self::Interrupted => "interrupted; the best weights so far are kept",
         }
     }
@@ -90,7 +95,8 @@ impl From<ExitCode> for std::process::ExitCode {
 /// for --global-batch). A flag wins over the environment, that over the file, that over the
 /// default.
 #[derive(Debug, Parser)]
-#[command(name = "coordinator", version, after_help = after_help())]
+#[command(name = "coordinator", version, after_help = after_help(), args_override_self = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// TOML file with settings; the config.toml of an earlier run repeats that run
     #[arg(
@@ -104,13 +110,26 @@ pub struct Cli {
     /// The settings of a run.
     #[command(flatten)]
     pub settings: Settings,
+
+    /// Something else than a run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Downloads Caltech101 or torchvision's ImageNet weights, checked and resumable
+    Fetch(FetchArgs),
 }
 
 fn after_help() -> String {
     let mut text = String::from(
         "Examples:
   coordinator --workers 2                        two workers on the built-in demo set
-  coordinator --workers 4 --pretrained WEIGHTS   the full recipe on data/caltech101
+  coordinator fetch caltech101                   download the pictures once
+  coordinator fetch weights                      download the ImageNet weights once
+  coordinator --workers 4                        then: the full recipe, one GPU each
   coordinator --workers 2 --data DIR --epochs 3  pictures of your own, DIR/<class>/*.jpg
   coordinator --workers 2 --no-spawn --listen 0.0.0.0:7000
                                                  wait for workers started elsewhere with

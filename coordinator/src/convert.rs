@@ -21,22 +21,36 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
             scan: Scan {
                 fingerprint: m.fingerprint,
                 classes: m.classes,
-                files: m.files.into_iter().map(|file| (file.path, file.size)).collect(),
+                files: m
+                    .files
+                    .into_iter()
+                    .map(|file| (file.path, file.size))
+                    .collect(),
                 device: m.device,
                 bf16_in_silicon: m.bf16_in_silicon,
             },
         },
-        Up::Preparing(m) => Event::Preparing { worker, done: m.done },
+        Up::Preparing(m) => Event::Preparing {
+            worker,
+            done: m.done,
+        },
         Up::Prepared(m) => Event::Prepared {
             worker,
-            bad: m.bad.into_iter().map(|bad| (bad.sample, bad.reason)).collect(),
+            bad: m
+                .bad
+                .into_iter()
+                .map(|bad| (bad.sample, bad.reason))
+                .collect(),
         },
         Up::StoreListening(m) => Event::StoreListening {
             worker,
             generation: m.generation,
             address: format!("{host}:{}", m.port),
         },
-        Up::GroupReady(m) => Event::GroupReady { worker, generation: m.generation },
+        Up::GroupReady(m) => Event::GroupReady {
+            worker,
+            generation: m.generation,
+        },
         Up::StepReport(m) => Event::Step {
             worker,
             report: StepReport {
@@ -60,7 +74,10 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
                 phases: phases(m.phases),
             },
         },
-        Up::Finished(m) => Event::Finished { worker, generation: m.generation },
+        Up::Finished(m) => Event::Finished {
+            worker,
+            generation: m.generation,
+        },
         Up::Failure(m) => {
             let kind = match m.kind() {
                 v1::FailureKind::Data => FailureKind::Data,
@@ -69,7 +86,11 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
                 v1::FailureKind::Collective => FailureKind::Collective,
                 v1::FailureKind::Internal | v1::FailureKind::Unspecified => FailureKind::Internal,
             };
-            Event::Failed { worker, kind, message: m.message }
+            Event::Failed {
+                worker,
+                kind,
+                message: m.message,
+            }
         }
     })
 }
@@ -97,13 +118,32 @@ fn validation_sum(sum: v1::ValidationSum) -> ValidationSum {
 /// The message that a command is. `cache_file` is where workers that share a cache find it.
 pub fn message(command: Command, cache_file: Option<&str>) -> v1::CoordinatorMessage {
     let message = match command {
-        Command::Prepare { samples, images: _, shared } => Down::Prepare(v1::Prepare {
+        Command::Prepare {
+            samples,
+            images: _,
+            shared,
+        } => Down::Prepare(v1::Prepare {
             samples,
             cache_file: cache_file.filter(|_| shared).map(str::to_owned),
         }),
-        Command::Assign { generation, rank, world_size, store, nccl, bf16 } => {
-            let backend = if nccl { v1::Backend::Nccl } else { v1::Backend::Gloo };
-            let precision = if bf16 { v1::Precision::Bf16 } else { v1::Precision::Fp32 };
+        Command::Assign {
+            generation,
+            rank,
+            world_size,
+            store,
+            nccl,
+            bf16,
+        } => {
+            let backend = if nccl {
+                v1::Backend::Nccl
+            } else {
+                v1::Backend::Gloo
+            };
+            let precision = if bf16 {
+                v1::Precision::Bf16
+            } else {
+                v1::Precision::Fp32
+            };
             Down::Assignment(v1::Assignment {
                 generation,
                 rank,
@@ -113,15 +153,28 @@ pub fn message(command: Command, cache_file: Option<&str>) -> v1::CoordinatorMes
                 precision: precision.into(),
             })
         }
-        Command::Plan { generation, epoch, shard, rates, validation, granted } => {
+        Command::Plan {
+            generation,
+            epoch,
+            shard,
+            rates,
+            validation,
+            granted,
+        } => {
             let rates = LAYER_GROUPS
                 .iter()
                 .zip(rates)
-                .map(|(group, rate)| v1::LayerRate { group: (*group).to_owned(), rate })
+                .map(|(group, rate)| v1::LayerRate {
+                    group: (*group).to_owned(),
+                    rate,
+                })
                 .collect();
             let validation = validation
                 .into_iter()
-                .map(|chunk| v1::ValidationChunk { chunk: chunk.index, samples: chunk.samples })
+                .map(|chunk| v1::ValidationChunk {
+                    chunk: chunk.index,
+                    samples: chunk.samples,
+                })
                 .collect();
             Down::EpochPlan(v1::EpochPlan {
                 generation,
@@ -134,14 +187,30 @@ pub fn message(command: Command, cache_file: Option<&str>) -> v1::CoordinatorMes
                 granted,
             })
         }
-        Command::Grant { generation, epoch, granted } => {
-            Down::StepGrant(v1::StepGrant { generation, epoch, granted })
-        }
-        Command::Verdict { generation, epoch, improved, validation_loss } => {
-            Down::Verdict(v1::Verdict { generation, epoch, improved, validation_loss })
-        }
+        Command::Grant {
+            generation,
+            epoch,
+            granted,
+        } => Down::StepGrant(v1::StepGrant {
+            generation,
+            epoch,
+            granted,
+        }),
+        Command::Verdict {
+            generation,
+            epoch,
+            improved,
+            validation_loss,
+        } => Down::Verdict(v1::Verdict {
+            generation,
+            epoch,
+            improved,
+            validation_loss,
+        }),
         Command::Finish { generation, show } => Down::Finish(v1::Finish { generation, show }),
         Command::Shutdown { reason, abort } => Down::Shutdown(v1::Shutdown { reason, abort }),
     };
-    v1::CoordinatorMessage { message: Some(message) }
+    v1::CoordinatorMessage {
+        message: Some(message),
+    }
 }

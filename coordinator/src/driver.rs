@@ -76,7 +76,11 @@ impl Driver {
 
     fn arrive(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::Worker { hello, outbox, reply } => {
+            Arrival::Worker {
+                hello,
+                outbox,
+                reply,
+            } => {
                 let worker = WorkerId(self.next_id);
                 self.next_id += 1;
                 let welcome = v1::Welcome {
@@ -89,7 +93,11 @@ impl Driver {
                 }));
                 self.sessions.insert(worker, outbox);
                 let _ = reply.send(worker);
-                self.tell(Event::Joined { worker, host: hello.host, slot: hello.slot });
+                self.tell(Event::Joined {
+                    worker,
+                    host: hello.host,
+                    slot: hello.slot,
+                });
             }
             Arrival::Event(event) => {
                 if let Event::Lost { worker } = event {
@@ -99,7 +107,9 @@ impl Driver {
             }
             Arrival::Blob { header, bytes } => match self.observers.blob(&header, &bytes) {
                 Ok(()) if header.kind() == v1::BlobKind::BestState => {
-                    self.tell(Event::StateStored { epoch: header.epoch });
+                    self.tell(Event::StateStored {
+                        epoch: header.epoch,
+                    });
                 }
                 Ok(()) => {}
                 Err(error) => self.observers.broken(error),
@@ -120,7 +130,10 @@ impl Driver {
         {
             let reason = error.to_string();
             for outbox in self.sessions.values() {
-                let shutdown = Command::Shutdown { reason: reason.clone(), abort: true };
+                let shutdown = Command::Shutdown {
+                    reason: reason.clone(),
+                    abort: true,
+                };
                 let _ = outbox.send(Ok(convert::message(shutdown, None)));
             }
             self.outcome = Some(Err(RunError::RunDirectory(reason)));
@@ -128,7 +141,11 @@ impl Driver {
     }
 
     fn send(&mut self, worker: WorkerId, command: Command) {
-        if let Command::Prepare { images, shared: true, .. } = command
+        if let Command::Prepare {
+            images,
+            shared: true,
+            ..
+        } = command
             && self.cache.is_none()
         {
             let bytes = images as u64 * u64::from(self.settings.image_size).pow(2) * 3;

@@ -212,7 +212,11 @@ impl Launcher {
             command.env(TOKEN_VARIABLE, token);
         }
         // The worker's own variables of these names are for workers started by hand.
-        for variable in ["FINETUNE_DATA", "FINETUNE_PRETRAINED", "FINETUNE_COORDINATOR"] {
+        for variable in [
+            "FINETUNE_DATA",
+            "FINETUNE_PRETRAINED",
+            "FINETUNE_COORDINATOR",
+        ] {
             command.env_remove(variable);
         }
         command.env(proto::SLOT_VARIABLE, slot.to_string());

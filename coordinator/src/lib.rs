@@ -11,10 +11,11 @@ pub mod service;
 
 pub mod admin;
 pub mod cache_file;
+pub mod fetch;
 pub mod launcher;
 pub mod metrics;
 pub mod progress;
-pub mod shutdown;
 pub mod report;
+pub mod shutdown;
 pub mod store;
 pub mod telemetry;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use coordinator::admin::{self, AdminServer, BindError, Status};
-use coordinator::cli::{Cli, ExitCode};
+use coordinator::cli::{Cli, Command, ExitCode};
 use coordinator::config::{self, DataSource, RunConfig, Sources};
 use coordinator::core::early_stopping::Rule;
 use coordinator::core::run::Precision;
@@ -34,7 +34,13 @@ const VALIDATION_CHUNK: usize = 64;
 struct Refusal(ExitCode, String);
 
 fn main() -> ProcessExit {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if let Some(Command::Fetch(arguments)) = cli.command.take() {
+        return match arguments.run() {
+            Ok(_) => ExitCode::Success.into(),
+            Err(error) => refuse(Refusal(ExitCode::Fetch, error.to_string())),
+        };
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(Refusal(ExitCode::Internal, error.to_string())),
@@ -52,8 +58,8 @@ fn refuse(Refusal(code, message): Refusal) -> ProcessExit {
 
 async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     let sources = Sources::of_process(cli.config, cli.settings);
-    let loaded = RunConfig::load(&sources)
-        .map_err(|error| Refusal(ExitCode::Usage, error.to_string()))?;
+    let loaded =
+        RunConfig::load(&sources).map_err(|error| Refusal(ExitCode::Usage, error.to_string()))?;
     let config = loaded.config;
     let mut progress = Progress::new();
     telemetry::init(config.log_format, progress.log_writer())
@@ -61,14 +67,22 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     loaded.notes.iter().for_each(|note| progress.say(note));
 
     let (placement, note) = Gpus::detect()
-        .place(config.device, if config.no_spawn { 0 } else { config.workers })
+        .place(
+            config.device,
+            if config.no_spawn { 0 } else { config.workers },
+        )
         .map_err(launch_refusal)?;
     note.iter().for_each(|note| progress.say(note));
-    let listener = admin::bind(config.listen, "--listen").await.map_err(bind_refusal)?;
-    let (metrics_listener, note) =
-        admin::bind_or_free(config.metrics_listen, "--metrics-listen", config.metrics_listen_asked)
-            .await
-            .map_err(bind_refusal)?;
+    let listener = admin::bind(config.listen, "--listen")
+        .await
+        .map_err(bind_refusal)?;
+    let (metrics_listener, note) = admin::bind_or_free(
+        config.metrics_listen,
+        "--metrics-listen",
+        config.metrics_listen_asked,
+    )
+    .await
+    .map_err(bind_refusal)?;
     note.iter().for_each(|note| progress.say(note));
     let address = listener
         .local_addr()
@@ -76,12 +90,18 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     let url = launcher::local_url(address);
 
     let store = RunStore::create(&config.run_dir).map_err(store_refusal)?;
-    let toml =
-        config.to_toml().map_err(|error| Refusal(ExitCode::Usage, error.to_string()))?;
+    let toml = config
+        .to_toml()
+        .map_err(|error| Refusal(ExitCode::Usage, error.to_string()))?;
     store.write_config(&toml).map_err(store_refusal)?;
     let logs = store.logs();
 
-    let name = config.run_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = config
+        .run_dir
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let registry = prometheus::Registry::new();
     let facts = RunFacts {
         run: name.clone(),
@@ -110,7 +130,10 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     let server = tokio::spawn(server);
 
     let spec = LaunchSpec {
-        binary: config.worker_binary.clone().unwrap_or_else(launcher::default_binary),
+        binary: config
+            .worker_binary
+            .clone()
+            .unwrap_or_else(launcher::default_binary),
         coordinator_url: url.clone(),
         token: None,
         logs,
@@ -122,15 +145,29 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     let (interrupts, from_signals) = mpsc::unbounded_channel();
     watch_signals(interrupts)?;
 
-    let observers =
-        Observers::new(store, metrics, status, progress, config.epochs, config.patience);
-    let mut inputs = Inputs { arrivals: from_edge, exits, interrupts: from_signals };
+    let observers = Observers::new(
+        store,
+        metrics,
+        status,
+        progress,
+        config.epochs,
+        config.patience,
+    );
+    let mut inputs = Inputs {
+        arrivals: from_edge,
+        exits,
+        interrupts: from_signals,
+    };
     let driver = Driver::new(recipe(&config), settings(&config), observers);
     let (outcome, mut observers) = driver.drive(&mut inputs).await;
 
     if let Some(slot) = outcome.as_ref().err().and_then(lost_slot) {
         let wait = tokio::time::timeout(EXIT_WAIT, async {
-            while !observers.exits().iter().any(|exit| exit.slot == slot as usize) {
+            while !observers
+                .exits()
+                .iter()
+                .any(|exit| exit.slot == slot as usize)
+            {
                 match inputs.exits.recv().await {
                     Some(exit) => observers.exited(exit),
                     None => break,
@@ -145,10 +182,14 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         workers.shutdown(GRACE).await;
     }
     observers.ended(&outcome);
+    let unkept = observers.take_broken();
     admin.linger(config.metrics_linger).await;
     admin.stop().await;
     server.abort();
-    conclude(outcome, &observers)
+    match (&outcome, unkept) {
+        (Ok(_), Some(error)) => Err(Refusal(ExitCode::RunDirectory, error.to_string())),
+        _ => conclude(outcome, &observers),
+    }
 }
 
 fn start_workers(
@@ -199,15 +240,19 @@ fn recipe(config: &RunConfig) -> Recipe {
             base: config.layer_lr.0,
             decay: match config.lr_schedule {
                 config::LrSchedule::Constant => Decay::Constant,
-                config::LrSchedule::Step => {
-                    Decay::Step { every: config.lr_step_epochs, gamma: config.lr_gamma }
-                }
+                config::LrSchedule::Step => Decay::Step {
+                    every: config.lr_step_epochs,
+                    gamma: config.lr_gamma,
+                },
                 config::LrSchedule::Cosine => Decay::Cosine,
             },
             warmup_epochs: config.warmup_epochs,
             epochs: config.epochs,
         },
-        stopping: Rule { patience: config.patience, min_delta: config.min_delta },
+        stopping: Rule {
+            patience: config.patience,
+            min_delta: config.min_delta,
+        },
         strict_data: config.strict_data,
         precision: match config.precision {
             config::Precision::Auto => Precision::Auto,
@@ -218,9 +263,9 @@ fn recipe(config: &RunConfig) -> Recipe {
 }
 
 fn settings(config: &RunConfig) -> v1::Settings {
-    let threads = config.threads_per_worker.or_else(|| {
-        (!config.no_spawn).then(|| launcher::share_of_processors(config.workers))
-    });
+    let threads = config
+        .threads_per_worker
+        .or_else(|| (!config.no_spawn).then(|| launcher::share_of_processors(config.workers)));
     v1::Settings {
         data: match &config.data {
             DataSource::Demo => "demo".to_owned(),
@@ -228,7 +273,10 @@ fn settings(config: &RunConfig) -> v1::Settings {
         },
         limit_per_class: config.limit_per_class.unwrap_or(0) as u32,
         image_size: config.image_size,
-        pretrained: config.pretrained.as_ref().map(|path| path.to_string_lossy().into_owned()),
+        pretrained: config
+            .pretrained
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned()),
         device: config.device.word().to_owned(),
         threads: threads.unwrap_or(0) as u32,
         seed: config.seed,
@@ -254,8 +302,12 @@ fn conclude(outcome: Outcome, observers: &Observers) -> Result<ExitCode, Refusal
         Ok(StopReason::Interrupted) => return Ok(ExitCode::Interrupted),
         Err(error) => error,
     };
-    let exit = lost_slot(&error)
-        .and_then(|slot| observers.exits().iter().find(|exit| exit.slot == slot as usize));
+    let exit = lost_slot(&error).and_then(|slot| {
+        observers
+            .exits()
+            .iter()
+            .find(|exit| exit.slot == slot as usize)
+    });
     let code = match &error {
         RunError::Data(_) => ExitCode::Data,
         RunError::Weights(_) => ExitCode::Weights,

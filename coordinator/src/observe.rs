@@ -136,7 +136,12 @@ impl Observers {
     /// Takes a notice of the core into account.
     pub fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Member { joined, expected, host, .. } => self.joined(joined, expected, &host),
+            Notice::Member {
+                joined,
+                expected,
+                host,
+                ..
+            } => self.joined(joined, expected, &host),
             Notice::Preparing { done, total } => {
                 self.metrics.set_run_state(RunState::Preparing);
                 self.progress.preparing(done as u64, total as u64);
@@ -145,9 +150,16 @@ impl Observers {
                 self.metrics.add_decode_errors(1);
                 self.progress.say(&format!("skipped {path}: {reason}"));
             }
-            Notice::SplitReady { classes, files, split } => {
+            Notice::SplitReady {
+                classes,
+                files,
+                split,
+            } => {
                 let paths = |indices: &[u32]| {
-                    indices.iter().filter_map(|at| files.get(*at as usize).cloned()).collect()
+                    indices
+                        .iter()
+                        .filter_map(|at| files.get(*at as usize).cloned())
+                        .collect()
                 };
                 let record = Split {
                     classes: classes.clone(),
@@ -163,26 +175,39 @@ impl Observers {
                 self.keep(|store| store.write_split(&record));
                 self.split = Some((classes, files));
             }
-            Notice::GroupFormed { generation, world_size, backend, precision } => {
+            Notice::GroupFormed {
+                generation,
+                world_size,
+                backend,
+                precision,
+            } => {
                 self.metrics.set_generation(generation);
                 self.status.send_modify(|status| {
                     status.generation = generation;
                     status.world_size = world_size as usize;
                 });
-                self.progress
-                    .say(&format!("group: {world_size} ranks over {backend}, computing in {precision}"));
+                self.progress.say(&format!(
+                    "group: {world_size} ranks over {backend}, computing in {precision}"
+                ));
             }
-            Notice::EpochStarted { epoch, steps, rates, .. } => {
+            Notice::EpochStarted {
+                epoch,
+                steps,
+                rates,
+                ..
+            } => {
                 self.epoch_started(epoch, steps, rates);
             }
             Notice::Step { rank, report } => self.step(rank, &report),
             Notice::EpochEnded(summary) => self.epoch_ended(&summary),
             Notice::Stopping(reason) => {
                 if reason == StopReason::Interrupted {
-                    self.progress.say("stopping after the current steps; again to stop at once");
+                    self.progress
+                        .say("stopping after the current steps; again to stop at once");
                 }
                 self.metrics.set_run_state(RunState::Finishing);
-                self.status.send_modify(|status| "finishing".clone_into(&mut status.state));
+                self.status
+                    .send_modify(|status| "finishing".clone_into(&mut status.state));
             }
         }
     }
@@ -214,9 +239,14 @@ impl Observers {
     /// Tells everyone how the run ended.
     pub fn ended(&mut self, outcome: &Outcome) {
         self.progress.clear();
+        self.draw_curves(match outcome {
+            Ok(reason) => reason.as_str(),
+            Err(_) => "failed",
+        });
         let Ok(reason) = outcome else {
             self.metrics.set_run_state(RunState::Failed);
-            self.status.send_modify(|status| "failed".clone_into(&mut status.state));
+            self.status
+                .send_modify(|status| "failed".clone_into(&mut status.state));
             return;
         };
         let reason = label(*reason);
@@ -267,7 +297,8 @@ impl Observers {
             completed: BTreeMap::new(),
         };
         self.metrics.set_run_state(RunState::Training);
-        self.metrics.begin_epoch(epoch, LAYER_GROUPS.iter().zip(rates));
+        self.metrics
+            .begin_epoch(epoch, LAYER_GROUPS.iter().zip(rates));
         self.status.send_modify(|status| {
             "training".clone_into(&mut status.state);
             status.waiting_for = None;
@@ -282,20 +313,26 @@ impl Observers {
         self.epoch.completed.insert(rank, report.completed);
         self.epoch.loss_sum += report.loss_sum;
         self.epoch.samples += u64::from(report.samples);
-        self.metrics.rank_step(rank as usize, StepSeconds {
-            step: report.seconds,
-            data_wait: report.phases.data_wait,
-            forward_backward: report.phases.forward_backward,
-            allreduce_wait: report.phases.allreduce_wait,
-            optimizer: report.phases.optimizer,
-        });
+        self.metrics.rank_step(
+            rank as usize,
+            StepSeconds {
+                step: report.seconds,
+                data_wait: report.phases.data_wait,
+                forward_backward: report.phases.forward_backward,
+                allreduce_wait: report.phases.allreduce_wait,
+                optimizer: report.phases.optimizer,
+            },
+        );
         self.epoch.uncounted += u64::from(report.samples);
         let done = self.epoch.slowest();
         if done == before {
             return;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64());
-        self.metrics.step_done(std::mem::take(&mut self.epoch.uncounted), now);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0.0, |t| t.as_secs_f64());
+        self.metrics
+            .step_done(std::mem::take(&mut self.epoch.uncounted), now);
         let elapsed = self.epoch.started.elapsed().as_secs_f64();
         let loss = self.epoch.loss_sum / self.epoch.samples.max(1) as f64;
         let images_per_second = self.epoch.samples as f64 / elapsed.max(1e-9);
@@ -339,7 +376,11 @@ impl Observers {
             generation: summary.generation,
         };
         if summary.improved {
-            self.best = Some((summary.epoch, summary.validation_loss, summary.validation_accuracy));
+            self.best = Some((
+                summary.epoch,
+                summary.validation_loss,
+                summary.validation_accuracy,
+            ));
         }
         self.history.push(EpochPoint {
             epoch: summary.epoch,
@@ -348,12 +389,13 @@ impl Observers {
             validation_accuracy: summary.validation_accuracy,
         });
         self.keep(|store| store.append_epoch(&record));
-        self.draw_curves();
-        self.metrics.set_validation(summary.validation_loss, summary.validation_accuracy);
+        self.metrics
+            .set_validation(summary.validation_loss, summary.validation_accuracy);
         for rank in self.epoch.completed.keys() {
             // The counter of samples has no rank, so the first one brings all of them.
             let samples = if *rank == 0 { summary.validated } else { 0 };
-            self.metrics.rank_validation(*rank as usize, summary.phases.validation, samples);
+            self.metrics
+                .rank_validation(*rank as usize, summary.phases.validation, samples);
         }
         if let Some((epoch, loss, _)) = self.best {
             self.metrics.set_best(epoch, loss, summary.wait);
@@ -379,20 +421,21 @@ impl Observers {
         });
     }
 
-    fn draw_curves(&mut self) {
+    fn draw_curves(&mut self, stop: &str) {
+        if self.history.is_empty() {
+            return;
+        }
         let best = self.best.map(|(epoch, ..)| epoch);
-        let title = match self.best {
-            Some((epoch, loss, _)) => format!("best validation loss {loss:.3} in epoch {epoch}"),
-            None => "no epoch improved".to_owned(),
-        };
-        match curves::render(&self.history, best, &title) {
+        match curves::render(&self.history, best, stop) {
             Ok(picture) => self.keep(|store| store.write(CURVES, &picture)),
             Err(error) => self.broken(error.into()),
         }
     }
 
     fn tiles(&self, predictions: v1::Predictions) -> Vec<grid::Tile> {
-        let Some((classes, files)) = &self.split else { return Vec::new() };
+        let Some((classes, files)) = &self.split else {
+            return Vec::new();
+        };
         let size = predictions.image_size;
         predictions
             .predictions
@@ -436,4 +479,3 @@ fn label(reason: StopReason) -> metrics::StopReason {
         StopReason::Interrupted => metrics::StopReason::Interrupted,
     }
 }
-

@@ -62,7 +62,9 @@ impl TrainerService {
     }
 
     fn tell(&self, arrival: Arrival) -> Result<(), Status> {
-        self.driver.send(arrival).map_err(|_| Status::unavailable("the run is over"))
+        self.driver
+            .send(arrival)
+            .map_err(|_| Status::unavailable("the run is over"))
     }
 }
 
@@ -89,15 +91,24 @@ impl Trainer for TrainerService {
         }
         let (outbox, outgoing) = mpsc::unbounded_channel();
         let (reply, name) = oneshot::channel();
-        self.tell(Arrival::Worker { hello, outbox, reply })?;
-        let worker = name.await.map_err(|_| Status::unavailable("the run is over"))?;
+        self.tell(Arrival::Worker {
+            hello,
+            outbox,
+            reply,
+        })?;
+        let worker = name
+            .await
+            .map_err(|_| Status::unavailable("the run is over"))?;
         let driver = self.driver.clone();
         let host = peer.map_or_else(|| "127.0.0.1".to_owned(), host_of);
         tokio::spawn(async move {
-            while let Ok(Some(v1::WorkerMessage { message: Some(message) })) =
-                inbound.message().await
+            while let Ok(Some(v1::WorkerMessage {
+                message: Some(message),
+            })) = inbound.message().await
             {
-                let Some(event) = convert::event(worker, &host, message) else { break };
+                let Some(event) = convert::event(worker, &host, message) else {
+                    break;
+                };
                 if driver.send(Arrival::Event(event)).is_err() {
                     break;
                 }
@@ -130,14 +141,18 @@ impl Trainer for TrainerService {
             };
             bytes.extend_from_slice(&data);
             if bytes.len() as u64 > header.bytes {
-                return Err(Status::invalid_argument("more bytes than the header announced"));
+                return Err(Status::invalid_argument(
+                    "more bytes than the header announced",
+                ));
             }
         }
         if bytes.len() as u64 != header.bytes {
             return Err(Status::data_loss("fewer bytes than the header announced"));
         }
         if Sha256::digest(&bytes).as_slice() != header.sha256 {
-            return Err(Status::data_loss("sha256 of the upload does not match its header"));
+            return Err(Status::data_loss(
+                "sha256 of the upload does not match its header",
+            ));
         }
         self.tell(Arrival::Blob { header, bytes })?;
         Ok(Response::new(v1::UploadReply {}))

@@ -1,5 +1,7 @@
 //! Starts the real binaries, waits for what they say, and leaves no process behind.
 
+#![allow(clippy::expect_used, reason = "a test harness fails by panicking")]
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -52,7 +54,11 @@ pub fn binary(name: &str) -> PathBuf {
         path.pop();
     }
     let path = path.join(name);
-    assert!(path.exists(), "{} is missing: `cargo build --workspace` makes it", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: `cargo build --workspace` makes it",
+        path.display()
+    );
     path
 }
 
@@ -117,13 +123,19 @@ impl Run {
     pub fn workers(&self) -> Vec<u32> {
         let path = format!("/proc/{0}/task/{0}/children", self.child.id());
         let direct = read(Path::new(&path));
-        let mut found: Vec<u32> =
-            direct.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        let mut found: Vec<u32> = direct
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect();
         // Children belong to the thread that started them.
         if let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.child.id())) {
             for task in tasks.flatten() {
                 let children = read(&task.path().join("children"));
-                found.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+                found.extend(
+                    children
+                        .split_whitespace()
+                        .filter_map(|pid| pid.parse::<u32>().ok()),
+                );
             }
         }
         found.sort_unstable();
@@ -136,8 +148,16 @@ impl Run {
         let deadline = Instant::now() + PATIENCE;
         while !holds(self) {
             let ended = self.child.try_wait().expect("it can be waited for");
-            assert!(ended.is_none(), "ended ({ended:?}) before {what}:\n{}", self.output());
-            assert!(Instant::now() < deadline, "no {what} in time:\n{}", self.output());
+            assert!(
+                ended.is_none(),
+                "ended ({ended:?}) before {what}:\n{}",
+                self.output()
+            );
+            assert!(
+                Instant::now() < deadline,
+                "no {what} in time:\n{}",
+                self.output()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -152,9 +172,17 @@ impl Run {
                     &mut self.directory,
                     tempfile::tempdir().expect("a temporary folder"),
                 );
-                return Ended { code: status.code().unwrap_or(-1), output, directory };
+                return Ended {
+                    code: status.code().unwrap_or(-1),
+                    output,
+                    directory,
+                };
             }
-            assert!(Instant::now() < deadline, "did not end in time:\n{}", self.output());
+            assert!(
+                Instant::now() < deadline,
+                "did not end in time:\n{}",
+                self.output()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -190,7 +218,10 @@ impl Ended {
 
     /// One number of every epoch.
     pub fn column(&self, key: &str) -> Vec<f64> {
-        self.epochs().iter().map(|epoch| epoch[key].as_f64().expect("a number")).collect()
+        self.epochs()
+            .iter()
+            .map(|epoch| epoch[key].as_f64().expect("a number"))
+            .collect()
     }
 
     /// All values of the floating-point tensors of `best.safetensors`, by name.
@@ -203,8 +234,9 @@ impl Ended {
             .filter(|(_, tensor)| tensor.dtype() == safetensors::Dtype::F32)
             .map(|(name, tensor)| {
                 let values = tensor.data().chunks_exact(4);
-                let values =
-                    values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+                let values = values
+                    .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                    .collect();
                 (name, values)
             })
             .collect();
@@ -216,7 +248,9 @@ impl Ended {
 /// Whether a process exists and is not a zombie.
 pub fn alive(pid: u32) -> bool {
     let status = read(Path::new(&format!("/proc/{pid}/stat")));
-    status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    status
+        .rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
 /// Checks that processes end within a few seconds.

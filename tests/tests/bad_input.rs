@@ -1,5 +1,7 @@
 //! Bad input gets one clear line and a distinct exit code.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -10,10 +12,18 @@ fn refused(arguments: &[&str], code: i32, words: &[&str]) -> Ended {
     let ended = Run::start(&[&["--workers=2"], SMALL, arguments].concat()).wait();
     assert_eq!(ended.code, code, "{arguments:?}:\n{}", ended.output);
     for word in words {
-        assert!(ended.output.contains(word), "{arguments:?}: no `{word}` in:\n{}", ended.output);
+        assert!(
+            ended.output.contains(word),
+            "{arguments:?}: no `{word}` in:\n{}",
+            ended.output
+        );
     }
     assert!(!ended.output.contains("panicked"), "{}", ended.output);
-    assert!(!ended.output.contains("stack backtrace"), "{}", ended.output);
+    assert!(
+        !ended.output.contains("stack backtrace"),
+        "{}",
+        ended.output
+    );
     ended
 }
 
@@ -68,26 +78,59 @@ fn folders_that_are_no_data_set() {
 #[test]
 fn damaged_images_are_named_and_skipped_or_fatal() {
     let root = two_classes();
-    let class = std::fs::read_dir(root.path()).unwrap().flatten().next().unwrap().path();
-    let good = std::fs::read(std::fs::read_dir(&class).unwrap().flatten().next().unwrap().path())
-        .unwrap();
+    let class = std::fs::read_dir(root.path())
+        .unwrap()
+        .flatten()
+        .next()
+        .unwrap()
+        .path();
+    let good = std::fs::read(
+        std::fs::read_dir(&class)
+            .unwrap()
+            .flatten()
+            .next()
+            .unwrap()
+            .path(),
+    )
+    .unwrap();
     std::fs::write(class.join("empty.jpg"), []).unwrap();
     std::fs::write(class.join("text.jpg"), "not a picture").unwrap();
     std::fs::write(class.join("truncated.jpg"), &good[..good.len() / 2]).unwrap();
-    let arguments = [&["--workers=2"], SMALL, &["--epochs=1", "--limit-per-class=100"]].concat();
-    let ended = Run::start(&[&arguments[..], &[&data(root.path())]].concat()).wait().succeeded();
+    let arguments = [
+        &["--workers=2"],
+        SMALL,
+        &["--epochs=1", "--limit-per-class=100"],
+    ]
+    .concat();
+    let ended = Run::start(&[&arguments[..], &[&data(root.path())]].concat())
+        .wait()
+        .succeeded();
     for name in ["empty.jpg", "text.jpg", "truncated.jpg"] {
-        assert!(ended.output.contains(name), "no {name} in:\n{}", ended.output);
+        assert!(
+            ended.output.contains(name),
+            "no {name} in:\n{}",
+            ended.output
+        );
     }
     let split = std::fs::read_to_string(ended.path().join("split.json")).unwrap();
-    assert!(!split.contains("empty.jpg") && !split.contains("truncated.jpg"), "{split}");
-    refused(&[&data(root.path()), "--limit-per-class=100", "--strict-data"], 3, &["strict"]);
+    assert!(
+        !split.contains("empty.jpg") && !split.contains("truncated.jpg"),
+        "{split}"
+    );
+    refused(
+        &[&data(root.path()), "--limit-per-class=100", "--strict-data"],
+        3,
+        &["strict"],
+    );
 }
 
 #[test]
 fn weights_that_do_not_fit() {
     refused(&["--pretrained=/no/such.pth"], 4, &["/no/such.pth"]);
-    let other = tempfile::Builder::new().suffix(".safetensors").tempfile().unwrap();
+    let other = tempfile::Builder::new()
+        .suffix(".safetensors")
+        .tempfile()
+        .unwrap();
     let header = br#"{"encoder.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header);
@@ -114,7 +157,11 @@ fn places_that_are_taken() {
 
 #[test]
 fn a_machine_that_lacks_something() {
-    refused(&["--worker-binary=/no/such/worker"], 8, &["/no/such/worker"]);
+    refused(
+        &["--worker-binary=/no/such/worker"],
+        8,
+        &["/no/such/worker"],
+    );
     if !Path::new("/proc/driver/nvidia").exists() {
         refused(&["--device=cuda"], 8, &["GPU"]);
     }

@@ -1,87 +1,146 @@
-//! Builds the shim against libtorch's headers, and the NCCL object where CUDA's headers are.
+//! Compiles the C++ shim against the libtorch that `LIBTORCH` names, and, where the
+//! CUDA and NCCL headers lie beside it, NCCL's part into a shared object of its own.
 
-use std::env;
+use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
-fn main() {
+/// The part that every binary links.
+const SHIM: [&str; 5] = [
+    "store.cc",
+    "process_group.cc",
+    "reducer.cc",
+    "tensor_ops.cc",
+    "cuda.cc",
+];
+
+/// The name under which the NCCL part is looked for at run time.
+const NCCL_LIBRARY: &str = "libc10d_nccl.so";
+
+type Failure = Box<dyn Error>;
+
+fn main() -> Result<(), Failure> {
     println!("cargo:rerun-if-changed=csrc");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
-    let Some(libtorch) = env::var_os("LIBTORCH").map(PathBuf::from) else {
-        panic!("LIBTORCH is not set: run `make setup` in the top folder");
-    };
-    let headers = libtorch.join("include");
-    assert!(
-        headers.join("torch/csrc/distributed/c10d/reducer.hpp").exists(),
-        "no libtorch with headers at {}: run `make setup` in the top folder",
-        libtorch.display()
+    let libtorch = env::var_os("LIBTORCH")
+        .map(PathBuf::from)
+        .ok_or("LIBTORCH is not set: run `make setup`, or point it at libtorch 2.11.0")?;
+    // Canonical, because the wheels' other folders are found relative to it.
+    let libtorch = libtorch
+        .canonicalize()
+        .map_err(|error| format!("LIBTORCH={}: {error}; run `make setup`", libtorch.display()))?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+
+    let mut shim = compiler(&libtorch);
+    shim.files(SHIM.iter().map(|file| Path::new("csrc").join(file)));
+    shim.compile("c10d_shim");
+    println!(
+        "cargo:rustc-link-search=native={}",
+        libtorch.join("lib").display()
     );
-    configured(&headers, "USE_C10D_GLOO")
-        .include("csrc/gloo_forward")
-        .file("csrc/shim.cc")
-        .compile("c10d_shim");
-    println!("cargo:rustc-link-search=native={}", libtorch.join("lib").display());
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
-    nccl_object(&libtorch, &headers);
+    // For this package's own tests; the worker's build script does it for its binaries.
+    println!(
+        "cargo:rustc-link-arg=-Wl,-rpath,{}",
+        libtorch.join("lib").display()
+    );
+
+    let built = build_nccl(&libtorch, &out)?.unwrap_or_default();
+    println!("cargo:rustc-env=C10D_NCCL_BUILT={}", built.display());
+    Ok(())
 }
 
-fn configured(headers: &Path, backend: &str) -> cc::Build {
+/// The settings that both parts are compiled with.
+fn compiler(libtorch: &Path) -> cc::Build {
+    let include = libtorch.join("include");
     let mut build = cc::Build::new();
     build
         .cpp(true)
         .std("c++17")
         .opt_level(2)
-        .warnings(false)
-        .flag("-w")
+        .debug(false)
         .define("USE_DISTRIBUTED", None)
-        .define(backend, None)
+        .define("USE_C10D_GLOO", None)
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
-        .include(headers)
-        .include(headers.join("torch/csrc/api/include"))
+        .warnings(true)
+        .extra_warnings(true)
         .include("csrc");
+    for folder in [
+        Path::new("csrc/gloo_forward"),
+        &include,
+        &include.join("torch/csrc/api/include"),
+    ] {
+        system_include(&mut build, folder);
+    }
     build
 }
 
-/// A shared object of its own, so that the binaries themselves need no CUDA library.
-fn nccl_object(libtorch: &Path, headers: &Path) {
+/// Adds a folder whose headers' own warnings are not ours to fix.
+fn system_include(build: &mut cc::Build, folder: &Path) {
+    build.flag("-isystem").flag(folder);
+}
+
+/// Builds `libc10d_nccl.so` and puts a copy beside the binaries. Returns where it is,
+/// or nothing, with a warning, when a header is missing.
+fn build_nccl(libtorch: &Path, out: &Path) -> Result<Option<PathBuf>, Failure> {
     let nvidia = libtorch.join("../nvidia");
-    let includes = ["nccl/include", "cu13/include", "cu13/include/cccl"].map(|p| nvidia.join(p));
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
-    let library = out.join("libc10d_nccl.so");
-    println!("cargo:rustc-env=C10D_NCCL_BUILT={}", library.display());
-    if !includes.iter().all(|path| path.exists()) || !includes[1].join("cusparse.h").exists() {
-        println!("cargo:warning=no NCCL headers beside libtorch: built without GPU support");
-        return;
+    let folders = [
+        nvidia.join("cu13/include"),
+        nvidia.join("cu13/include/cccl"),
+        nvidia.join("nccl/include"),
+    ];
+    let needed = ["cuda_runtime_api.h", "cuda/std/complex", "nccl.h"];
+    for (folder, header) in folders.iter().zip(needed) {
+        let header = folder.join(header);
+        println!("cargo:rerun-if-changed={}", header.display());
+        if !header.exists() {
+            println!(
+                "cargo:warning=built without NCCL, so without GPUs: no {}; \
+                 `make setup` installs the headers",
+                header.display()
+            );
+            return Ok(None);
+        }
     }
-    let mut build = configured(headers, "USE_C10D_NCCL");
-    for path in &includes {
-        build.include(path);
+
+    let mut build = compiler(libtorch);
+    build.define("USE_C10D_NCCL", None).define("USE_CUDA", None);
+    system_include(&mut build, Path::new("csrc/cuda_forward"));
+    for folder in &folders {
+        system_include(&mut build, folder);
     }
-    let objects = build.pic(true).file("csrc/nccl.cc").compile_intermediates();
-    let status = cc::Build::new()
-        .cpp(true)
-        .get_compiler()
-        .to_command()
-        .arg("-shared")
-        .args(objects)
+    let library = out.join(NCCL_LIBRARY);
+    let mut command = build.get_compiler().to_command();
+    command
+        .args([
+            "-shared",
+            "-fPIC",
+            "-fvisibility=hidden",
+            "-fvisibility-inlines-hidden",
+        ])
+        .arg("csrc/nccl.cc")
         .arg("-o")
         .arg(&library)
         .arg(format!("-L{}", libtorch.join("lib").display()))
-        .args(["-Wl,--no-as-needed", "-ltorch_cuda", "-ltorch_cpu", "-lc10_cuda", "-lc10"])
-        // CUDA's own libraries are not needed to link against libtorch's.
-        .args(["-Wl,--unresolved-symbols=ignore-all", "-Wl,--allow-shlib-undefined"])
-        .status();
-    match status {
-        Ok(status) if status.success() => {
-            // Also beside the binaries, where a deployed one looks first.
-            // OUT_DIR is <profile>/build/<package>/out.
-            if let Some(profile) = out.ancestors().nth(3) {
-                let beside = profile.join("libc10d_nccl.so");
-                if let Err(error) = std::fs::copy(&library, &beside) {
-                    println!("cargo:warning=cannot copy to {}: {error}", beside.display());
-                }
-            }
-        }
-        other => panic!("linking libc10d_nccl.so failed: {other:?}"),
+        .arg(format!("-L{}", nvidia.join("cu13/lib").display()))
+        .args([
+            "-ltorch_cuda",
+            "-lc10_cuda",
+            "-ltorch_cpu",
+            "-lc10",
+            "-l:libcudart.so.13",
+        ])
+        // libtorch_cuda's own dependencies (cuDNN and the like) need not be here.
+        .args(["-Wl,-z,defs", "-Wl,--allow-shlib-undefined"]);
+    if !command.status()?.success() {
+        return Err(format!("compiling csrc/nccl.cc failed: {command:?}").into());
     }
+
+    // OUT_DIR is target/<profile>/build/<package>/out. A deployed binary looks for the
+    // library beside itself.
+    if let Some(profile) = out.ancestors().nth(3) {
+        fs::copy(&library, profile.join(NCCL_LIBRARY))?;
+    }
+    Ok(Some(library))
 }

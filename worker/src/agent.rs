@@ -1,6 +1,7 @@
 //! The worker's one conversation with the coordinator. It owns the session and the uploads;
 //! it touches no tensor and decides nothing about training.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use proto::v1::coordinator_message::Message as Down;
@@ -51,12 +52,18 @@ pub enum AgentError {
 /// When the coordinator cannot be reached, refuses, or goes away, and when training fails.
 pub async fn run(cli: Cli) -> Result<(), AgentError> {
     let mut client = connect(&cli).await?;
+    let address = own_address(&cli.coordinator).await;
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let hello = v1::Hello {
         protocol_version: proto::PROTOCOL_VERSION,
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        host: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
         pid: std::process::id(),
-        slot: std::env::var(proto::SLOT_VARIABLE).ok().and_then(|slot| slot.parse().ok()),
+        slot: std::env::var(proto::SLOT_VARIABLE)
+            .ok()
+            .and_then(|slot| slot.parse().ok()),
     };
     say(&outbox, Up::Hello(hello));
     let mut inbound = client
@@ -67,7 +74,11 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
     let welcome = match next(&mut inbound).await? {
         Down::Welcome(welcome) => welcome,
         Down::Shutdown(shutdown) => return Err(AgentError::Refused(shutdown.reason)),
-        _ => return Err(AgentError::Broken("the first message was no welcome".to_owned())),
+        _ => {
+            return Err(AgentError::Broken(
+                "the first message was no welcome".to_owned(),
+            ));
+        }
     };
     let mut session = Session {
         client,
@@ -75,6 +86,7 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
         worker_id: welcome.worker_id,
         inbox: Inbox::default(),
         uploads: JoinSet::new(),
+        store: None,
         group: None,
     };
     let mut settings = welcome.settings.unwrap_or_default();
@@ -84,7 +96,7 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
     if let Some(path) = cli.pretrained {
         settings.pretrained = Some(path.to_string_lossy().into_owned());
     }
-    session.serve(settings, inbound).await
+    session.serve(settings, address, inbound).await
 }
 
 async fn connect(cli: &Cli) -> Result<TrainerClient<Channel>, AgentError> {
@@ -116,9 +128,32 @@ async fn connect(cli: &Cli) -> Result<TrainerClient<Channel>, AgentError> {
     }
 }
 
+/// The address of this machine on the way to the coordinator, where its peers reach it too.
+async fn own_address(coordinator: &str) -> IpAddr {
+    let route = async {
+        let uri: tonic::transport::Uri = coordinator.parse().ok()?;
+        let host = uri.host()?.trim_matches(['[', ']']).to_owned();
+        let peer = tokio::net::lookup_host((host, uri.port_u16()?))
+            .await
+            .ok()?
+            .next()?;
+        let any: IpAddr = match peer {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        // Connecting a datagram socket sends nothing; it only asks the routing table.
+        let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
+        socket.connect(peer).await.ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    route.await.unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
 async fn next(inbound: &mut Streaming<v1::CoordinatorMessage>) -> Result<Down, AgentError> {
     match inbound.message().await {
-        Ok(Some(v1::CoordinatorMessage { message: Some(message) })) => Ok(message),
+        Ok(Some(v1::CoordinatorMessage {
+            message: Some(message),
+        })) => Ok(message),
         Ok(_) => Err(AgentError::Broken("the coordinator closed it".to_owned())),
         Err(status) => Err(AgentError::Broken(status.message().to_owned())),
     }
@@ -126,7 +161,9 @@ async fn next(inbound: &mut Streaming<v1::CoordinatorMessage>) -> Result<Down, A
 
 fn say(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up) {
     // A closed outbox means a broken session, which the reading side reports.
-    let _ = outbox.send(v1::WorkerMessage { message: Some(message) });
+    let _ = outbox.send(v1::WorkerMessage {
+        message: Some(message),
+    });
 }
 
 struct Session {
@@ -135,6 +172,7 @@ struct Session {
     worker_id: u64,
     inbox: Inbox,
     uploads: JoinSet<Result<(), tonic::Status>>,
+    store: Option<c10d::Store>,
     group: Option<c10d::ProcessGroup>,
 }
 
@@ -143,6 +181,7 @@ impl Session {
     async fn serve(
         &mut self,
         settings: v1::Settings,
+        address: IpAddr,
         mut inbound: Streaming<v1::CoordinatorMessage>,
     ) -> Result<(), AgentError> {
         let (link, mut outgoing) = mpsc::unbounded_channel();
@@ -152,7 +191,7 @@ impl Session {
             .name("train".to_owned())
             .spawn(move || {
                 // The agent may have given up waiting: then the process is about to exit.
-                let _ = ended.send(train::run(&settings, &inbox, &Link::new(link)));
+                let _ = ended.send(train::run(&settings, address, &inbox, &Link::new(link)));
             })
             .map_err(|error| AgentError::Training(format!("cannot start a thread: {error}")))?;
         let result = loop {
@@ -190,7 +229,13 @@ impl Session {
             Err(_) => {
                 let message = "the training thread panicked".to_owned();
                 let kind = v1::FailureKind::Internal.into();
-                say(&self.outbox, Up::Failure(v1::Failure { kind, message: message.clone() }));
+                say(
+                    &self.outbox,
+                    Up::Failure(v1::Failure {
+                        kind,
+                        message: message.clone(),
+                    }),
+                );
                 self.drain(inbound).await;
                 Err(AgentError::Training(message))
             }
@@ -232,6 +277,7 @@ impl Session {
 
     async fn pass_on(&mut self, outgoing: Outgoing) {
         match outgoing {
+            Outgoing::Store(store) => self.store = Some(store),
             Outgoing::Group(group) => self.group = Some(group),
             Outgoing::Message(message) => {
                 // "Finished" promises that everything is with the coordinator.
@@ -240,7 +286,12 @@ impl Session {
                 }
                 say(&self.outbox, message);
             }
-            Outgoing::Upload { kind, generation, epoch, bytes } => {
+            Outgoing::Upload {
+                kind,
+                generation,
+                epoch,
+                bytes,
+            } => {
                 let mut client = self.client.clone();
                 let chunks = proto::blob::chunks(self.worker_id, generation, epoch, kind, bytes);
                 self.uploads.spawn(async move {
@@ -259,10 +310,10 @@ impl Session {
     }
 
     /// Breaks collectives that will not complete, then gives the thread a moment.
-    async fn abort(
-        &mut self,
-        end: &mut oneshot::Receiver<Result<(), v1::Failure>>,
-    ) {
+    async fn abort(&mut self, end: &mut oneshot::Receiver<Result<(), v1::Failure>>) {
+        if let Some(store) = self.store.take() {
+            store.interrupt();
+        }
         if let Some(group) = self.group.take() {
             let abort = tokio::task::spawn_blocking(move || group.abort());
             let _ = tokio::time::timeout(ABORT_GRACE, abort).await;

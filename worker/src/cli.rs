@@ -6,7 +6,10 @@ use clap::{Parser, ValueEnum};
 
 /// Trains as one rank of a run. Everything about the run itself comes from the coordinator.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example:\n  worker --coordinator http://10.0.0.1:4500 --data /data/caltech101\n\nExit codes: 0 done, 1 failed (the coordinator says why), 2 wrong usage, 3 the coordinator cannot be reached")]
+#[command(
+    version,
+    after_help = "Example:\n  worker --coordinator http://10.0.0.1:4500 --data /data/caltech101\n\nExit codes: 0 done, 1 failed (the coordinator says why), 2 wrong usage, 3 the coordinator cannot be reached"
+)]
 pub struct Cli {
     /// Where the coordinator listens: http://HOST:PORT, as it prints it
     #[arg(long, value_name = "URL", env = "FINETUNE_COORDINATOR")]

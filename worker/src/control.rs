@@ -113,7 +113,9 @@ pub enum Outgoing {
         /// All of it.
         bytes: Vec<u8>,
     },
-    /// A live process group, for the agent to abort when a peer dies.
+    /// The store of a group being formed, for the agent to interrupt when a peer dies.
+    Store(c10d::Store),
+    /// A live process group, likewise to abort.
     Group(c10d::ProcessGroup),
 }
 
@@ -145,10 +147,18 @@ mod tests {
     #[test]
     fn a_grant_holds_for_its_epoch_and_an_order_ends_the_wait() {
         let inbox = Inbox::default();
-        inbox.push(Order::Plan(v1::EpochPlan { epoch: 2, granted: 1, ..Default::default() }));
+        inbox.push(Order::Plan(v1::EpochPlan {
+            epoch: 2,
+            granted: 1,
+            ..Default::default()
+        }));
         assert!(matches!(inbox.next(), Order::Plan(_)));
         assert_eq!(inbox.wait_for_grant(0), Grant::Go);
-        let late = v1::StepGrant { epoch: 1, granted: 9, ..Default::default() };
+        let late = v1::StepGrant {
+            epoch: 1,
+            granted: 9,
+            ..Default::default()
+        };
         inbox.grant(&late);
         let waiting = inbox.clone();
         let thread = std::thread::spawn(move || waiting.wait_for_grant(1));

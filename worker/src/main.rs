@@ -8,7 +8,11 @@ use worker::telemetry;
 fn main() {
     let cli = Cli::parse();
     telemetry::init(cli.log_format == LogFormat::Json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
@@ -19,7 +23,11 @@ fn main() {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!("{error}");
-            if matches!(error, AgentError::Unreachable { .. }) { 3 } else { 1 }
+            if matches!(error, AgentError::Unreachable { .. }) {
+                3
+            } else {
+                1
+            }
         }
     };
     // Not a return: a thread that is stuck in a collective must not keep the process.

@@ -13,22 +13,28 @@ use super::{
 
 /// Defaults that depend on the data set: the recipe's, and smaller ones for the demo set, so
 /// that it ends in about a minute on two processors. Only values that nobody gave are replaced.
-struct SizeDefaults {
+struct SetDefaults {
     image_size: u32,
     global_batch: usize,
     epochs: u32,
+    lr_schedule: LrSchedule,
 }
 
-const RECIPE: SizeDefaults = SizeDefaults {
+const RECIPE: SetDefaults = SetDefaults {
     image_size: 224,
     global_batch: 128,
     epochs: 15,
+    lr_schedule: LrSchedule::Constant,
 };
-const DEMO: SizeDefaults = SizeDefaults {
-    image_size: 64,
-    global_batch: 32,
-    epochs: 12,
+const DEMO: SetDefaults = SetDefaults {
+    image_size: 48,
+    global_batch: 64,
+    epochs: 8,
+    lr_schedule: LrSchedule::Cosine,
 };
+
+/// The folder of classes, which `fetch` puts there only when it is whole.
+const FETCHED: &str = "data/caltech101/101_ObjectCategories";
 
 const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const DEFAULT_METRICS_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 9095);
@@ -40,7 +46,7 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
     let data = match given.data.as_deref() {
         Some("demo") => DataSource::Demo,
         Some(folder) => DataSource::Directory(PathBuf::from(folder)),
-        None if exists(root, DEFAULT_DATA) => {
+        None if exists(root, FETCHED) => {
             notes.push(format!(
                 "data: {DEFAULT_DATA} (found; --data chooses another)"
             ));
@@ -49,7 +55,7 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
         None => {
             notes.push(format!(
                 "data: the built-in demo set, as there is no {DEFAULT_DATA} \
-                 (--data chooses another)"
+                 (`coordinator fetch caltech101` gets it; --data chooses another)"
             ));
             DataSource::Demo
         }
@@ -69,7 +75,7 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
         "auto" => {
             notes.push(format!(
                 "weights: random, as there is no {DEFAULT_WEIGHTS} \
-                 (--pretrained names a file)"
+                 (`coordinator fetch weights` gets it)"
             ));
             None
         }
@@ -107,7 +113,7 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
         validation_fraction: given.validation_fraction.unwrap_or(0.2),
         limit_per_class: given.limit_per_class,
         layer_lr,
-        lr_schedule: given.lr_schedule.unwrap_or(LrSchedule::Constant),
+        lr_schedule: given.lr_schedule.unwrap_or(sizes.lr_schedule),
         lr_step_epochs: given.lr_step_epochs.unwrap_or(5),
         lr_gamma: given.lr_gamma.unwrap_or(0.1),
         warmup_epochs: given.warmup_epochs.unwrap_or(0),

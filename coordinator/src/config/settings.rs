@@ -45,7 +45,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
 
-    /// Height and width of the network's input in pixels [default: 224; demo: 64]
+    /// Height and width of the network's input in pixels [default: 224; demo: 48]
     #[arg(long, value_name = "PIXELS", help_heading = DATA)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<u32>,
@@ -72,7 +72,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<String>,
 
-    /// The most epochs [default: 15; demo: 12]
+    /// The most epochs [default: 15; demo: 8]
     #[arg(long, value_name = "N", help_heading = RECIPE)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<u32>,
@@ -87,7 +87,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_delta: Option<f64>,
 
-    /// Samples per step, over all workers together [default: 128; demo: 32]
+    /// Samples per step, over all workers together [default: 128; demo: 64]
     #[arg(long, value_name = "N", help_heading = RECIPE)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub global_batch: Option<usize>,
@@ -99,7 +99,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_lr: Option<String>,
 
-    /// How learning rates change over the epochs [default: constant]
+    /// How learning rates change over the epochs [default: constant; demo: cosine]
     #[arg(long, value_name = "KIND", help_heading = RECIPE)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr_schedule: Option<LrSchedule>,

@@ -11,7 +11,17 @@ use super::{ConfigError, Settings};
 /// What the variables of this program start with.
 const PREFIX: &str = "FINETUNE_";
 /// Variables with the prefix that are not settings: a secret, the worker's own, and the file.
-const RESERVED: [&str; 3] = ["FINETUNE_TOKEN", "FINETUNE_COORDINATOR", "FINETUNE_CONFIG"];
+const RESERVED: [&str; 9] = [
+    "FINETUNE_TOKEN",
+    "FINETUNE_COORDINATOR",
+    "FINETUNE_CONFIG",
+    "FINETUNE_SLOT",
+    "FINETUNE_DATA_DIR",
+    "FINETUNE_FETCH_CALTECH101_URL",
+    "FINETUNE_FETCH_CALTECH101_SHA256",
+    "FINETUNE_FETCH_WEIGHTS_URL",
+    "FINETUNE_FETCH_WEIGHTS_SHA256",
+];
 
 /// Which source a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -84,7 +84,7 @@ fn the_demo_set_changes_defaults_but_nothing_that_was_given() {
     assert_eq!(config.data, DataSource::Demo);
     assert_eq!(
         (config.image_size, config.global_batch, config.epochs),
-        (64, 32, 15)
+        (48, 64, 15)
     );
     assert_eq!(config.layer_lr, LayerRates::SCRATCH);
     assert_eq!(
@@ -95,7 +95,7 @@ fn the_demo_set_changes_defaults_but_nothing_that_was_given() {
         1
     );
 
-    for path in [DEFAULT_DATA, DEFAULT_WEIGHTS] {
+    for path in ["data/caltech101/101_ObjectCategories", DEFAULT_WEIGHTS] {
         std::fs::create_dir_all(case.root.path().join(path)).unwrap();
     }
     let Loaded { config, .. } = case.load(None, &[]).unwrap();

@@ -40,7 +40,11 @@ pub enum Judgement {
 impl EarlyStopping {
     /// Nothing seen yet.
     pub fn new(rule: Rule) -> Self {
-        Self { rule, best: None, wait: 0 }
+        Self {
+            rule,
+            best: None,
+            wait: 0,
+        }
     }
 
     /// Takes the next epoch's loss into account. A loss that is not a number never improves.
@@ -55,7 +59,11 @@ impl EarlyStopping {
             return Judgement::Improved;
         }
         self.wait += 1;
-        if self.wait >= self.rule.patience { Judgement::OutOfPatience } else { Judgement::Waiting }
+        if self.wait >= self.rule.patience {
+            Judgement::OutOfPatience
+        } else {
+            Judgement::Waiting
+        }
     }
 
     /// The best epoch, once there is one.
@@ -76,17 +84,32 @@ mod tests {
 
     #[test]
     fn the_published_curve_stops_after_epoch_eight_with_epoch_five_as_best() {
-        let mut stopping = EarlyStopping::new(Rule { patience: 3, min_delta: 0.0 });
+        let mut stopping = EarlyStopping::new(Rule {
+            patience: 3,
+            min_delta: 0.0,
+        });
         let curve = [0.361, 0.306, 0.264, 0.222, 0.208, 0.252, 0.358, 0.300];
-        let judged: Vec<_> =
-            curve.iter().zip(1..).map(|(&loss, epoch)| stopping.observe(epoch, loss)).collect();
-        assert_eq!(judged[4..], [
-            Judgement::Improved,
-            Judgement::Waiting,
-            Judgement::Waiting,
-            Judgement::OutOfPatience
-        ]);
-        assert_eq!(stopping.best(), Some(Best { epoch: 5, loss: 0.208 }));
+        let judged: Vec<_> = curve
+            .iter()
+            .zip(1..)
+            .map(|(&loss, epoch)| stopping.observe(epoch, loss))
+            .collect();
+        assert_eq!(
+            judged[4..],
+            [
+                Judgement::Improved,
+                Judgement::Waiting,
+                Judgement::Waiting,
+                Judgement::OutOfPatience
+            ]
+        );
+        assert_eq!(
+            stopping.best(),
+            Some(Best {
+                epoch: 5,
+                loss: 0.208
+            })
+        );
     }
 
     proptest! {

@@ -50,7 +50,7 @@ pub struct Scan {
     pub classes: Vec<String>,
     /// Path relative to the folder of classes, and size in bytes.
     pub files: Vec<(String, u64)>,
-    /// "cpu" or "cuda:<index>".
+    /// `cpu`, or `cuda:` and an index.
     pub device: String,
     /// Whether the device multiplies bf16 in silicon.
     pub bf16_in_silicon: bool,
@@ -121,23 +121,63 @@ pub enum FailureKind {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Event {
-    Joined { worker: WorkerId, host: String, slot: Option<u32> },
-    Scanned { worker: WorkerId, scan: Scan },
-    Preparing { worker: WorkerId, done: u32 },
+    Joined {
+        worker: WorkerId,
+        host: String,
+        slot: Option<u32>,
+    },
+    Scanned {
+        worker: WorkerId,
+        scan: Scan,
+    },
+    Preparing {
+        worker: WorkerId,
+        done: u32,
+    },
     /// With the files that did not decode.
-    Prepared { worker: WorkerId, bad: Vec<(u32, String)> },
-    StoreListening { worker: WorkerId, generation: u64, address: String },
-    GroupReady { worker: WorkerId, generation: u64 },
-    Step { worker: WorkerId, report: StepReport },
-    EpochDone { worker: WorkerId, report: EpochReport },
+    Prepared {
+        worker: WorkerId,
+        bad: Vec<(u32, String)>,
+    },
+    StoreListening {
+        worker: WorkerId,
+        generation: u64,
+        address: String,
+    },
+    GroupReady {
+        worker: WorkerId,
+        generation: u64,
+    },
+    Step {
+        worker: WorkerId,
+        report: StepReport,
+    },
+    EpochDone {
+        worker: WorkerId,
+        report: EpochReport,
+    },
     /// The best weights of this epoch are durable.
-    StateStored { epoch: u32 },
-    Finished { worker: WorkerId, generation: u64 },
-    Failed { worker: WorkerId, kind: FailureKind, message: String },
+    StateStored {
+        epoch: u32,
+    },
+    Finished {
+        worker: WorkerId,
+        generation: u64,
+    },
+    Failed {
+        worker: WorkerId,
+        kind: FailureKind,
+        message: String,
+    },
     /// Its session broke.
-    Lost { worker: WorkerId },
+    Lost {
+        worker: WorkerId,
+    },
     /// A process of the launcher ended before it joined.
-    ExitedEarly { slot: u32, status: String },
+    ExitedEarly {
+        slot: u32,
+        status: String,
+    },
     /// Ctrl-C.
     Interrupt,
     Tick,
@@ -147,13 +187,46 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "the names say it; the .proto file says more")]
 pub enum Command {
-    Prepare { samples: Vec<u32>, images: usize, shared: bool },
-    Assign { generation: u64, rank: u32, world_size: u32, store: Option<String>, nccl: bool, bf16: bool },
-    Plan { generation: u64, epoch: u32, shard: Shard, rates: LayerRates, validation: Vec<Chunk>, granted: u32 },
-    Grant { generation: u64, epoch: u32, granted: u32 },
-    Verdict { generation: u64, epoch: u32, improved: bool, validation_loss: f64 },
-    Finish { generation: u64, show: Vec<u32> },
-    Shutdown { reason: String, abort: bool },
+    Prepare {
+        samples: Vec<u32>,
+        images: usize,
+        shared: bool,
+    },
+    Assign {
+        generation: u64,
+        rank: u32,
+        world_size: u32,
+        store: Option<String>,
+        nccl: bool,
+        bf16: bool,
+    },
+    Plan {
+        generation: u64,
+        epoch: u32,
+        shard: Shard,
+        rates: LayerRates,
+        validation: Vec<Chunk>,
+        granted: u32,
+    },
+    Grant {
+        generation: u64,
+        epoch: u32,
+        granted: u32,
+    },
+    Verdict {
+        generation: u64,
+        epoch: u32,
+        improved: bool,
+        validation_loss: f64,
+    },
+    Finish {
+        generation: u64,
+        show: Vec<u32>,
+    },
+    Shutdown {
+        reason: String,
+        abort: bool,
+    },
 }
 
 /// A finished epoch.
@@ -183,13 +256,41 @@ pub struct EpochSummary {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Notice {
-    Member { worker: WorkerId, host: String, joined: usize, expected: usize },
-    Preparing { done: usize, total: usize },
-    BadFile { path: String, reason: String },
-    SplitReady { classes: Vec<String>, files: Vec<String>, split: Split },
-    GroupFormed { generation: u64, world_size: u32, backend: &'static str, precision: &'static str },
-    EpochStarted { epoch: u32, steps: u32, samples: u32, rates: LayerRates },
-    Step { rank: u32, report: StepReport },
+    Member {
+        worker: WorkerId,
+        host: String,
+        joined: usize,
+        expected: usize,
+    },
+    Preparing {
+        done: usize,
+        total: usize,
+    },
+    BadFile {
+        path: String,
+        reason: String,
+    },
+    SplitReady {
+        classes: Vec<String>,
+        files: Vec<String>,
+        split: Split,
+    },
+    GroupFormed {
+        generation: u64,
+        world_size: u32,
+        backend: &'static str,
+        precision: &'static str,
+    },
+    EpochStarted {
+        epoch: u32,
+        steps: u32,
+        samples: u32,
+        rates: LayerRates,
+    },
+    Step {
+        rank: u32,
+        report: StepReport,
+    },
     EpochEnded(EpochSummary),
     Stopping(StopReason),
 }
@@ -227,7 +328,13 @@ pub enum RunError {
     #[error("{0}")]
     Environment(String),
     #[error("lost {who} after step {step} of epoch {epoch}: {cause}")]
-    WorkerLost { who: String, slot: Option<u32>, epoch: u32, step: u32, cause: String },
+    WorkerLost {
+        who: String,
+        slot: Option<u32>,
+        epoch: u32,
+        step: u32,
+        cause: String,
+    },
     #[error("worker process {slot} ended before it joined: {status}")]
     ExitedEarly { slot: u32, status: String },
     /// The run directory cannot be written.

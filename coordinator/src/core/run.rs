@@ -128,7 +128,10 @@ impl Run {
             classes: Vec::new(),
             files: Vec::new(),
             bad: BTreeMap::new(),
-            split: Split { train: Vec::new(), validation: Vec::new() },
+            split: Split {
+                train: Vec::new(),
+                validation: Vec::new(),
+            },
             stopping,
             interrupted: None,
             blame: None,
@@ -147,7 +150,11 @@ impl Run {
             Event::Scanned { worker, scan } => self.on_scanned(worker, scan, &mut out),
             Event::Preparing { worker, done } => self.on_preparing(worker, done, &mut out),
             Event::Prepared { worker, bad } => self.on_prepared(worker, bad, &mut out),
-            Event::StoreListening { worker, generation, address } => {
+            Event::StoreListening {
+                worker,
+                generation,
+                address,
+            } => {
                 self.on_store(worker, generation, &address, &mut out);
             }
             Event::GroupReady { worker, generation } => {
@@ -169,12 +176,20 @@ impl Run {
                 }
                 self.close_if_finished(&mut out);
             }
-            Event::Failed { worker, kind, message } => {
+            Event::Failed {
+                worker,
+                kind,
+                message,
+            } => {
                 self.on_failed(now, worker, kind, message, &mut out);
             }
             Event::Lost { worker } => self.on_lost(worker, &mut out),
             Event::ExitedEarly { slot, status } => {
-                if !self.members.values().any(|member| member.slot == Some(slot)) {
+                if !self
+                    .members
+                    .values()
+                    .any(|member| member.slot == Some(slot))
+                {
                     self.fail(RunError::ExitedEarly { slot, status }, &mut out);
                 }
             }
@@ -184,24 +199,39 @@ impl Run {
         out
     }
 
-    fn on_joined(&mut self, worker: WorkerId, host: String, slot: Option<u32>, out: &mut Vec<Action>) {
+    fn on_joined(
+        &mut self,
+        worker: WorkerId,
+        host: String,
+        slot: Option<u32>,
+        out: &mut Vec<Action>,
+    ) {
         if !matches!(self.phase, Phase::Gathering) || self.members.len() >= self.recipe.workers {
             let reason = format!("the run already has its {} workers", self.recipe.workers);
-            out.push(Action::Send(worker, Command::Shutdown { reason, abort: false }));
+            out.push(Action::Send(
+                worker,
+                Command::Shutdown {
+                    reason,
+                    abort: false,
+                },
+            ));
             return;
         }
-        self.members.insert(worker, Member {
-            host: host.clone(),
-            slot,
-            scan: None,
-            preparing: 0,
-            prepared: false,
-            rank: 0,
-            in_group: false,
-            completed: 0,
-            report: None,
-            finished: false,
-        });
+        self.members.insert(
+            worker,
+            Member {
+                host: host.clone(),
+                slot,
+                scan: None,
+                preparing: 0,
+                prepared: false,
+                rank: 0,
+                in_group: false,
+                completed: 0,
+                report: None,
+                finished: false,
+            },
+        );
         out.push(Action::Notify(Notice::Member {
             worker,
             host,
@@ -219,7 +249,10 @@ impl Run {
             && let Some(first) = &member.scan
             && first.fingerprint != scan.fingerprint
         {
-            let host = self.members.get(&worker).map_or("", |member| member.host.as_str());
+            let host = self
+                .members
+                .get(&worker)
+                .map_or("", |member| member.host.as_str());
             let message = different_data(&member.host, first, &self.files, host, &scan);
             return self.fail(RunError::Data(message), out);
         }
@@ -241,16 +274,23 @@ impl Run {
     fn prepare(&mut self, out: &mut Vec<Action>) {
         self.phase = Phase::Preparing;
         let all: Vec<u32> = (0..self.files.len() as u32).collect();
-        let sharing: Vec<WorkerId> =
-            self.members.iter().filter(|(_, m)| m.slot.is_some()).map(|(id, _)| *id).collect();
+        let sharing: Vec<WorkerId> = self
+            .members
+            .iter()
+            .filter(|(_, m)| m.slot.is_some())
+            .map(|(id, _)| *id)
+            .collect();
         for worker in self.members.keys() {
             let place = sharing.iter().position(|id| id == worker);
             let samples = match place {
                 Some(place) => slice_of(&all, place, sharing.len()).to_vec(),
                 None => all.clone(),
             };
-            let command =
-                Command::Prepare { samples, images: all.len(), shared: place.is_some() };
+            let command = Command::Prepare {
+                samples,
+                images: all.len(),
+                shared: place.is_some(),
+            };
             out.push(Action::Send(*worker, command));
         }
     }
@@ -261,7 +301,11 @@ impl Run {
         }
         let sharing = self.members.values().any(|member| member.slot.is_some());
         let total = self.files.len() * if sharing { 1 } else { self.members.len() };
-        let done = self.members.values().map(|member| member.preparing as usize).sum();
+        let done = self
+            .members
+            .values()
+            .map(|member| member.preparing as usize)
+            .sum();
         out.push(Action::Notify(Notice::Preparing { done, total }));
     }
 
@@ -269,14 +313,19 @@ impl Run {
         if !matches!(self.phase, Phase::Preparing) {
             return;
         }
-        let Some(member) = self.members.get_mut(&worker) else { return };
+        let Some(member) = self.members.get_mut(&worker) else {
+            return;
+        };
         member.prepared = true;
         self.bad.extend(bad);
         if !self.all(|member| member.prepared) {
             return;
         }
         for (sample, reason) in &self.bad {
-            let path = self.files.get(*sample as usize).map_or_else(String::new, |f| f.0.clone());
+            let path = self
+                .files
+                .get(*sample as usize)
+                .map_or_else(String::new, |f| f.0.clone());
             if self.recipe.strict_data {
                 let message = format!(
                     "{path}: {reason} (--strict-data is on; {} such files)",
@@ -284,10 +333,14 @@ impl Run {
                 );
                 return self.fail(RunError::Data(message), out);
             }
-            out.push(Action::Notify(Notice::BadFile { path, reason: reason.clone() }));
+            out.push(Action::Notify(Notice::BadFile {
+                path,
+                reason: reason.clone(),
+            }));
         }
-        let good: Vec<u32> =
-            (0..self.files.len() as u32).filter(|sample| !self.bad.contains_key(sample)).collect();
+        let good: Vec<u32> = (0..self.files.len() as u32)
+            .filter(|sample| !self.bad.contains_key(sample))
+            .collect();
         let split = Split::new(&good, self.recipe.validation_fraction, self.recipe.seed);
         let Some(split) = split else {
             let message = format!("only {} usable images: at least 2 are needed", good.len());
@@ -337,7 +390,11 @@ impl Run {
     }
 
     fn nccl(&self) -> bool {
-        self.all(|m| m.scan.as_ref().is_some_and(|scan| scan.device.starts_with("cuda")))
+        self.all(|m| {
+            m.scan
+                .as_ref()
+                .is_some_and(|scan| scan.device.starts_with("cuda"))
+        })
     }
 
     fn bf16(&self) -> bool {
@@ -350,11 +407,21 @@ impl Run {
         }
     }
 
-    fn on_store(&mut self, worker: WorkerId, generation: u64, address: &str, out: &mut Vec<Action>) {
+    fn on_store(
+        &mut self,
+        worker: WorkerId,
+        generation: u64,
+        address: &str,
+        out: &mut Vec<Action>,
+    ) {
         if !matches!(self.phase, Phase::Forming) || generation != self.generation {
             return;
         }
-        if self.members.get(&worker).is_none_or(|member| member.rank != 0) {
+        if self
+            .members
+            .get(&worker)
+            .is_none_or(|member| member.rank != 0)
+        {
             return;
         }
         for (id, member) in &self.members {
@@ -365,7 +432,13 @@ impl Run {
         }
     }
 
-    fn on_group_ready(&mut self, now: Now, worker: WorkerId, generation: u64, out: &mut Vec<Action>) {
+    fn on_group_ready(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        generation: u64,
+        out: &mut Vec<Action>,
+    ) {
         if !matches!(self.phase, Phase::Forming) || generation != self.generation {
             return;
         }
@@ -403,7 +476,12 @@ impl Run {
             out.push(Action::Send(*id, plan));
         }
         let samples = order.len() as u32;
-        out.push(Action::Notify(Notice::EpochStarted { epoch, steps, samples, rates }));
+        out.push(Action::Notify(Notice::EpochStarted {
+            epoch,
+            steps,
+            samples,
+            rates,
+        }));
         self.phase = Phase::Training(Training {
             epoch,
             steps,
@@ -415,8 +493,12 @@ impl Run {
     }
 
     fn on_step(&mut self, now: Now, worker: WorkerId, report: StepReport, out: &mut Vec<Action>) {
-        let Phase::Training(training) = &mut self.phase else { return };
-        let Some(member) = self.members.get_mut(&worker) else { return };
+        let Phase::Training(training) = &mut self.phase else {
+            return;
+        };
+        let Some(member) = self.members.get_mut(&worker) else {
+            return;
+        };
         let current = report.generation == self.generation && report.epoch == training.epoch;
         if !current || report.completed <= member.completed || report.completed > training.granted {
             return;
@@ -429,8 +511,16 @@ impl Run {
             known => 0.9 * known + 0.1 * seconds,
         };
         let finite = report.loss_sum.is_finite();
-        out.push(Action::Notify(Notice::Step { rank: member.rank, report }));
-        let slowest = self.members.values().map(|member| member.completed).min().unwrap_or(0);
+        out.push(Action::Notify(Notice::Step {
+            rank: member.rank,
+            report,
+        }));
+        let slowest = self
+            .members
+            .values()
+            .map(|member| member.completed)
+            .min()
+            .unwrap_or(0);
         if slowest >= training.steps && training.trained.is_none() {
             training.trained = Some(now);
         }
@@ -445,7 +535,11 @@ impl Run {
             training.granted = wanted;
             let (generation, epoch) = (self.generation, training.epoch);
             for id in self.members.keys() {
-                let grant = Command::Grant { generation, epoch, granted: wanted };
+                let grant = Command::Grant {
+                    generation,
+                    epoch,
+                    granted: wanted,
+                };
                 out.push(Action::Send(*id, grant));
             }
         }
@@ -472,7 +566,9 @@ impl Run {
     /// All ranks wait for a grant that will not come. When the epoch's last step is granted,
     /// they do not park, and the barrier at its end takes the stop into account.
     fn stop_if_parked(&mut self, now: Now, reason: StopReason, out: &mut Vec<Action>) {
-        let Phase::Training(training) = &self.phase else { return };
+        let Phase::Training(training) = &self.phase else {
+            return;
+        };
         let parked = training.granted < training.steps
             && self.all(|member| member.completed >= training.granted);
         if parked {
@@ -481,7 +577,9 @@ impl Run {
     }
 
     fn on_epoch(&mut self, now: Now, worker: WorkerId, report: EpochReport, out: &mut Vec<Action>) {
-        let Phase::Training(training) = &self.phase else { return };
+        let Phase::Training(training) = &self.phase else {
+            return;
+        };
         if report.generation != self.generation || report.epoch != training.epoch {
             return;
         }
@@ -494,9 +592,14 @@ impl Run {
     }
 
     fn judge_epoch(&mut self, now: Now, out: &mut Vec<Action>) {
-        let Phase::Training(training) = &self.phase else { return };
-        let reports: Vec<EpochReport> =
-            self.members.values_mut().filter_map(|member| member.report.take()).collect();
+        let Phase::Training(training) = &self.phase else {
+            return;
+        };
+        let reports: Vec<EpochReport> = self
+            .members
+            .values_mut()
+            .filter_map(|member| member.report.take())
+            .collect();
         let (epoch, step_seconds) = (training.epoch, training.step_seconds);
         let totals = Totals::of(&reports);
         let expected = (self.split.train.len(), self.split.validation.len());
@@ -559,14 +662,30 @@ impl Run {
 
     fn finish(&mut self, now: Now, reason: StopReason, out: &mut Vec<Action>) {
         let spacing = (self.split.validation.len() / SHOWN).max(1);
-        let show: Vec<u32> =
-            self.split.validation.iter().step_by(spacing).take(SHOWN).copied().collect();
-        let show = if self.stopping.best().is_some() { show } else { Vec::new() };
+        let show: Vec<u32> = self
+            .split
+            .validation
+            .iter()
+            .step_by(spacing)
+            .take(SHOWN)
+            .copied()
+            .collect();
+        let show = if self.stopping.best().is_some() {
+            show
+        } else {
+            Vec::new()
+        };
         for id in self.members.keys() {
-            let finish = Command::Finish { generation: self.generation, show: show.clone() };
+            let finish = Command::Finish {
+                generation: self.generation,
+                show: show.clone(),
+            };
             out.push(Action::Send(*id, finish));
         }
-        self.phase = Phase::Finishing { reason, until: now + FINISH_TIMEOUT };
+        self.phase = Phase::Finishing {
+            reason,
+            until: now + FINISH_TIMEOUT,
+        };
     }
 
     fn close_if_finished(&mut self, out: &mut Vec<Action>) {
@@ -604,9 +723,14 @@ impl Run {
     }
 
     fn on_lost(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
-        let Some(member) = self.members.get(&worker) else { return };
+        let Some(member) = self.members.get(&worker) else {
+            return;
+        };
         let finished = matches!(self.phase, Phase::Finishing { .. }) && member.finished;
-        let itself = self.blame.as_ref().is_some_and(|(_, blamed, _)| *blamed == worker);
+        let itself = self
+            .blame
+            .as_ref()
+            .is_some_and(|(_, blamed, _)| *blamed == worker);
         if finished || (itself && self.members.len() > 1) {
             return;
         }
@@ -615,13 +739,21 @@ impl Run {
     }
 
     fn worker_lost(&self, worker: WorkerId, cause: String) -> RunError {
-        let (slot, step) =
-            self.members.get(&worker).map_or((None, 0), |member| (member.slot, member.completed));
+        let (slot, step) = self
+            .members
+            .get(&worker)
+            .map_or((None, 0), |member| (member.slot, member.completed));
         let epoch = match &self.phase {
             Phase::Training(training) => training.epoch,
             _ => 0,
         };
-        RunError::WorkerLost { who: self.describe(worker), slot, epoch, step, cause }
+        RunError::WorkerLost {
+            who: self.describe(worker),
+            slot,
+            epoch,
+            step,
+            cause,
+        }
     }
 
     fn on_tick(&mut self, now: Now, out: &mut Vec<Action>) {
@@ -656,7 +788,13 @@ impl Run {
             Err(error) => error.to_string(),
         };
         for id in self.members.keys() {
-            out.push(Action::Send(*id, Command::Shutdown { reason: reason.clone(), abort }));
+            out.push(Action::Send(
+                *id,
+                Command::Shutdown {
+                    reason: reason.clone(),
+                    abort,
+                },
+            ));
         }
         self.phase = Phase::Closed;
         out.push(Action::End(outcome));
@@ -668,7 +806,11 @@ impl Run {
 }
 
 fn ahead(step_seconds: f64) -> u32 {
-    let steps = if step_seconds > 0.0 { (GRANT_AHEAD_SECONDS / step_seconds).ceil() as u32 } else { 0 };
+    let steps = if step_seconds > 0.0 {
+        (GRANT_AHEAD_SECONDS / step_seconds).ceil() as u32
+    } else {
+        0
+    };
     steps.clamp(*GRANT_AHEAD_STEPS.start(), *GRANT_AHEAD_STEPS.end())
 }
 
@@ -686,14 +828,21 @@ impl Totals {
     fn of(reports: &[EpochReport]) -> Self {
         let trained: usize = reports.iter().map(|report| report.samples as usize).sum();
         let loss: f64 = reports.iter().map(|report| report.loss_sum).sum();
-        let mut chunks: Vec<_> = reports.iter().flat_map(|report| &report.validation).collect();
+        let mut chunks: Vec<_> = reports
+            .iter()
+            .flat_map(|report| &report.validation)
+            .collect();
         chunks.sort_by_key(|sum| sum.chunk);
         chunks.dedup_by_key(|sum| sum.chunk);
         let validated: usize = chunks.iter().map(|sum| sum.samples as usize).sum();
         let validation: f64 = chunks.iter().map(|sum| sum.loss_sum).sum();
         let correct: u32 = chunks.iter().map(|sum| sum.correct).sum();
         let mean = |seconds: fn(&Phases) -> f64| {
-            reports.iter().map(|report| seconds(&report.phases)).sum::<f64>() / reports.len() as f64
+            reports
+                .iter()
+                .map(|report| seconds(&report.phases))
+                .sum::<f64>()
+                / reports.len() as f64
         };
         Self {
             train_loss: loss / trained as f64,
@@ -723,7 +872,9 @@ fn different_data(
     let all: BTreeSet<_> = files_a.iter().chain(&b.files).collect();
     let in_a: BTreeSet<_> = files_a.iter().collect();
     let in_b: BTreeSet<_> = b.files.iter().collect();
-    let differs = all.iter().find(|file| in_a.contains(*file) != in_b.contains(*file));
+    let differs = all
+        .iter()
+        .find(|file| in_a.contains(*file) != in_b.contains(*file));
     let path = differs.map_or("(none)", |file| file.0.as_str());
     format!(
         "workers see different data: {} on {host_a}, {} on {host_b}; first difference: {path}",

@@ -65,18 +65,29 @@ mod tests {
     use super::*;
 
     fn factors(decay: Decay, warmup_epochs: u32) -> Vec<f64> {
-        let schedule = Schedule { base: [1.0; 6], decay, warmup_epochs, epochs: 6 };
+        let schedule = Schedule {
+            base: [1.0; 6],
+            decay,
+            warmup_epochs,
+            epochs: 6,
+        };
         (1..=6).map(|epoch| schedule.rates(epoch)[0]).collect()
     }
 
     #[test]
     fn each_decay_has_its_shape() {
         assert_eq!(factors(Decay::Constant, 0), [1.0; 6]);
-        let step = Decay::Step { every: 2, gamma: 0.5 };
+        let step = Decay::Step {
+            every: 2,
+            gamma: 0.5,
+        };
         assert_eq!(factors(step, 0), [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]);
         let cosine = factors(Decay::Cosine, 0);
         assert_eq!(cosine[0], 1.0);
-        assert!((cosine[3] - 0.5).abs() < 1e-12, "half way is half: {cosine:?}");
+        assert!(
+            (cosine[3] - 0.5).abs() < 1e-12,
+            "half way is half: {cosine:?}"
+        );
         assert!(cosine.windows(2).all(|pair| pair[1] < pair[0]));
         let warm = factors(Decay::Constant, 3);
         assert_eq!(warm, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]);

@@ -57,7 +57,10 @@ pub fn validation_chunks(
     let chunks: Vec<Chunk> = validation
         .chunks(chunk_size)
         .enumerate()
-        .map(|(index, samples)| Chunk { index: index as u32, samples: samples.to_vec() })
+        .map(|(index, samples)| Chunk {
+            index: index as u32,
+            samples: samples.to_vec(),
+        })
         .collect();
     slice_of(&chunks, rank, world_size).to_vec()
 }

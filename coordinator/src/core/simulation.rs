@@ -49,8 +49,16 @@ impl Cluster {
             validation_fraction: 0.2,
             validation_chunk: 1 + random.below(9) as usize,
             seed,
-            schedule: Schedule { base: [1e-3; 6], decay: Decay::Constant, warmup_epochs: 0, epochs: 6 },
-            stopping: Rule { patience: 2, min_delta: 0.0 },
+            schedule: Schedule {
+                base: [1e-3; 6],
+                decay: Decay::Constant,
+                warmup_epochs: 0,
+                epochs: 6,
+            },
+            stopping: Rule {
+                patience: 2,
+                min_delta: 0.0,
+            },
             strict_data: false,
             precision: Precision::Fp32,
         };
@@ -58,7 +66,9 @@ impl Cluster {
         Self {
             run: Run::new(recipe),
             now: Duration::ZERO,
-            workers: (0..workers as u64).map(|id| (WorkerId(id), SimulatedWorker::default())).collect(),
+            workers: (0..workers as u64)
+                .map(|id| (WorkerId(id), SimulatedWorker::default()))
+                .collect(),
             trained: BTreeMap::new(),
             epochs: Vec::new(),
             outcome: None,
@@ -70,7 +80,10 @@ impl Cluster {
     fn tell(&mut self, event: Event) {
         self.now += Duration::from_millis(self.random.below(700));
         for action in self.run.step(self.now, event) {
-            assert!(self.outcome.is_none(), "an action after the end: {action:?}");
+            assert!(
+                self.outcome.is_none(),
+                "an action after the end: {action:?}"
+            );
             match action {
                 Action::Send(worker, command) => {
                     if let Some(worker) = self.workers.get_mut(&worker) {
@@ -89,10 +102,14 @@ impl Cluster {
         assert_eq!(summary.epoch as usize, self.epochs.len() + 1);
         let samples = &self.trained[&summary.epoch];
         let distinct: BTreeSet<_> = samples.iter().collect();
-        assert_eq!(distinct.len(), samples.len(), "a sample twice in epoch {}", summary.epoch);
+        assert_eq!(
+            distinct.len(),
+            samples.len(),
+            "a sample twice in epoch {}",
+            summary.epoch
+        );
         assert_eq!(samples.len(), (FILES - 1) as usize * 4 / 5, "a sample lost");
-        if let (Some(before), Some(after)) =
-            (self.epochs.last().and_then(|e| e.best), summary.best)
+        if let (Some(before), Some(after)) = (self.epochs.last().and_then(|e| e.best), summary.best)
         {
             assert!(after.loss <= before.loss);
         }
@@ -115,7 +132,11 @@ impl Cluster {
                 self.trained.entry(*epoch).or_default().extend(samples);
                 worker.offset += count as usize;
                 worker.completed += 1;
-                let loss_sum = if poison == Some(*epoch) { f64::NAN } else { count.into() };
+                let loss_sum = if poison == Some(*epoch) {
+                    f64::NAN
+                } else {
+                    count.into()
+                };
                 return Some(Event::Step {
                     worker: id,
                     report: StepReport {
@@ -154,23 +175,48 @@ impl Cluster {
         match worker.inbox.remove(0) {
             Command::Prepare { .. } => {
                 // One file is bad, and whoever decodes it says so.
-                Some(Event::Prepared { worker: id, bad: vec![(7, "truncated".to_owned())] })
+                Some(Event::Prepared {
+                    worker: id,
+                    bad: vec![(7, "truncated".to_owned())],
+                })
             }
-            Command::Assign { generation, rank: 0, store: None, .. } => {
+            Command::Assign {
+                generation,
+                rank: 0,
+                store: None,
+                ..
+            } => {
                 // Its own group is ready only after the others know the address.
-                worker.inbox.insert(0, Command::Assign {
-                    generation,
-                    rank: 0,
-                    world_size: 0,
-                    store: Some(String::new()),
-                    nccl: false,
-                    bf16: false,
-                });
+                worker.inbox.insert(
+                    0,
+                    Command::Assign {
+                        generation,
+                        rank: 0,
+                        world_size: 0,
+                        store: Some(String::new()),
+                        nccl: false,
+                        bf16: false,
+                    },
+                );
                 let address = "127.0.0.1:1".to_owned();
-                Some(Event::StoreListening { worker: id, generation, address })
+                Some(Event::StoreListening {
+                    worker: id,
+                    generation,
+                    address,
+                })
             }
-            Command::Assign { generation, .. } => Some(Event::GroupReady { worker: id, generation }),
-            Command::Plan { generation, epoch, shard, validation, granted, .. } => {
+            Command::Assign { generation, .. } => Some(Event::GroupReady {
+                worker: id,
+                generation,
+            }),
+            Command::Plan {
+                generation,
+                epoch,
+                shard,
+                validation,
+                granted,
+                ..
+            } => {
                 worker.plan = Some((generation, epoch, shard, validation));
                 (worker.completed, worker.offset, worker.granted) = (0, 0, granted);
                 None
@@ -179,12 +225,15 @@ impl Cluster {
                 worker.granted = worker.granted.max(granted);
                 None
             }
-            Command::Verdict { improved, epoch, .. } => {
-                improved.then_some(Event::StateStored { epoch })
-            }
+            Command::Verdict {
+                improved, epoch, ..
+            } => improved.then_some(Event::StateStored { epoch }),
             Command::Finish { generation, .. } => {
                 worker.plan = None;
-                Some(Event::Finished { worker: id, generation })
+                Some(Event::Finished {
+                    worker: id,
+                    generation,
+                })
             }
             Command::Shutdown { .. } => {
                 worker.ended = true;
@@ -195,11 +244,17 @@ impl Cluster {
 
     fn join_all(&mut self) {
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
-            self.tell(Event::Joined { worker: id, host: "host".to_owned(), slot: Some(id.0 as u32) });
+            self.tell(Event::Joined {
+                worker: id,
+                host: "host".to_owned(),
+                slot: Some(id.0 as u32),
+            });
             let scan = Scan {
                 fingerprint: "same".to_owned(),
                 classes: vec!["a".to_owned(), "b".to_owned()],
-                files: (0..FILES).map(|file| (format!("a/{file}.jpg"), 1)).collect(),
+                files: (0..FILES)
+                    .map(|file| (format!("a/{file}.jpg"), 1))
+                    .collect(),
                 device: "cpu".to_owned(),
                 bf16_in_silicon: false,
             };
@@ -230,7 +285,10 @@ impl Cluster {
 }
 
 fn schedules() -> u64 {
-    std::env::var("SIMULATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(2_000)
+    std::env::var("SIMULATIONS")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(2_000)
 }
 
 #[test]
@@ -239,14 +297,20 @@ fn undisturbed_runs_end_by_the_rule() {
         let mut cluster = Cluster::new(seed);
         let outcome = cluster.play(|_| None);
         let expected = match cluster.epochs.last() {
-            _ if cluster.poison.is_some_and(|at| at as usize > cluster.epochs.len()) => {
+            _ if cluster
+                .poison
+                .is_some_and(|at| at as usize > cluster.epochs.len()) =>
+            {
                 // A poisoned epoch never completes, unless the rule ended the run before it.
                 [StopReason::NonFiniteLoss, StopReason::Patience].to_vec()
             }
             Some(last) if last.wait >= 2 => vec![StopReason::Patience],
             _ => vec![StopReason::MaxEpochs, StopReason::NonFiniteLoss],
         };
-        assert!(expected.iter().any(|reason| outcome == Ok(*reason)), "seed {seed}: {outcome:?}");
+        assert!(
+            expected.iter().any(|reason| outcome == Ok(*reason)),
+            "seed {seed}: {outcome:?}"
+        );
     }
 }
 
@@ -290,7 +354,11 @@ fn a_death_at_any_moment_is_named() {
         });
         match outcome {
             Err(RunError::WorkerLost { slot, .. }) => {
-                assert_eq!(slot, Some(victim.0 as u32), "seed {seed}: the wrong one is blamed");
+                assert_eq!(
+                    slot,
+                    Some(victim.0 as u32),
+                    "seed {seed}: the wrong one is blamed"
+                );
             }
             // It had finished, or the run had ended, before the death.
             Ok(_) => {}

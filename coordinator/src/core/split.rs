@@ -26,6 +26,9 @@ impl Split {
         let mut train = order.split_off(wanted.clamp(1, order.len() - 1));
         order.sort_unstable();
         train.sort_unstable();
-        Some(Self { train, validation: order })
+        Some(Self {
+            train,
+            validation: order,
+        })
     }
 }

@@ -1,59 +1,82 @@
-// The CUDA half of the shim, loaded only where a GPU is.
+// libc10d_nccl.so: NCCL process groups and what is asked of the CUDA runtime.
+// Built against libtorch_cuda and loaded only where that could be loaded first.
+#include "nccl_abi.h"
+#include "status.h"
+
 #include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAFunctions.h>
-#include <cuda_runtime_api.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
-#include <cstdio>
+#include <cuda_runtime_api.h>
+
+#include <cstdlib>
 #include <cstring>
 
-extern "C" {
+namespace {
 
-// Puts a fresh ProcessGroupNCCL into `*backend` (an intrusive_ptr<c10d::Backend>).
-char* c10d_nccl_make(void* store, int rank, int size, int64_t timeout_ms, void* backend) {
-  try {
+class AbortableNccl final : public shim::GuardedBackend<c10d::ProcessGroupNCCL> {
+ public:
+  using GuardedBackend::GuardedBackend;
+
+  void abort() override {
+    *aborted_ = true;
+    ProcessGroupNCCL::abort();
+  }
+};
+
+Status backend_new(
+    const c10::intrusive_ptr<c10d::Store>& store, int32_t rank, int32_t world_size,
+    int32_t device, int64_t timeout_ms, const shim::AbortFlag& aborted, c10d::Backend** out) {
+  return shim::guarded([&] {
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = std::chrono::milliseconds(timeout_ms);
-    auto& made = *static_cast<c10::intrusive_ptr<c10d::Backend>*>(backend);
-    made = c10::make_intrusive<c10d::ProcessGroupNCCL>(
-        *static_cast<c10::intrusive_ptr<c10d::Store>*>(store), rank, size, options);
-    return nullptr;
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception of unknown type");
-  }
+    auto backend =
+        c10::make_intrusive<AbortableNccl>(aborted, store, rank, world_size, options);
+    const at::Device where(at::kCUDA, static_cast<c10::DeviceIndex>(device));
+    c10::cuda::CUDAGuard guard(where);
+    backend->setBoundDeviceId(where);
+    backend->eagerConnectSingleDevice(where);
+    *out = backend.release();
+  });
 }
 
-int c10d_cuda_count() {
-  try {
-    return static_cast<int>(c10::cuda::device_count());
-  } catch (...) {
-    return 0;
-  }
+Status device_count(int32_t* out) {
+  return shim::guarded([&] {
+    int count = 0;
+    C10_CUDA_CHECK(cudaGetDeviceCount(&count));
+    *out = count;
+  });
 }
 
-// `name` and `uuid` take 256 and 64 bytes.
-char* c10d_cuda_info(int index, char* name, char* uuid, int* major, int* minor, uint64_t* memory) {
-  try {
-    cudaDeviceProp found;
-    C10_CUDA_CHECK(cudaGetDeviceProperties(&found, index));
-    const cudaDeviceProp* properties = &found;
-    snprintf(name, 256, "%s", properties->name);
-    const auto* b = reinterpret_cast<const unsigned char*>(properties->uuid.bytes);
-    snprintf(uuid, 64,
-             "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
-             b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
-             b[14], b[15]);
-    *major = properties->major;
-    *minor = properties->minor;
-    *memory = properties->totalGlobalMem;
-    return nullptr;
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception of unknown type");
-  }
+Status device_info(int32_t index, DeviceInfo* out) {
+  return shim::guarded([&] {
+    cudaDeviceProp properties;
+    C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+    static_assert(sizeof(out->name) == sizeof(properties.name));
+    std::memcpy(out->name, properties.name, sizeof(out->name));
+    static_assert(sizeof(out->uuid) == sizeof(properties.uuid));
+    std::memcpy(out->uuid, &properties.uuid, sizeof(out->uuid));
+    out->capability_major = properties.major;
+    out->capability_minor = properties.minor;
+    out->total_memory = properties.totalGlobalMem;
+  });
 }
 
-}  // extern "C"
+Status synchronize(int32_t index) {
+  return shim::guarded([&] {
+    c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(index));
+    C10_CUDA_CHECK(cudaDeviceSynchronize());
+  });
+}
+
+} // namespace
+
+extern "C" __attribute__((visibility("default"))) const shim::NcclTable* c10d_nccl_table() {
+  // By default c10d's watchdog ends the process when a collective fails or hangs.
+  // Here the owner of the group decides: it aborts, keeps process and CUDA context,
+  // and forms a new group. What the user has set is kept.
+  ::setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", /*overwrite=*/0);
+  ::setenv("TORCH_NCCL_ENABLE_MONITORING", "0", /*overwrite=*/0);
+  static const shim::NcclTable table{backend_new, device_count, device_info, synchronize};
+  return &table;
+}

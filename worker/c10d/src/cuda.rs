@@ -1,138 +1,182 @@
-//! The half that exists only where a GPU is: `libtorch_cuda`, which the linker drops, and our
-//! NCCL object, both opened at run time.
+//! CUDA and NCCL, loaded at run time where there is a GPU: one binary serves both
+//! kinds of machine. Which device a worker takes is decided elsewhere.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
-use std::ptr::null_mut;
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 use crate::error::{Error, check};
 use crate::ffi;
 use crate::store::c_string;
 
-/// Names another place of the NCCL object than the usual ones.
+/// The environment variable that names the NCCL library, for unusual installations.
 pub const LIBRARY_VARIABLE: &str = "C10D_NCCL_LIBRARY";
-const LIBRARY: &str = "libc10d_nccl.so";
 
-struct Handle(*mut c_void);
-// SAFETY: a dlopen handle may be used from any thread, and is never closed.
-unsafe impl Send for Handle {}
-// SAFETY: as above.
-unsafe impl Sync for Handle {}
+/// The file name of the NCCL library, looked for beside the program.
+pub const LIBRARY_NAME: &str = "libc10d_nccl.so";
 
-static NCCL: OnceLock<Handle> = OnceLock::new();
+/// What [`load`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cuda {
+    /// CUDA and NCCL are loaded and there is at least one GPU.
+    Ready {
+        /// How many GPUs this process sees.
+        devices: u32,
+    },
+    /// This machine runs on its CPU.
+    Absent {
+        /// Why: which library is missing, or what the driver said.
+        reason: String,
+    },
+}
 
-/// A GPU.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A GPU, as the driver describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// Its model.
+    /// The product's name.
     pub name: String,
-    /// As `nvidia-smi -L` prints it.
+    /// The UUID as `nvidia-smi -L` and DCGM print it: `GPU-` and five groups of hex.
     pub uuid: String,
-    /// Major and minor.
-    pub compute_capability: (i32, i32),
-    /// Bytes.
+    /// The compute capability, major then minor. bfloat16 is in silicon from (8, 0).
+    pub compute_capability: (u32, u32),
+    /// The memory of the device in bytes.
     pub total_memory: u64,
 }
 
-/// Opens libtorch's CUDA half and the NCCL object. False where the machine has no NVIDIA driver,
-/// no CUDA build of libtorch, or no visible GPU.
+/// Loads libtorch's CUDA part, and this crate's NCCL library, if there is a GPU to use
+/// them. Until then, tch sees no CUDA either. Repeated calls are cheap.
+///
+/// The NCCL library is looked for in `C10D_NCCL_LIBRARY`, else beside the program, else
+/// where it was built. Loading it sets `TORCH_NCCL_ASYNC_ERROR_HANDLING` and
+/// `TORCH_NCCL_ENABLE_MONITORING` to 0 unless they are set: a failed collective must not
+/// end the process. So call it before other threads read the environment.
 ///
 /// # Errors
-/// When there is a driver and libtorch's CUDA half opens, but the NCCL object does not.
-pub fn load() -> Result<bool, Error> {
-    if !std::path::Path::new("/dev/nvidiactl").exists() && open("libcuda.so.1").is_err() {
-        return Ok(false);
+/// [`Error::NcclLibrary`] when CUDA's libraries are there but this crate's is not.
+pub fn load() -> Result<Cuda, Error> {
+    static LOADING: Mutex<()> = Mutex::new(());
+    // The lock guards no data, so a panic under it has left nothing half done.
+    let _lock = LOADING
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    // SAFETY: dlopen of libtorch's own library, whose initialisers are libtorch's.
+    if let Err(failure) = check(unsafe { ffi::c10d_cuda_load_libtorch() }) {
+        return Ok(Cuda::Absent {
+            reason: failure.message,
+        });
     }
-    if open("libtorch_cuda.so").is_err() {
-        return Ok(false);
+    load_shim()?;
+    let mut devices = 0;
+    // SAFETY: `devices` is writable; the library is loaded, which the shim checks.
+    match check(unsafe { ffi::c10d_cuda_device_count(&mut devices) }) {
+        Err(failure) => Ok(Cuda::Absent {
+            reason: failure.message,
+        }),
+        Ok(()) => Ok(match u32::try_from(devices) {
+            Ok(devices @ 1..) => Cuda::Ready { devices },
+            _ => Cuda::Absent {
+                reason: String::from("the driver sees no device"),
+            },
+        }),
     }
-    let mut refusal = Error::new("open the NCCL object", format!("{LIBRARY} was not built"));
-    for path in candidates() {
-        match open(&path.to_string_lossy()) {
-            Ok(handle) => {
-                let handle = NCCL.get_or_init(|| Handle(handle));
-                let count = symbol(handle.0, c"c10d_cuda_count")?;
-                // SAFETY: the NCCL object defines this symbol as `int()`.
-                let count = unsafe {
-                    std::mem::transmute::<*mut c_void, extern "C" fn() -> c_int>(count)()
-                };
-                return Ok(count > 0);
-            }
-            Err(error) => refusal = error,
-        }
-    }
-    Err(refusal)
 }
 
-/// Describes a visible GPU.
+/// Describes the GPU with this index.
 ///
 /// # Errors
-/// Before [`load`] said yes, or for an index that is not there.
-pub fn device_info(index: usize) -> Result<DeviceInfo, Error> {
-    type Info = extern "C" fn(
-        c_int,
-        *mut c_char,
-        *mut c_char,
-        *mut c_int,
-        *mut c_int,
-        *mut u64,
-    ) -> *mut c_char;
-    let pointer = symbol(loaded()?, c"c10d_cuda_info")?;
-    // SAFETY: the NCCL object defines this symbol with that signature.
-    let info = unsafe { std::mem::transmute::<*mut c_void, Info>(pointer) };
-    let (mut name, mut uuid) = ([0 as c_char; 256], [0 as c_char; 64]);
-    let (mut major, mut minor, mut total_memory) = (0, 0, 0);
-    let answer = info(
-        index as c_int,
-        name.as_mut_ptr(),
-        uuid.as_mut_ptr(),
-        &mut major,
-        &mut minor,
-        &mut total_memory,
-    );
-    check("describe a GPU", answer)?;
-    // SAFETY: snprintf terminated both arrays.
-    let text = |array: &[c_char]| unsafe { CStr::from_ptr(array.as_ptr()) }.to_string_lossy().into_owned();
+/// [`Error::Failed`] when there is no such device or CUDA is not loaded.
+pub fn device_info(index: u32) -> Result<DeviceInfo, Error> {
+    let mut raw = ffi::DeviceInfo {
+        name: [0; 256],
+        uuid: [0; 16],
+        capability_major: 0,
+        capability_minor: 0,
+        total_memory: 0,
+    };
+    // SAFETY: `raw` is writable and as large as the shim expects; an index that does
+    // not exist is refused by CUDA.
+    check(unsafe { ffi::c10d_cuda_device_info(c_index(index), &mut raw) })
+        .map_err(|failure| failure.of("describing the GPU"))?;
+    let name: Vec<u8> = raw.name.into_iter().take_while(|byte| *byte != 0).collect();
     Ok(DeviceInfo {
-        name: text(&name),
-        uuid: text(&uuid),
-        compute_capability: (major, minor),
-        total_memory,
+        name: String::from_utf8_lossy(&name).into_owned(),
+        uuid: format_uuid(raw.uuid),
+        compute_capability: (
+            raw.capability_major.unsigned_abs(),
+            raw.capability_minor.unsigned_abs(),
+        ),
+        total_memory: raw.total_memory,
     })
 }
 
-/// The NCCL object's maker of process groups.
-pub(crate) fn make_group() -> Result<*mut c_void, Error> {
-    symbol(loaded()?, c"c10d_nccl_make")
+/// Blocks until the GPU with this index has done everything that was asked of it. A
+/// device that waits for a lost peer comes back when the group is aborted.
+///
+/// # Errors
+/// [`Error::Failed`] with what CUDA reports, or when it is not loaded.
+pub fn synchronize(index: u32) -> Result<(), Error> {
+    // SAFETY: no pointers; an index that does not exist is refused by CUDA.
+    check(unsafe { ffi::c10d_cuda_synchronize(c_index(index)) })
+        .map_err(|failure| failure.of("waiting for the GPU"))
 }
 
-fn loaded() -> Result<*mut c_void, Error> {
-    NCCL.get()
-        .map(|handle| handle.0)
-        .ok_or_else(|| Error::new("use NCCL", "the CUDA half of libtorch is not loaded"))
-}
-
-fn candidates() -> Vec<PathBuf> {
-    let named = std::env::var_os(LIBRARY_VARIABLE).map(PathBuf::from);
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
-    [named, beside, Some(PathBuf::from(env!("C10D_NCCL_BUILT")))].into_iter().flatten().collect()
-}
-
-fn open(path: &str) -> Result<*mut c_void, Error> {
-    let path = c_string("open a library", path)?;
-    let mut handle = null_mut();
-    // SAFETY: the string is alive; loading runs the constructors of libtorch's own libraries.
-    check("open a library", unsafe { ffi::shim_open_library(path.as_ptr(), &mut handle) })?;
-    Ok(handle)
-}
-
-fn symbol(handle: *mut c_void, name: &CStr) -> Result<*mut c_void, Error> {
-    // SAFETY: the handle came from dlopen and is never closed.
-    let found = unsafe { ffi::shim_symbol(handle, name.as_ptr()) };
-    if found.is_null() {
-        let name = name.to_string_lossy();
-        return Err(Error::new("use NCCL", format!("the NCCL object lacks `{name}`")));
+/// Loads the NCCL library from the first place that has it.
+fn load_shim() -> Result<(), Error> {
+    let mut tried = Vec::new();
+    for path in candidates() {
+        let text = path.display().to_string();
+        // SAFETY: dlopen of this crate's own library, built from the same sources; a
+        // file that is something else fails to offer the symbol asked for.
+        match check(unsafe { ffi::c10d_cuda_load_shim(c_string("path", &text)?.as_ptr()) }) {
+            Ok(()) => return Ok(()),
+            Err(failure) => tried.push(format!("{text} ({})", failure.message)),
+        }
     }
-    Ok(found)
+    Err(Error::NcclLibrary {
+        tried: tried.join("; "),
+    })
+}
+
+/// Where the NCCL library may be, best first. What the user names stands alone.
+fn candidates() -> Vec<PathBuf> {
+    if let Some(path) = std::env::var_os(LIBRARY_VARIABLE) {
+        return vec![path.into()];
+    }
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|program| program.parent().map(|folder| folder.join(LIBRARY_NAME)));
+    let built = env!("C10D_NCCL_BUILT");
+    beside
+        .into_iter()
+        .chain((!built.is_empty()).then(|| built.into()))
+        .collect()
+}
+
+/// Indices that do not fit are passed on as the largest, which no machine has.
+fn c_index(index: u32) -> i32 {
+    i32::from(i8::try_from(index).unwrap_or(i8::MAX))
+}
+
+fn format_uuid(bytes: [u8; 16]) -> String {
+    let mut text = String::from("GPU");
+    for (position, byte) in bytes.iter().enumerate() {
+        if matches!(position, 0 | 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuid_reads_as_nvidia_smi_prints_it() {
+        let bytes = std::array::from_fn(|i| i as u8 * 0x11);
+        assert_eq!(
+            format_uuid(bytes),
+            "GPU-00112233-4455-6677-8899-aabbccddeeff"
+        );
+    }
 }

@@ -1,86 +1,152 @@
-//! The C ABI of `csrc/shim.h`, which documents each function.
+//! The shim's C interface, as `csrc/abi.h` declares and documents it. Nothing but
+//! declarations: the modules above own the handles and keep the preconditions.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::c_char;
+
+use torch_sys::C_tensor;
+
+pub(crate) const OK: i32 = 0;
+pub(crate) const ABORTED: i32 = 2;
+pub(crate) const RENDEZVOUS_TIMED_OUT: i32 = 3;
+
+#[repr(C)]
+pub(crate) struct Status {
+    pub(crate) kind: i32,
+    pub(crate) message: *mut c_char,
+}
+
+/// Declares types that exist only behind pointers.
+macro_rules! opaque {
+    ($($name:ident),+) => {$(
+        #[repr(C)]
+        pub(crate) struct $name {
+            _private: [u8; 0],
+        }
+    )+};
+}
+opaque!(ShimStore, ShimGroup, ShimReducer);
+
+#[repr(C)]
+pub(crate) struct AdamOptions {
+    pub(crate) learning_rate: f64,
+    pub(crate) beta1: f64,
+    pub(crate) beta2: f64,
+    pub(crate) epsilon: f64,
+    pub(crate) weight_decay: f64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct AutocastState {
+    pub(crate) enabled: i32,
+    pub(crate) dtype: i32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct Timings {
+    pub(crate) forward: i64,
+    pub(crate) backward_compute: i64,
+    pub(crate) allreduce_wait: i64,
+}
+
+#[repr(C)]
+pub(crate) struct DeviceInfo {
+    pub(crate) name: [u8; 256],
+    pub(crate) uuid: [u8; 16],
+    pub(crate) capability_major: i32,
+    pub(crate) capability_minor: i32,
+    pub(crate) total_memory: u64,
+}
+
+type Tensors = *const *mut C_tensor;
 
 unsafe extern "C" {
-    pub(crate) fn shim_free(message: *mut c_char);
-    pub(crate) fn shim_libtorch_version() -> *const c_char;
+    pub(crate) fn c10d_string_free(string: *mut c_char);
+    pub(crate) fn c10d_libtorch_version() -> *const c_char;
 
-    pub(crate) fn shim_store_serve(
+    pub(crate) fn c10d_store_serve(
         host: *const c_char,
+        port: u16,
+        listen_fd: i32,
         timeout_ms: i64,
-        store: *mut *mut c_void,
-        port: *mut u16,
-    ) -> *mut c_char;
-    pub(crate) fn shim_store_connect(
+        out: *mut *mut ShimStore,
+    ) -> Status;
+    pub(crate) fn c10d_store_connect(
         host: *const c_char,
         port: u16,
         timeout_ms: i64,
-        store: *mut *mut c_void,
-    ) -> *mut c_char;
-    pub(crate) fn shim_store_drop(store: *mut c_void);
+        out: *mut *mut ShimStore,
+    ) -> Status;
+    pub(crate) fn c10d_store_interrupt(store: *mut ShimStore);
+    pub(crate) fn c10d_store_free(store: *mut ShimStore);
 
-    pub(crate) fn shim_group_new(
-        store: *mut c_void,
+    pub(crate) fn c10d_group_new_gloo(
+        store: *mut ShimStore,
         prefix: *const c_char,
-        rank: c_int,
-        size: c_int,
+        rank: i32,
+        world_size: i32,
         host: *const c_char,
-        nccl_device: c_int,
-        make_nccl: *mut c_void,
+        connect_ms: i64,
         timeout_ms: i64,
-        group: *mut *mut c_void,
-    ) -> *mut c_char;
-    pub(crate) fn shim_group_drop(group: *mut c_void);
-    pub(crate) fn shim_group_all_reduce(group: *mut c_void, tensor: *mut c_void) -> *mut c_char;
-    pub(crate) fn shim_group_broadcast(
-        group: *mut c_void,
-        tensors: *const *mut c_void,
+        out: *mut *mut ShimGroup,
+    ) -> Status;
+    pub(crate) fn c10d_group_new_nccl(
+        store: *mut ShimStore,
+        prefix: *const c_char,
+        rank: i32,
+        world_size: i32,
+        device: i32,
+        connect_ms: i64,
+        timeout_ms: i64,
+        out: *mut *mut ShimGroup,
+    ) -> Status;
+    pub(crate) fn c10d_group_all_reduce_sum(group: *mut ShimGroup, tensor: *mut C_tensor)
+    -> Status;
+    pub(crate) fn c10d_group_broadcast(
+        group: *mut ShimGroup,
+        tensors: Tensors,
         count: usize,
-        root: c_int,
-    ) -> *mut c_char;
-    pub(crate) fn shim_group_barrier(group: *mut c_void) -> *mut c_char;
-    pub(crate) fn shim_group_abort(group: *mut c_void) -> *mut c_char;
+        root: i32,
+    ) -> Status;
+    pub(crate) fn c10d_group_barrier(group: *mut ShimGroup) -> Status;
+    pub(crate) fn c10d_group_check(group: *mut ShimGroup) -> Status;
+    pub(crate) fn c10d_group_abort(group: *mut ShimGroup) -> Status;
+    pub(crate) fn c10d_group_free(group: *mut ShimGroup);
 
-    pub(crate) fn shim_reducer_new(
-        parameters: *const *mut c_void,
+    pub(crate) fn c10d_reducer_new(
+        params: Tensors,
         count: usize,
-        group: *mut c_void,
-        first_bucket: usize,
-        bucket: usize,
-        gradient_as_view: bool,
-        reducer: *mut *mut c_void,
-    ) -> *mut c_char;
-    pub(crate) fn shim_reducer_drop(reducer: *mut c_void);
-    pub(crate) fn shim_reducer_prepare_forward(reducer: *mut c_void) -> *mut c_char;
-    pub(crate) fn shim_reducer_prepare_backward(
-        reducer: *mut c_void,
-        loss: *mut c_void,
-    ) -> *mut c_char;
-    pub(crate) fn shim_reducer_compute_nanos(
-        reducer: *mut c_void,
-        nanos: *mut i64,
-    ) -> *mut c_char;
+        group: *mut ShimGroup,
+        first_bucket_bytes: i64,
+        bucket_bytes: i64,
+        gradient_as_bucket_view: i32,
+        out: *mut *mut ShimReducer,
+    ) -> Status;
+    pub(crate) fn c10d_reducer_prepare_for_forward(reducer: *mut ShimReducer) -> Status;
+    pub(crate) fn c10d_reducer_prepare_for_backward(
+        reducer: *mut ShimReducer,
+        loss: *mut C_tensor,
+    ) -> Status;
+    pub(crate) fn c10d_reducer_timings(reducer: *mut ShimReducer, out: *mut Timings) -> Status;
+    pub(crate) fn c10d_reducer_free(reducer: *mut ShimReducer);
 
-    pub(crate) fn shim_channels_last(tensor: *mut c_void, result: *mut *mut c_void)
-    -> *mut c_char;
-    pub(crate) fn shim_zero_grads(parameters: *const *mut c_void, count: usize) -> *mut c_char;
-    pub(crate) fn shim_autocast_enter(cuda: bool, previous: *mut bool, previous_type: *mut c_int);
-    pub(crate) fn shim_autocast_exit(cuda: bool, previous: bool, previous_type: c_int);
-    pub(crate) fn shim_fused_adam(
-        parameters: *const *mut c_void,
-        averages: *const *mut c_void,
-        squares: *const *mut c_void,
-        steps: *const *mut c_void,
+    pub(crate) fn c10d_to_channels_last(tensor: *mut C_tensor, out: *mut *mut C_tensor) -> Status;
+    pub(crate) fn c10d_zero_grads(tensors: Tensors, count: usize) -> Status;
+    pub(crate) fn c10d_adam_step(
+        params: Tensors,
+        exp_avgs: Tensors,
+        exp_avg_sqs: Tensors,
+        steps: Tensors,
         count: usize,
-        rate: f64,
-        beta1: f64,
-        beta2: f64,
-        weight_decay: f64,
-        epsilon: f64,
-    ) -> *mut c_char;
+        options: *const AdamOptions,
+    ) -> Status;
+    pub(crate) fn c10d_autocast_enter(device_type: i32, previous: *mut AutocastState) -> Status;
+    pub(crate) fn c10d_autocast_leave(device_type: i32, previous: *const AutocastState);
 
-    pub(crate) fn shim_open_library(path: *const c_char, handle: *mut *mut c_void)
-    -> *mut c_char;
-    pub(crate) fn shim_symbol(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+    pub(crate) fn c10d_cuda_load_libtorch() -> Status;
+    pub(crate) fn c10d_cuda_load_shim(path: *const c_char) -> Status;
+    pub(crate) fn c10d_cuda_device_count(out: *mut i32) -> Status;
+    pub(crate) fn c10d_cuda_device_info(index: i32, out: *mut DeviceInfo) -> Status;
+    pub(crate) fn c10d_cuda_synchronize(index: i32) -> Status;
 }

@@ -1,20 +1,38 @@
-//! Safe Rust over libtorch's collectives (c10d): store, process groups and DDP's Reducer, and
-//! the few things that tch lacks for training. The only `unsafe` of the workspace, in three
-//! layers: `ffi` declares the C ABI of `csrc/shim.h`, the types own what it hands out, and their
-//! methods check what the ABI requires. Nothing here knows of runs, epochs or ranks' roles.
+//! Safe Rust over libtorch's collectives, on [`tch`] tensors: a key-value [`Store`]
+//! for rendezvous, a [`ProcessGroup`] over Gloo or NCCL, DDP's gradient [`Reducer`],
+//! and the few tensor operations that tch lacks.
+//!
+//! Three layers: `csrc/` holds a C interface that no C++ exception leaves; `ffi`
+//! declares it; the other modules own its handles and offer safe functions. This is
+//! the only crate of the workspace with `unsafe` in it. It knows nothing of workers,
+//! coordinators, models or data.
+//!
+//! A rank's life in one generation:
+//!
+//! ```text
+//! rank 0:  Store::serve ─ port ─▶ announced to the others
+//! others:  Store::connect
+//! all:     ProcessGroup::new ─▶ Reducer::new ─▶ { prepare_for_forward, forward, backward }*
+//! failure: abort() from any thread ─▶ the blocked call returns Err ─▶ drop the
+//!          Reducer and the group ─▶ a fresh store, a new group, in the same process
+//! ```
 
 mod error;
 mod ffi;
-
-pub mod cuda;
+mod store;
 
 mod process_group;
 mod reducer;
-mod store;
-mod tensors;
 
+mod adam;
+mod autocast;
+pub mod cuda;
+mod tensor;
+
+pub use adam::{AdamOptions, adam_step};
+pub use autocast::autocast_bf16;
 pub use error::Error;
-pub use process_group::{Backend, ProcessGroup};
+pub use process_group::{Backend, GroupOptions, ProcessGroup};
 pub use reducer::{Reducer, ReducerOptions, Timings};
 pub use store::Store;
-pub use tensors::{Adam, autocast_bf16, channels_last, libtorch_version, zero_grads};
+pub use tensor::{libtorch_version, to_channels_last, zero_grads};

@@ -1,162 +1,262 @@
-//! Process groups over Gloo and NCCL.
+//! A group of ranks that run collectives together, over Gloo (CPU) or NCCL (CUDA).
+//! It owns the connections; when to abort it is decided elsewhere.
 
-use std::ffi::c_void;
-use std::ptr::{null, null_mut};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tch::Tensor;
 
-use crate::error::{Error, check};
+use crate::error::{Error, Failure, check};
 use crate::store::{Store, c_string, millis};
-use crate::{cuda, ffi};
+use crate::{ffi, tensor};
 
-/// What carries the collectives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What carries a group's collectives.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// Over TCP, for CPU tensors.
-    Gloo,
-    /// For tensors on this GPU; [`cuda::load`] must have said yes.
+    /// TCP between CPUs; the tensors live in host memory.
+    Gloo {
+        /// The name or address of this machine that the peers connect to, and that
+        /// alone is listened on. `None` takes the interfaces that
+        /// `GLOO_SOCKET_IFNAME` lists, or else the address that this machine's name
+        /// resolves to, or else loopback.
+        host: Option<String>,
+    },
+    /// NCCL between GPUs; the tensors live on this one. Needs
+    /// [`cuda::load`](crate::cuda::load).
     Nccl {
-        /// The index among the visible GPUs.
-        device: usize,
+        /// The index of this rank's GPU.
+        device: u32,
     },
 }
 
-/// One rank of a group. Clones are the same rank; any of them may [`ProcessGroup::abort`] from
-/// another thread while a collective blocks.
-#[derive(Debug, Clone)]
+/// How a group is built and how patient it is.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// What carries the collectives.
+    pub backend: Backend,
+    /// How long [`ProcessGroup::new`] waits for the other ranks.
+    pub connect_timeout: Duration,
+    /// How long one collective may take, the wait for slower ranks included.
+    pub timeout: Duration,
+}
+
+impl GroupOptions {
+    /// Two minutes to come together, five for a collective.
+    pub fn new(backend: Backend) -> Self {
+        Self {
+            backend,
+            connect_timeout: Duration::from_secs(120),
+            timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// One rank's membership in a group. Clones are handles on the same membership.
+///
+/// Every rank must call the same collectives in the same order, on tensors of equal
+/// shape, dtype and strides; c10d does not check that. Calls block until the
+/// collective is done (NCCL: until it is queued on the device's current stream,
+/// where later work finds it done). After any failure, [`abort`](Self::abort)
+/// included, the group stays failed: drop it and build another on fresh keys.
+#[derive(Clone, Debug)]
 pub struct ProcessGroup {
-    inner: Arc<Inner>,
-    rank: usize,
-    world_size: usize,
+    handle: Arc<Handle>,
+    rank: u32,
+    world_size: u32,
 }
 
 #[derive(Debug)]
-struct Inner {
-    raw: *mut c_void,
-}
+struct Handle(*mut ffi::ShimGroup);
 
-// SAFETY: the pointer owns references to c10d::ProcessGroup and its backend. Their reference
-// counts are atomic, collectives are issued from one thread only by the `worker`, and the one
-// call meant for another thread, abort, synchronises inside the backend.
-unsafe impl Send for Inner {}
-// SAFETY: as above.
-unsafe impl Sync for Inner {}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // SAFETY: `raw` came from the shim and is released only here, with the last clone.
-        unsafe { ffi::shim_group_drop(self.raw) }
-    }
-}
+// SAFETY: the shim's GuardedBackend takes a lock wherever a collective is started,
+// abort works on atomics and on connections with locks of their own, and the handle
+// is freed once, by the last Arc, on whichever thread that is.
+unsafe impl Send for Handle {}
+// SAFETY: as above: the group's functions may run concurrently on several threads.
+unsafe impl Sync for Handle {}
 
 impl ProcessGroup {
-    /// Meets the other ranks in `store`. `prefix` keeps the keys of this group apart from those
-    /// of any other on the same store. `host` is the address that Gloo binds to and announces;
-    /// without it the one this machine's name resolves to. `GLOO_SOCKET_IFNAME` goes first.
+    /// Joins a new group of `world_size` ranks as `rank`, and returns when all of
+    /// them have come. `prefix` names the group within the store: equal for its
+    /// ranks, never used before.
+    ///
+    /// Another thread ends the wait with [`Store::interrupt`].
     ///
     /// # Errors
-    /// When the ranks do not meet within `timeout`, or NCCL is asked for and not loaded.
+    /// [`Error::RendezvousTimedOut`] when a rank is missing after
+    /// `options.connect_timeout`, [`Error::Aborted`] after an interrupt,
+    /// [`Error::NoSuchRank`], and [`Error::Failed`] for what c10d refuses: a host that
+    /// is not this machine's, CUDA not loaded, a store that is gone.
     pub fn new(
         store: &Store,
         prefix: &str,
-        rank: usize,
-        world_size: usize,
-        backend: Backend,
-        host: Option<&str>,
-        timeout: Duration,
+        rank: u32,
+        world_size: u32,
+        options: &GroupOptions,
     ) -> Result<Self, Error> {
-        const ACTION: &str = "form a process group";
-        let prefix = c_string(ACTION, prefix)?;
-        let host = host.map(|host| c_string(ACTION, host)).transpose()?;
-        let (device, make) = match backend {
-            Backend::Gloo => (-1, null_mut()),
-            Backend::Nccl { device } => (device as i32, cuda::make_group()?),
+        let no_such_rank = Error::NoSuchRank { rank, world_size };
+        let (Ok(c_rank), Ok(c_world_size)) = (i32::try_from(rank), i32::try_from(world_size))
+        else {
+            return Err(no_such_rank);
         };
-        let mut raw = null_mut();
-        // SAFETY: `store` is alive, the strings live to the end of the call, and `make` is the
-        // NCCL object's function of that signature whenever `device` is not negative.
-        let answer = unsafe {
-            ffi::shim_group_new(
-                store.raw(),
-                prefix.as_ptr(),
-                rank as i32,
-                world_size as i32,
-                host.as_ref().map_or(null(), |host| host.as_ptr()),
-                device,
-                make,
-                millis(timeout),
-                &mut raw,
-            )
+        if rank >= world_size {
+            return Err(no_such_rank);
+        }
+        let prefix = c_string("prefix", prefix)?;
+        let connect_ms = millis(options.connect_timeout);
+        let timeout_ms = millis(options.timeout);
+        let mut out = std::ptr::null_mut();
+        let status = match &options.backend {
+            Backend::Gloo { host } => {
+                let host = host
+                    .as_deref()
+                    .map(|host| c_string("host", host))
+                    .transpose()?;
+                // SAFETY: store and strings outlive the call (a missing host is NULL,
+                // which the shim allows), `out` is writable, and 0 <= rank < world size.
+                unsafe {
+                    ffi::c10d_group_new_gloo(
+                        store.as_ptr(),
+                        prefix.as_ptr(),
+                        c_rank,
+                        c_world_size,
+                        host.as_ref().map_or(std::ptr::null(), |host| host.as_ptr()),
+                        connect_ms,
+                        timeout_ms,
+                        &mut out,
+                    )
+                }
+            }
+            Backend::Nccl { device } => {
+                // The largest index that libtorch's devices have.
+                let device = i32::from(i8::try_from(*device).unwrap_or(i8::MAX));
+                // SAFETY: as for Gloo; that CUDA is loaded is checked by the shim, that
+                // the device exists by CUDA.
+                unsafe {
+                    ffi::c10d_group_new_nccl(
+                        store.as_ptr(),
+                        prefix.as_ptr(),
+                        c_rank,
+                        c_world_size,
+                        device,
+                        connect_ms,
+                        timeout_ms,
+                        &mut out,
+                    )
+                }
+            }
         };
-        check(ACTION, answer)?;
-        Ok(Self { inner: Arc::new(Inner { raw }), rank, world_size })
+        check(status).map_err(|failure| match failure {
+            Failure {
+                kind: ffi::RENDEZVOUS_TIMED_OUT,
+                message,
+            } => Error::RendezvousTimedOut {
+                rank,
+                world_size,
+                timeout: options.connect_timeout,
+                message,
+            },
+            failure => failure.of("joining a process group"),
+        })?;
+        Ok(Self {
+            handle: Arc::new(Handle(out)),
+            rank,
+            world_size,
+        })
     }
 
-    /// This rank.
-    pub fn rank(&self) -> usize {
+    /// This process's rank, from 0.
+    pub fn rank(&self) -> u32 {
         self.rank
     }
 
-    /// Ranks in the group.
-    pub fn world_size(&self) -> usize {
+    /// How many ranks the group has.
+    pub fn world_size(&self) -> u32 {
         self.world_size
     }
 
-    /// Sums a dense tensor over the ranks, in place.
+    /// Replaces `tensor`'s elements, on every rank, by their sum over the ranks.
     ///
     /// # Errors
-    /// When a peer is gone, the group was aborted, or the timeout passed.
+    /// [`Error::Failed`] when a peer fails or is too slow, or the tensor is not dense
+    /// or lives on the wrong device; [`Error::Aborted`]. The elements are then unspecified.
     pub fn all_reduce_sum(&self, tensor: &mut Tensor) -> Result<(), Error> {
-        // SAFETY: group and tensor are alive for the call, which returns when it is complete.
-        check("all-reduce", unsafe {
-            ffi::shim_group_all_reduce(self.inner.raw, tensor.as_mut_ptr().cast())
-        })
+        // SAFETY: handle and tensor are alive for the call, which waits for the
+        // collective; `&mut` keeps this handle's users away. The shim checks density.
+        let status = unsafe { ffi::c10d_group_all_reduce_sum(self.as_ptr(), tensor.as_mut_ptr()) };
+        check(status).map_err(|failure| failure.of("all-reduce"))
     }
 
-    /// Overwrites the tensors with those of rank `root`; any strides will do.
+    /// Overwrites the elements of every tensor, on every rank, with those of rank
+    /// `root`. In place, autograd unaware: leaves that require gradients are welcome.
     ///
     /// # Errors
-    /// As [`Self::all_reduce_sum`].
-    pub fn broadcast(&self, tensors: &[Tensor], root: usize) -> Result<(), Error> {
-        let pointers = pointers(tensors);
-        // SAFETY: as in `all_reduce_sum`; `pointers` has as many entries as it says.
-        check("broadcast", unsafe {
-            ffi::shim_group_broadcast(
-                self.inner.raw,
-                pointers.as_ptr(),
-                pointers.len(),
-                root as i32,
-            )
-        })
+    /// As for [`all_reduce_sum`](Self::all_reduce_sum), and [`Error::NoSuchRank`].
+    pub fn broadcast(&self, tensors: &[Tensor], root: u32) -> Result<(), Error> {
+        let no_such_rank = Error::NoSuchRank {
+            rank: root,
+            world_size: self.world_size,
+        };
+        let Ok(c_root) = i32::try_from(root) else {
+            return Err(no_such_rank);
+        };
+        if root >= self.world_size {
+            return Err(no_such_rank);
+        }
+        let pointers = tensor::pointers(tensors);
+        // SAFETY: handle and tensors are alive for the call, which waits for every
+        // broadcast that it started; the count is the list's own.
+        let status = unsafe {
+            ffi::c10d_group_broadcast(self.as_ptr(), pointers.as_ptr(), pointers.len(), c_root)
+        };
+        check(status).map_err(|failure| failure.of("broadcast"))
     }
 
-    /// Waits for all ranks.
+    /// Returns when every rank has called it.
     ///
     /// # Errors
-    /// As [`Self::all_reduce_sum`].
+    /// [`Error::Failed`] when a peer fails or is too slow; [`Error::Aborted`].
     pub fn barrier(&self) -> Result<(), Error> {
-        // SAFETY: the group is alive.
-        check("barrier", unsafe { ffi::shim_group_barrier(self.inner.raw) })
+        // SAFETY: the handle is alive for the call.
+        check(unsafe { ffi::c10d_group_barrier(self.as_ptr()) })
+            .map_err(|failure| failure.of("barrier"))
     }
 
-    /// Breaks what NCCL has in flight. Gloo notices broken connections by itself and otherwise
-    /// waits for its timeout.
+    /// Asks, without communicating, whether the group is still sound. NCCL runs
+    /// behind the caller's back: after a synchronisation with the device, this says
+    /// whether the collectives before it worked.
     ///
     /// # Errors
-    /// When the backend refuses.
-    pub fn abort(&self) -> Result<(), Error> {
-        // SAFETY: the group is alive; abort may run beside a collective of another thread.
-        check("abort", unsafe { ffi::shim_group_abort(self.inner.raw) })
+    /// [`Error::Aborted`], or what NCCL's watchdog has found.
+    pub fn check(&self) -> Result<(), Error> {
+        // SAFETY: the handle is alive for the call.
+        check(unsafe { ffi::c10d_group_check(self.as_ptr()) })
+            .map_err(|failure| failure.of("the process group"))
     }
 
-    pub(crate) fn raw(&self) -> *mut c_void {
-        self.inner.raw
+    /// Ends the group, from any thread: collectives and backward passes that are
+    /// blocked in it return an error at once, as do all later ones, here and, as their
+    /// connections close, on the peers. With NCCL it ends the kernels that wait on
+    /// the device, so that a blocked synchronisation returns. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when NCCL could not be stopped in an orderly way; the group
+    /// counts as aborted all the same.
+    pub fn abort(&self) -> Result<(), Error> {
+        // SAFETY: the handle is alive for the call, which may overlap with any other.
+        check(unsafe { ffi::c10d_group_abort(self.as_ptr()) })
+            .map_err(|failure| failure.of("aborting the process group"))
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut ffi::ShimGroup {
+        self.handle.0
     }
 }
 
-/// The C++ tensors behind `tensors`, valid while these live.
-pub(crate) fn pointers(tensors: &[Tensor]) -> Vec<*mut c_void> {
-    tensors.iter().map(|tensor| tensor.as_ptr().cast_mut().cast()).collect()
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from the shim and only the last owner gets here. A
+        // Reducer keeps references of its own to what it uses of the group.
+        unsafe { ffi::c10d_group_free(self.0) }
+    }
 }

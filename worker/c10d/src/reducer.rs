@@ -1,123 +1,196 @@
-//! DDP's gradient reducer.
+//! DDP's gradient reducer: it hooks into the parameters' autograd nodes and
+//! all-reduces gradients, bucket by bucket, while the backward pass still runs.
 
-use std::ffi::c_void;
-use std::ptr::null_mut;
-use std::time::{Duration, Instant};
+use std::marker::PhantomData;
+use std::time::Duration;
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 use crate::error::{Error, check};
-use crate::ffi;
-use crate::process_group::{ProcessGroup, pointers};
+use crate::process_group::ProcessGroup;
+use crate::{ffi, tensor};
 
-/// Sizes of the buckets in which gradients travel.
-#[derive(Debug, Clone, Copy)]
+/// How gradients are put into buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReducerOptions {
-    /// Bytes of the first bucket to be complete.
-    pub first_bucket_bytes: usize,
-    /// Bytes of every other one.
-    pub bucket_bytes: usize,
-    /// Gradients live inside the buckets: no copy, but they must be zeroed in place.
+    /// The size of the bucket that is ready first: small, so that communication
+    /// begins early.
+    pub first_bucket_bytes: u32,
+    /// The size of the other buckets.
+    pub bucket_bytes: u32,
+    /// Lets gradients be views into the buckets, which saves a copy and the memory
+    /// for it. Such gradients must be zeroed in place, with
+    /// [`zero_grads`](crate::zero_grads), not detached or replaced.
     pub gradient_as_bucket_view: bool,
 }
 
-/// Where the time of the last backward pass went.
-#[derive(Debug, Clone, Copy, PartialEq)]
+impl Default for ReducerOptions {
+    /// DDP's sizes (1 MiB, then 25 MiB), with views.
+    fn default() -> Self {
+        Self {
+            first_bucket_bytes: 1 << 20,
+            bucket_bytes: 25 << 20,
+            gradient_as_bucket_view: true,
+        }
+    }
+}
+
+/// Where one step's time went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timings {
-    /// Until the last gradient was computed.
+    /// From `prepare_for_forward` to the first gradient that is ready.
+    pub forward: Duration,
+    /// From the first gradient that is ready to the last.
     pub backward_compute: Duration,
-    /// From then until all were reduced.
+    /// From the last gradient to the end of the last all-reduce: the part of the
+    /// communication that the backward pass did not hide.
     pub allreduce_wait: Duration,
 }
 
-/// Averages gradients over the ranks while the backward pass still runs. The sum over the ranks
-/// is divided by the world size, as DDP does.
+/// Reduces the gradients of a list of parameters over a [`ProcessGroup`].
+///
+/// Per step: [`prepare_for_forward`](Self::prepare_for_forward), forward,
+/// [`backward`](Self::backward). Every parameter must take part in the loss, on
+/// every rank. Each `.grad` then holds the **mean** over the ranks of their
+/// gradients: the sum divided by the world size. For the sum (say, of a loss that is
+/// already weighted by a rank's share of the batch), scale the loss by the world size.
+///
+/// It keeps the parameters and the group's connections alive. It stays on its thread
+/// because a backward pass that runs elsewhere must not meet its end. After a failed
+/// backward pass, drop it.
 #[derive(Debug)]
 pub struct Reducer {
-    raw: *mut c_void,
-    prepared: Instant,
-    // The C++ side refers to both for as long as it lives.
-    _parameters: Vec<Tensor>,
-    _group: ProcessGroup,
+    handle: *mut ffi::ShimReducer,
+    // Autograd reaches the Reducer through hooks on these.
+    parameters: Vec<Tensor>,
+    group: ProcessGroup,
+    _not_send: PhantomData<*mut ()>,
 }
 
-// SAFETY: the reducer is used by one thread at a time (its methods take `&mut self`), and its
-// autograd hooks synchronise inside.
-unsafe impl Send for Reducer {}
-
 impl Reducer {
-    /// Hooks into the gradients of `parameters`, which every rank lists in the same order.
+    /// Attaches to `parameters`: leaves that require gradients, in the same order and
+    /// with equal shapes and strides on every rank, which is verified by a collective.
+    /// Values are not synchronised: broadcast them first.
     ///
     /// # Errors
-    /// When a parameter takes no gradient, or the ranks disagree.
+    /// [`Error::Failed`] when the ranks' parameters differ or the list is empty, or as
+    /// any collective; [`Error::Aborted`].
     pub fn new(
         parameters: &[Tensor],
         group: &ProcessGroup,
         options: ReducerOptions,
     ) -> Result<Self, Error> {
-        let pointers = pointers(parameters);
-        let mut raw = null_mut();
-        // SAFETY: the pointers are to live tensors, kept alive below as long as the reducer.
-        let answer = unsafe {
-            ffi::shim_reducer_new(
+        let operation = "attaching the gradient reducer";
+        if parameters.is_empty() {
+            return Err(Error::Failed {
+                operation,
+                message: String::from("no parameters"),
+            });
+        }
+        let parameters: Vec<Tensor> = parameters.iter().map(Tensor::shallow_clone).collect();
+        let pointers = tensor::pointers(&parameters);
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: tensors and group are alive for the call, and the Reducer takes its
+        // own references to both; the count is the list's own; `handle` is writable.
+        let status = unsafe {
+            ffi::c10d_reducer_new(
                 pointers.as_ptr(),
                 pointers.len(),
-                group.raw(),
-                options.first_bucket_bytes,
-                options.bucket_bytes,
-                options.gradient_as_bucket_view,
-                &mut raw,
+                group.as_ptr(),
+                i64::from(options.first_bucket_bytes),
+                i64::from(options.bucket_bytes),
+                i32::from(options.gradient_as_bucket_view),
+                &mut handle,
             )
         };
-        check("make a reducer", answer)?;
+        check(status).map_err(|failure| failure.of(operation))?;
         Ok(Self {
-            raw,
-            prepared: Instant::now(),
-            _parameters: parameters.iter().map(Tensor::shallow_clone).collect(),
-            _group: group.clone(),
+            handle,
+            parameters,
+            group: group.clone(),
+            _not_send: PhantomData,
         })
     }
 
-    /// To be called before each forward pass.
+    /// Begins a step. After the first one it also puts the buckets into the order in
+    /// which the gradients came, which takes a broadcast.
     ///
     /// # Errors
-    /// When the pass before was not completed.
+    /// As any collective; [`Error::Failed`] too when the step before was not finished.
     pub fn prepare_for_forward(&mut self) -> Result<(), Error> {
-        // SAFETY: `raw` is alive and used by this thread alone.
-        check("prepare a forward pass", unsafe { ffi::shim_reducer_prepare_forward(self.raw) })
+        // SAFETY: the handle is alive as long as `self`, and `&mut` keeps calls apart.
+        check(unsafe { ffi::c10d_reducer_prepare_for_forward(self.handle) })
+            .map_err(|failure| failure.of("preparing the forward pass"))
     }
 
-    /// To be called between forward and `loss.backward()`.
+    /// Runs the backward pass of `loss` and returns when the gradients are reduced
+    /// (NCCL: when that is queued; see [`ProcessGroup::check`]).
     ///
     /// # Errors
-    /// When the pass before was not completed.
-    pub fn prepare_for_backward(&mut self, loss: &Tensor) -> Result<(), Error> {
-        self.prepared = Instant::now();
-        // SAFETY: as above; the loss is alive for the call, which keeps no reference to it.
-        check("prepare a backward pass", unsafe {
-            ffi::shim_reducer_prepare_backward(self.raw, loss.as_ptr().cast_mut().cast())
+    /// [`Error::Failed`] when a peer fails or is too slow, or the pass itself fails;
+    /// [`Error::Aborted`]. The gradients are then unspecified.
+    pub fn backward(&mut self, loss: &Tensor) -> Result<(), Error> {
+        let operation = "the backward pass";
+        // SAFETY: handle and loss are alive for the call; `&mut` keeps calls apart.
+        let status = unsafe {
+            ffi::c10d_reducer_prepare_for_backward(self.handle, loss.as_ptr().cast_mut())
+        };
+        check(status).map_err(|failure| failure.of(operation))?;
+        let result = loss.f_backward();
+        // First, because an abort explains whatever libtorch says.
+        self.group.check().map_err(|error| match error {
+            Error::Aborted { .. } => Error::Aborted { operation },
+            other => other,
+        })?;
+        result.map_err(|error| Error::Failed {
+            operation,
+            message: match error {
+                TchError::Torch(message) => first_paragraph(&message),
+                other => other.to_string(),
+            },
         })
     }
 
-    /// How long the backward pass that has just returned computed and waited.
+    /// Where the last step's time went, or `None` before the first one is complete.
+    /// On CUDA it waits for the device to finish that step.
     ///
     /// # Errors
-    /// When the reducer has no times yet.
-    pub fn timings(&self) -> Result<Timings, Error> {
-        let total = self.prepared.elapsed();
-        let mut nanos = 0;
-        // SAFETY: `raw` is alive; `nanos` is a local.
-        check("read the reducer's times", unsafe {
-            ffi::shim_reducer_compute_nanos(self.raw, &mut nanos)
-        })?;
-        let compute = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)).min(total);
-        Ok(Timings { backward_compute: compute, allreduce_wait: total - compute })
+    /// [`Error::Failed`] when CUDA reports an error.
+    pub fn last_timings(&self) -> Result<Option<Timings>, Error> {
+        let mut raw = ffi::Timings::default();
+        // SAFETY: the handle is alive as long as `self`; `raw` is writable.
+        check(unsafe { ffi::c10d_reducer_timings(self.handle, &mut raw) })
+            .map_err(|failure| failure.of("reading the reducer's timer"))?;
+        let duration = |nanos| u64::try_from(nanos).ok().map(Duration::from_nanos);
+        Ok((|| {
+            Some(Timings {
+                forward: duration(raw.forward)?,
+                backward_compute: duration(raw.backward_compute)?,
+                allreduce_wait: duration(raw.allreduce_wait)?,
+            })
+        })())
+    }
+
+    /// The parameters that it reduces the gradients of, in the order given.
+    pub fn parameters(&self) -> &[Tensor] {
+        &self.parameters
     }
 }
 
 impl Drop for Reducer {
     fn drop(&mut self) {
-        // SAFETY: `raw` came from the shim and is released only here, before what it refers to.
-        unsafe { ffi::shim_reducer_drop(self.raw) }
+        // SAFETY: the pointer came from the shim and is freed once. The hooks on the
+        // parameters, which are still alive, go with it.
+        unsafe { ffi::c10d_reducer_free(self.handle) }
     }
+}
+
+/// tch passes c10's message on with its C++ backtrace; only what precedes it is kept.
+fn first_paragraph(message: &str) -> String {
+    message
+        .split("\nException raised from")
+        .next()
+        .unwrap_or(message)
+        .trim_end()
+        .to_owned()
 }

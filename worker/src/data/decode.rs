@@ -89,9 +89,9 @@ pub fn decode_bytes(jpeg: &[u8], size: u32) -> Result<Vec<u8>, DecodeError> {
     if !has_end_marker(jpeg) {
         return Err(DecodeError::Truncated);
     }
-    // zune-jpeg asserts and unwraps on some malformed streams, and its authors count a panic
-    // as an acceptable answer. One bad file must not end a run, so a panic is a verdict on
-    // that file here; the decoder is dropped with it, no state survives.
+    // zune-jpeg has asserts and unwraps on its way, and its README calls a panic an acceptable
+    // answer to a malformed stream. One bad file must not end a run, so a panic is a verdict
+    // on that file here; the decoder is dropped with it, no state survives.
     let (rgb, width, height) = catch_unwind(AssertUnwindSafe(|| to_rgb(jpeg)))
         .unwrap_or_else(|_| Err(DecodeError::Corrupt("the decoder gave up on it".into())))?;
     resize(&rgb, width, height, size)

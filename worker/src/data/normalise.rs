@@ -6,9 +6,9 @@ use super::DataError;
 
 /// Mean of ImageNet's channels R, G, B in 0–1, as torchvision's models expect it:
 /// <https://docs.pytorch.org/vision/stable/models.html>.
-pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of the same channels.
-pub const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
+const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// Turns uint8 `[B, S, S, 3]` into normalised `[B, 3, S, S]` of `kind` on `device`. The
 /// result is a view of rows of pixels, which is exactly what channels_last means, so no
@@ -32,7 +32,7 @@ pub fn normalise(batch: &Tensor, device: Device, kind: Kind) -> Result<Tensor, D
     let scale = row(|channel| 1.0 / (255.0 * DEVIATION[channel]))?;
     let shift = row(|channel| -MEAN[channel] / DEVIATION[channel])?;
     let mut rows = batch.f_view([-1, width * 3])?.f_to_kind(Kind::Float)?;
-    rows.f_mul_(&scale)?.f_add_(&shift)?;
+    let _ = rows.f_mul_(&scale)?.f_add_(&shift)?;
     // Rounded once, at the end, also for bfloat16.
     Ok(rows
         .f_to_kind(kind)?

@@ -1,5 +1,6 @@
 //! On what this worker computes.
 
+use c10d::cuda::Cuda;
 use proto::v1;
 use tch::Device;
 
@@ -42,16 +43,24 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
         return Ok(cpu);
     }
     match c10d::cuda::load() {
-        Ok(true) => {
+        Ok(Cuda::Ready { .. }) => {
             let info = c10d::cuda::device_info(0).map_err(environment)?;
             // bf16 arithmetic came with Ampere, compute capability 8.0.
             let bf16_in_silicon = info.compute_capability.0 >= 8;
-            Ok(Compute { device: Device::Cuda(0), gpu_uuid: info.uuid, bf16_in_silicon, ..cpu })
+            Ok(Compute {
+                device: Device::Cuda(0),
+                gpu_uuid: info.uuid,
+                bf16_in_silicon,
+                ..cpu
+            })
         }
-        Ok(false) | Err(_) if settings.device == "auto" => Ok(cpu),
-        Ok(false) => Err(environment(
-            "--device cuda: no GPU or no CUDA build of libtorch here; use --device cpu or auto",
-        )),
+        Ok(Cuda::Absent { reason }) if settings.device == "auto" => {
+            tracing::info!(reason, "computing on the CPU");
+            Ok(cpu)
+        }
+        Ok(Cuda::Absent { reason }) => Err(environment(format!(
+            "--device cuda, but there is no usable GPU here ({reason}); use --device cpu or auto"
+        ))),
         Err(error) => Err(environment(error)),
     }
 }

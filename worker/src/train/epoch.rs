@@ -43,13 +43,21 @@ impl Epoch<'_> {
         frozen: bool,
     ) -> Result<Option<Trained>, v1::Failure> {
         let rates = self.rates()?;
-        let kind = rank.kind;
-        let mut loader =
-            Loader::new(cache.share(), self.labels.clone(), self.batches(), compute.device, Kind::Float)
-                .map_err(internal)?;
+        let mut loader = Loader::new(
+            cache.share(),
+            self.labels.clone(),
+            self.batches(),
+            compute.device,
+            Kind::Float,
+        )
+        .map_err(internal)?;
         let mut trained = Trained::default();
-        for (step, (&local, &global)) in
-            self.plan.local_counts.iter().zip(&self.plan.global_counts).enumerate()
+        for (step, (&local, &global)) in self
+            .plan
+            .local_counts
+            .iter()
+            .zip(&self.plan.global_counts)
+            .enumerate()
         {
             if self.inbox.wait_for_grant(step as u32) == Grant::Stop {
                 return Ok(None);
@@ -60,7 +68,11 @@ impl Epoch<'_> {
                 .ok_or_else(|| internal("the batch loader ended before the epoch"))?
                 .map_err(internal)?;
             let data_wait = started.elapsed().as_secs_f64();
-            let mode = if frozen || local == 0 { BatchNorm::Running } else { BatchNorm::Batch };
+            let mode = if frozen || local == 0 {
+                BatchNorm::Running
+            } else {
+                BatchNorm::Batch
+            };
             let scale = match local {
                 // A rank without samples takes part with a borrowed one that weighs nothing.
                 0 => 0.0,
@@ -69,19 +81,21 @@ impl Epoch<'_> {
             let computing = Instant::now();
             rank.optimizer.zero_grad().map_err(internal)?;
             rank.reducer.prepare_for_forward().map_err(collective)?;
-            let loss = autocast(compute, kind, || {
-                let logits = rank.model.forward(&batch.images, mode).to_kind(Kind::Float);
-                logits.cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Sum, -100, 0.0)
-            });
+            let loss = rank
+                .logits(&batch.images, mode)?
+                .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Sum, -100, 0.0);
             let scaled = &loss * scale;
-            rank.reducer.prepare_for_backward(&scaled).map_err(collective)?;
-            scaled.f_backward().map_err(collective)?;
-            let timings = rank.reducer.timings().map_err(internal)?;
+            rank.reducer.backward(&scaled).map_err(collective)?;
             let backward_done = computing.elapsed().as_secs_f64();
-            let waited = timings.allreduce_wait.as_secs_f64();
+            let timings = rank.reducer.last_timings().map_err(collective)?;
+            let waited = timings.map_or(0.0, |timings| timings.allreduce_wait.as_secs_f64());
             let optimizing = Instant::now();
             rank.optimizer.step(&rates).map_err(internal)?;
-            let loss_sum = if local == 0 { 0.0 } else { loss.double_value(&[]) };
+            let loss_sum = if local == 0 {
+                0.0
+            } else {
+                loss.double_value(&[])
+            };
             let phases = v1::PhaseSeconds {
                 data_wait,
                 forward_backward: (backward_done - waited).max(0.0),
@@ -114,7 +128,11 @@ impl Epoch<'_> {
             .map(|&count| {
                 let (batch, rest) = samples.split_at((count as usize).min(samples.len()));
                 samples = rest;
-                if batch.is_empty() { vec![0] } else { batch.to_vec() }
+                if batch.is_empty() {
+                    vec![0]
+                } else {
+                    batch.to_vec()
+                }
             })
             .collect()
     }
@@ -139,9 +157,4 @@ fn add(sum: &mut v1::PhaseSeconds, step: &v1::PhaseSeconds) {
     sum.forward_backward += step.forward_backward;
     sum.allreduce_wait += step.allreduce_wait;
     sum.optimizer += step.optimizer;
-}
-
-/// Runs `work` under bf16 autocast where the group agreed on it.
-pub(super) fn autocast<T>(compute: &Compute, kind: Kind, work: impl FnOnce() -> T) -> T {
-    if kind == Kind::BFloat16 { c10d::autocast_bf16(compute.device, work) } else { work() }
 }

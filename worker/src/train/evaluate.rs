@@ -6,7 +6,6 @@ use proto::v1;
 use tch::{Kind, Reduction, Tensor};
 
 use super::device::Compute;
-use super::epoch::autocast;
 use super::failure::internal;
 use super::group::Rank;
 use crate::data::{Cache, Loader};
@@ -21,8 +20,14 @@ pub(super) fn chunks(
     compute: &Compute,
 ) -> Result<Vec<v1::ValidationSum>, v1::Failure> {
     let batches = chunks.iter().map(|chunk| chunk.samples.clone()).collect();
-    let mut loader = Loader::new(cache.share(), labels.clone(), batches, compute.device, Kind::Float)
-        .map_err(internal)?;
+    let mut loader = Loader::new(
+        cache.share(),
+        labels.clone(),
+        batches,
+        compute.device,
+        Kind::Float,
+    )
+    .map_err(internal)?;
     let mut sums = Vec::with_capacity(chunks.len());
     for chunk in chunks {
         let batch = loader
@@ -30,16 +35,16 @@ pub(super) fn chunks(
             .ok_or_else(|| internal("the batch loader ended before the chunks"))?
             .map_err(internal)?;
         let (loss_sum, correct) = tch::no_grad(|| {
-            let logits = autocast(compute, rank.kind, || {
-                rank.model.forward(&batch.images, BatchNorm::Running)
-            })
-            .to_kind(Kind::Float);
+            let logits = rank.logits(&batch.images, BatchNorm::Running)?;
             let losses = logits
                 .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::None, -100, 0.0)
                 .sum(Kind::Double);
-            let correct = logits.argmax(1, false).eq_tensor(&batch.labels).sum(Kind::Int64);
-            (losses.double_value(&[]), correct.int64_value(&[]))
-        });
+            let correct = logits
+                .argmax(1, false)
+                .eq_tensor(&batch.labels)
+                .sum(Kind::Int64);
+            Ok((losses.double_value(&[]), correct.int64_value(&[])))
+        })?;
         sums.push(v1::ValidationSum {
             chunk: chunk.chunk,
             loss_sum,

@@ -5,7 +5,10 @@ use std::fmt::Display;
 use proto::v1;
 
 fn failure(kind: v1::FailureKind, error: impl Display) -> v1::Failure {
-    v1::Failure { kind: kind.into(), message: error.to_string() }
+    v1::Failure {
+        kind: kind.into(),
+        message: error.to_string(),
+    }
 }
 
 /// The data folder is of no use.
@@ -35,5 +38,10 @@ pub(super) fn internal(error: impl Display) -> v1::Failure {
 
 /// libtorch's messages end in a C++ stack trace that helps nobody here.
 fn one_line(error: impl Display) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+    error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }

@@ -13,6 +13,7 @@ mod failure;
 mod group;
 mod predict;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,9 +33,14 @@ const PROGRESS_EVERY: usize = 32;
 ///
 /// # Errors
 /// What the coordinator is to be told when this worker cannot go on.
-pub fn run(settings: &v1::Settings, inbox: &Inbox, link: &Link) -> Result<(), v1::Failure> {
+pub fn run(
+    settings: &v1::Settings,
+    address: IpAddr,
+    inbox: &Inbox,
+    link: &Link,
+) -> Result<(), v1::Failure> {
     let compute = device::choose(settings)?;
-    let mut worker = Worker::scan(settings, compute, inbox, link)?;
+    let mut worker = Worker::scan(settings, compute, address, inbox, link)?;
     loop {
         match inbox.next() {
             Order::Prepare(order) => worker.prepare(&order)?,
@@ -52,6 +58,8 @@ struct Worker<'a> {
     inbox: &'a Inbox,
     link: &'a Link,
     compute: Compute,
+    /// Where this machine is reached by its peers.
+    address: IpAddr,
     manifest: Manifest,
     cache: Option<Cache>,
     rank: Option<Rank>,
@@ -61,6 +69,7 @@ impl<'a> Worker<'a> {
     fn scan(
         settings: &'a v1::Settings,
         compute: Compute,
+        address: IpAddr,
         inbox: &'a Inbox,
         link: &'a Link,
     ) -> Result<Self, v1::Failure> {
@@ -75,13 +84,27 @@ impl<'a> Worker<'a> {
         link.message(Up::Scanned(v1::Scanned {
             fingerprint: manifest.fingerprint(),
             classes: manifest.classes.clone(),
-            files: files.map(|f| v1::FileEntry { path: f.path.clone(), size: f.size }).collect(),
+            files: files
+                .map(|f| v1::FileEntry {
+                    path: f.path.clone(),
+                    size: f.size,
+                })
+                .collect(),
             device: compute.name(),
             gpu_uuid: compute.gpu_uuid.clone(),
             bf16_in_silicon: compute.bf16_in_silicon,
             libtorch: c10d::libtorch_version(),
         }));
-        Ok(Self { settings, inbox, link, compute, manifest, cache: None, rank: None })
+        Ok(Self {
+            settings,
+            inbox,
+            link,
+            compute,
+            address,
+            manifest,
+            cache: None,
+            rank: None,
+        })
     }
 
     fn prepare(&mut self, order: &v1::Prepare) -> Result<(), v1::Failure> {
@@ -92,14 +115,18 @@ impl<'a> Worker<'a> {
         let total = order.samples.len();
         let progress = |done: usize| {
             if done.is_multiple_of(PROGRESS_EVERY) || done == total {
-                self.link.message(Up::Preparing(v1::Preparing { done: done as u32 }));
+                self.link
+                    .message(Up::Preparing(v1::Preparing { done: done as u32 }));
             }
         };
         let bad = cache
             .fill(&self.manifest, &order.samples, threads, progress)
             .map_err(data_failure)?
             .into_iter()
-            .map(|bad| v1::BadFile { sample: bad.index, reason: bad.reason })
+            .map(|bad| v1::BadFile {
+                sample: bad.index,
+                reason: bad.reason,
+            })
             .collect();
         self.cache = Some(cache);
         self.link.message(Up::Prepared(v1::Prepared { bad }));
@@ -108,16 +135,29 @@ impl<'a> Worker<'a> {
 
     fn form(&mut self, order: &v1::Assignment) -> Result<(), v1::Failure> {
         let classes = self.manifest.classes.len() as i64;
-        let rank = Rank::form(order, self.settings, &self.compute, classes, self.link)?;
-        self.link.send(Outgoing::Group(rank.group.clone()));
-        self.link.message(Up::GroupReady(v1::GroupReady { generation: order.generation }));
+        let rank = Rank::form(
+            order,
+            self.settings,
+            &self.compute,
+            classes,
+            self.address,
+            self.link,
+        )?;
+        self.link.message(Up::GroupReady(v1::GroupReady {
+            generation: order.generation,
+        }));
         self.rank = Some(rank);
         Ok(())
     }
 
     fn train(&mut self, plan: &v1::EpochPlan) -> Result<(), v1::Failure> {
         let labels = labels(&self.manifest);
-        let epoch = epoch::Epoch { plan, labels: &labels, inbox: self.inbox, link: self.link };
+        let epoch = epoch::Epoch {
+            plan,
+            labels: &labels,
+            inbox: self.inbox,
+            link: self.link,
+        };
         let (frozen, compute) = (self.settings.frozen_batch_norm, &self.compute.clone());
         let (rank, cache) = self.ready()?;
         let Some(trained) = epoch.train(rank, cache, compute, frozen)? else {
@@ -174,14 +214,18 @@ impl<'a> Worker<'a> {
                 bytes,
             });
         }
-        self.link.message(Up::Finished(v1::Finished { generation: finish.generation }));
+        self.link.message(Up::Finished(v1::Finished {
+            generation: finish.generation,
+        }));
         Ok(())
     }
 
     fn ready(&mut self) -> Result<(&mut Rank, &Cache), v1::Failure> {
         match (&mut self.rank, &self.cache) {
             (Some(rank), Some(cache)) => Ok((rank, cache)),
-            _ => Err(internal("the coordinator gave work before data and group were ready")),
+            _ => Err(internal(
+                "the coordinator gave work before data and group were ready",
+            )),
         }
     }
 }

@@ -5,7 +5,6 @@ use proto::v1;
 use tch::Kind;
 
 use super::device::Compute;
-use super::epoch::autocast;
 use super::failure::internal;
 use super::group::Rank;
 use crate::data::{Cache, normalise};
@@ -20,12 +19,8 @@ pub(super) fn show(
 ) -> Result<Vec<u8>, v1::Failure> {
     let pixels = cache.batch(samples).map_err(internal)?;
     let images = normalise(&pixels, compute.device, Kind::Float).map_err(internal)?;
-    let (values, classes) = tch::no_grad(|| {
-        autocast(compute, rank.kind, || rank.model.forward(&images, BatchNorm::Running))
-            .to_kind(Kind::Float)
-            .softmax(-1, Kind::Float)
-            .max_dim(1, false)
-    });
+    let logits = tch::no_grad(|| rank.logits(&images, BatchNorm::Running))?;
+    let (values, classes) = logits.softmax(-1, Kind::Float).max_dim(1, false);
     let size = pixels.size().get(1).copied().unwrap_or_default();
     let mut predictions = Vec::with_capacity(samples.len());
     for (&sample, place) in samples.iter().zip(0..) {
@@ -37,5 +32,9 @@ pub(super) fn show(
             pixels: Vec::<u8>::try_from(&tile).map_err(internal)?,
         });
     }
-    Ok(v1::Predictions { image_size: size as u32, predictions }.encode_to_vec())
+    Ok(v1::Predictions {
+        image_size: size as u32,
+        predictions,
+    }
+    .encode_to_vec())
 }

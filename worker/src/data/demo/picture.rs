@@ -25,10 +25,10 @@ impl Picture {
     pub(super) fn draw(shape: Shape, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let grey = random.chance(GREY);
-        let width = random.between(120.0, 200.0) as u16;
-        let height = random.between(120.0, 200.0) as u16;
+        let width = random.between(112.0, 160.0) as u16;
+        let height = random.between(112.0, 160.0) as u16;
         let scene = Scene::new(&mut random, f32::from(width), f32::from(height));
-        let noise = random.between(2.0, 12.0);
+        let noise = random.between(2.0, 10.0);
 
         let mut pixels = Vec::with_capacity(usize::from(width) * usize::from(height) * 3);
         for y in 0..height {
@@ -38,7 +38,7 @@ impl Picture {
                 if grey {
                     put(luma(color));
                 } else {
-                    color.map(put);
+                    color.into_iter().for_each(put);
                 }
             }
         }
@@ -83,12 +83,8 @@ struct Scene {
 
 impl Scene {
     fn new(random: &mut Random, width: f32, height: f32) -> Self {
-        let scale = width.min(height) * random.between(0.24, 0.44);
-        // Up to a tenth of the shape may be cut off by the picture's edge.
-        let mut place = |side: f32| {
-            let margin = (0.9 * scale).min(side / 2.0);
-            random.between(margin, side - margin)
-        };
+        let scale = width.min(height) * random.between(0.34, 0.46);
+        let mut place = |side: f32| side * random.between(0.40, 0.60);
         let center = (place(width), place(height));
         let (background, shape) = contrasting(random);
         let strength = random.between(0.0, 30.0);
@@ -97,7 +93,7 @@ impl Scene {
         Self {
             center,
             scale,
-            turn: random.direction(),
+            turn: random.tilt(),
             hand: if random.chance(0.5) { 1.0 } else { -1.0 },
             shape,
             background,
@@ -139,7 +135,7 @@ fn contrasting(random: &mut Random) -> ([f32; 3], [f32; 3]) {
     loop {
         let mut color = || [(); 3].map(|()| random.between(10.0, 245.0));
         let (one, other) = (color(), color());
-        if (luma(one) - luma(other)).abs() > 60.0 {
+        if (luma(one) - luma(other)).abs() > 90.0 {
             return (one, other);
         }
     }

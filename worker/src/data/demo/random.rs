@@ -27,16 +27,13 @@ impl Random {
         self.between(0.0, 1.0) < probability
     }
 
-    /// A direction: `(cos, sin)` of a uniform angle. Drawn as a point in the unit disc, not
-    /// with `sin` and `cos`, whose last bit differs between C libraries.
-    pub(super) fn direction(&mut self) -> (f32, f32) {
-        loop {
-            let (x, y) = (self.between(-1.0, 1.0), self.between(-1.0, 1.0));
-            let length = (x * x + y * y).sqrt();
-            if (0.1..1.0).contains(&length) {
-                return (x / length, y / length);
-            }
-        }
+    /// `(cos, sin)` of an angle between -22.6° and 22.6°, from the tangent t of its half:
+    /// (1 - t²) / (1 + t²) and 2t / (1 + t²). The last bit of `sin` and `cos` differs
+    /// between C libraries, division is the same everywhere.
+    pub(super) fn tilt(&mut self) -> (f32, f32) {
+        let t = self.between(-0.2, 0.2);
+        let square = t * t;
+        ((1.0 - square) / (1.0 + square), 2.0 * t / (1.0 + square))
     }
 
     /// Bell-shaped around 0 with deviation 1: a sum of three uniforms.

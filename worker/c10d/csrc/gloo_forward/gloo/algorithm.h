@@ -1,6 +1,4 @@
-// libtorch ships ProcessGroupGloo.hpp but not gloo's own headers. Only pointers to gloo's types
-// are held on this side, so declarations suffice; their definitions are inside libtorch_cpu.
+// See context.h: nothing of this header is needed.
 #pragma once
-namespace gloo {
-class Algorithm;
-}
+
+#include <gloo/context.h>

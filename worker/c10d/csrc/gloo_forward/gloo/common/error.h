@@ -1,2 +1,4 @@
-// See algorithm.h.
+// See context.h: nothing of this header is needed.
 #pragma once
+
+#include <gloo/context.h>

@@ -1,12 +1,4 @@
-// See ../algorithm.h.
+// See context.h: nothing of this header is needed.
 #pragma once
-#include <memory>
-namespace gloo {
-namespace transport {
-class Device;
-class UnboundBuffer {
- public:
-  virtual ~UnboundBuffer();
-};
-}  // namespace transport
-}  // namespace gloo
+
+#include <gloo/context.h>

@@ -1,0 +1,152 @@
+//! Workers that others start, and what the run shows to those who watch.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use integration_tests::{Run, SMALL, binary, scratch};
+
+/// Starts a worker that joins the run at `url`, with arguments of its own.
+fn worker(url: &str, arguments: &[&str]) -> Child {
+    Command::new(binary("worker"))
+        .current_dir(scratch())
+        .args(["--coordinator", url])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the worker starts")
+}
+
+/// The first word of the output that begins with `prefix`.
+fn address(run: &Run, prefix: &str) -> Option<String> {
+    let output = run.output();
+    let word = output
+        .split_whitespace()
+        .find(|word| word.starts_with(prefix))?;
+    Some(word.trim_matches(['`', ',']).to_owned())
+}
+
+fn get(url: &str) -> String {
+    let rest = url.strip_prefix("http://").expect("an http address");
+    let (host, path) = rest.split_once('/').expect("a path");
+    let mut stream = TcpStream::connect(host).expect("the endpoint answers");
+    write!(
+        stream,
+        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+fn waiting_run(epochs: &str) -> (Run, String) {
+    let arguments = [&["--workers=2", "--no-spawn"], SMALL, &[epochs]].concat();
+    let mut run = Run::start(&arguments);
+    run.until("an address to join", |run| {
+        run.output().contains("worker --coordinator http")
+    });
+    let output = run.output();
+    let (_, rest) = output.split_once("--coordinator ").expect("just seen");
+    let url = rest
+        .split(['`', '\n', ' '])
+        .next()
+        .expect("a word")
+        .to_owned();
+    (run, url)
+}
+
+#[test]
+fn two_workers_started_by_hand_finish_a_run() {
+    let (run, url) = waiting_run("--epochs=1");
+    let workers = [worker(&url, &[]), worker(&url, &[])];
+    run.wait().succeeded();
+    for mut worker in workers {
+        assert!(worker.wait().expect("it can be waited for").success());
+    }
+}
+
+#[test]
+fn workers_that_see_different_data_are_refused_with_the_first_difference() {
+    // The demo set itself, and a copy of its first two classes.
+    Run::small(1, &["--epochs=1"]).wait().succeeded();
+    let demo = scratch().join("data/demo/101_ObjectCategories");
+    let other = tempfile::tempdir().expect("a temporary folder");
+    let mut classes: Vec<_> = std::fs::read_dir(&demo)
+        .expect("the demo set")
+        .flatten()
+        .map(|e| e.file_name())
+        .collect();
+    classes.sort();
+    for class in &classes[..2] {
+        std::fs::create_dir(other.path().join(class)).expect("a folder");
+        for file in std::fs::read_dir(demo.join(class))
+            .expect("a class")
+            .flatten()
+        {
+            let target = other.path().join(class).join(file.file_name());
+            std::fs::copy(file.path(), target).expect("a copy");
+        }
+    }
+    let (run, url) = waiting_run("--epochs=1");
+    let path = other.path().to_string_lossy().into_owned();
+    let workers = [worker(&url, &[]), worker(&url, &["--data", &path])];
+    let ended = run.wait();
+    assert_eq!(ended.code, 3, "{}", ended.output);
+    let first = format!("{}/image_0001.jpg", classes[2].to_string_lossy());
+    for expected in ["different data", first.as_str()] {
+        assert!(
+            ended.output.contains(expected),
+            "no `{expected}` in:\n{}",
+            ended.output
+        );
+    }
+    for mut worker in workers {
+        worker.wait().expect("it can be waited for");
+    }
+}
+
+#[test]
+fn metrics_exist_from_the_start_and_move() {
+    let mut run = Run::small(2, &["--epochs=500", "--patience=500"]);
+    run.until("the endpoint", |run| address(run, "http://").is_some());
+    let url = address(&run, "http://").expect("just seen");
+    let first = get(&url);
+    let value = |text: &str, series: &str| -> Option<f64> {
+        let line = text.lines().find(|line| line.starts_with(series))?;
+        line.rsplit(' ').next()?.parse().ok()
+    };
+    for series in [
+        "finetune_steps_total",
+        "finetune_epoch",
+        "finetune_images_per_second",
+    ] {
+        assert!(
+            value(&first, series).is_some(),
+            "no {series} at the start:\n{first}"
+        );
+    }
+    run.until("a second epoch", |_| {
+        value(&get(&url), "finetune_epoch{").or(value(&get(&url), "finetune_epoch ")) >= Some(2.0)
+    });
+    let later = get(&url);
+    for series in [
+        "finetune_steps_total",
+        "finetune_samples_total",
+        "finetune_last_step_timestamp_seconds",
+        "finetune_best_validation_loss",
+        "finetune_step_duration_seconds_count",
+        "finetune_phase_duration_seconds_sum",
+        "finetune_images_per_second",
+    ] {
+        assert!(
+            value(&later, series) > Some(0.0),
+            "{series} does not move:\n{later}"
+        );
+    }
+    let status = get(&url.replace("/metrics", "/status"));
+    assert!(status.contains("\"state\":\"training\""), "{status}");
+    assert!(get(&url.replace("/metrics", "/healthz")).starts_with("HTTP/1.1 200"));
+}

@@ -1,0 +1,120 @@
+// The C interface between the Rust of this crate and libtorch's c10d.
+//
+// Rules that every function keeps:
+//  * no C++ exception leaves it: failures come back as a Status;
+//  * a handle that it returns belongs to the caller, who frees it once, with the
+//    function named after the type;
+//  * a Tensor pointer is borrowed for the call; what must live longer takes its
+//    own reference;
+//  * strings are NUL-terminated and borrowed for the call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace at {
+class Tensor;
+}
+
+extern "C" {
+
+enum StatusKind : int32_t {
+  kOk = 0,
+  // libtorch, gloo or NCCL failed; the message is theirs.
+  kFailed = 1,
+  // The group was aborted, or the store interrupted, by this process.
+  kAborted = 2,
+  // A key that a peer should have written to the store did not come in time.
+  kRendezvousTimedOut = 3,
+};
+
+struct Status {
+  int32_t kind;
+  // NULL when kind is kOk; otherwise freed with c10d_string_free.
+  char* message;
+};
+
+struct ShimStore;
+struct ShimGroup;
+struct ShimReducer;
+
+struct AdamOptions {
+  double learning_rate;
+  double beta1;
+  double beta2;
+  double epsilon;
+  double weight_decay;
+};
+
+struct AutocastState {
+  int32_t enabled;
+  int32_t dtype;
+};
+
+struct Timings {
+  // Nanoseconds; negative when the Reducer has not measured them.
+  int64_t forward;
+  int64_t backward_compute;
+  int64_t allreduce_wait;
+};
+
+struct DeviceInfo {
+  char name[256];
+  uint8_t uuid[16];
+  int32_t capability_major;
+  int32_t capability_minor;
+  uint64_t total_memory;
+};
+
+void c10d_string_free(char* string);
+const char* c10d_libtorch_version();
+
+// Takes over `listen_fd`, bound to `port`, also when it fails.
+Status c10d_store_serve(
+    const char* host, uint16_t port, int listen_fd, int64_t timeout_ms, ShimStore** out);
+Status c10d_store_connect(const char* host, uint16_t port, int64_t timeout_ms, ShimStore** out);
+void c10d_store_interrupt(ShimStore* store);
+void c10d_store_free(ShimStore* store);
+
+// `host` may be NULL. Blocks until every rank has come, or connect_ms have passed.
+Status c10d_group_new_gloo(
+    ShimStore* store, const char* prefix, int32_t rank, int32_t world_size, const char* host,
+    int64_t connect_ms, int64_t timeout_ms, ShimGroup** out);
+Status c10d_group_new_nccl(
+    ShimStore* store, const char* prefix, int32_t rank, int32_t world_size, int32_t device,
+    int64_t connect_ms, int64_t timeout_ms, ShimGroup** out);
+Status c10d_group_all_reduce_sum(ShimGroup* group, at::Tensor* tensor);
+Status c10d_group_broadcast(ShimGroup* group, at::Tensor** tensors, size_t count, int32_t root);
+Status c10d_group_barrier(ShimGroup* group);
+Status c10d_group_check(ShimGroup* group);
+Status c10d_group_abort(ShimGroup* group);
+void c10d_group_free(ShimGroup* group);
+
+Status c10d_reducer_new(
+    at::Tensor** params, size_t count, ShimGroup* group, int64_t first_bucket_bytes,
+    int64_t bucket_bytes, int32_t gradient_as_bucket_view, ShimReducer** out);
+Status c10d_reducer_prepare_for_forward(ShimReducer* reducer);
+Status c10d_reducer_prepare_for_backward(ShimReducer* reducer, at::Tensor* loss);
+Status c10d_reducer_timings(ShimReducer* reducer, Timings* out);
+void c10d_reducer_free(ShimReducer* reducer);
+
+// `out` receives a new at::Tensor, owned by the caller as tch owns its tensors.
+Status c10d_to_channels_last(at::Tensor* tensor, at::Tensor** out);
+Status c10d_zero_grads(at::Tensor** tensors, size_t count);
+Status c10d_adam_step(
+    at::Tensor** params, at::Tensor** exp_avgs, at::Tensor** exp_avg_sqs, at::Tensor** steps,
+    size_t count, const AdamOptions* options);
+// Device types are 0 (CPU) and 1 (CUDA).
+Status c10d_autocast_enter(int32_t device_type, AutocastState* previous);
+void c10d_autocast_leave(int32_t device_type, const AutocastState* previous);
+
+// Loads libtorch_cuda, from beside libtorch_cpu or the library path.
+// kFailed says why there is none.
+Status c10d_cuda_load_libtorch();
+// Loads libc10d_nccl.so from `path`.
+Status c10d_cuda_load_shim(const char* path);
+Status c10d_cuda_device_count(int32_t* out);
+Status c10d_cuda_device_info(int32_t index, DeviceInfo* out);
+Status c10d_cuda_synchronize(int32_t index);
+
+} // extern "C"

@@ -1,0 +1,4 @@
+// See cuda_math_types.h.
+#pragma once
+
+#include "cuda_math_types.h"

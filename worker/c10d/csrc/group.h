@@ -1,0 +1,33 @@
+// The process group handle.
+#pragma once
+
+#include "guarded_backend.h"
+#include "status.h"
+
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+
+#include <optional>
+
+struct ShimGroup {
+  c10::intrusive_ptr<c10d::ProcessGroup> inner;
+  // The backend that `inner` dispatches to. Collectives started here go to it
+  // directly: ProcessGroup::barrier keeps a static tensor that threads would race on.
+  c10::intrusive_ptr<c10d::Backend> backend;
+  shim::AbortFlag aborted;
+  // Where an NCCL group's tensors live.
+  std::optional<int32_t> device;
+};
+
+namespace shim {
+
+// Like `guarded`, and an abort by this process is told apart from other failures.
+template <typename Body>
+Status guarded_by(const AbortFlag& aborted, Body&& body) noexcept {
+  Status result = guarded(std::forward<Body>(body));
+  if (result.kind == kFailed && *aborted) {
+    result.kind = kAborted;
+  }
+  return result;
+}
+
+} // namespace shim

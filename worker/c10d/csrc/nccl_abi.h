@@ -1,0 +1,24 @@
+// What libc10d_nccl.so offers to the shim that loads it. C++ types may cross here,
+// exceptions may not: both sides are built from one tree against one libtorch.
+#pragma once
+
+#include "abi.h"
+#include "guarded_backend.h"
+
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+namespace shim {
+
+struct NcclTable {
+  // `*out` carries one reference, which the caller takes over.
+  Status (*backend_new)(
+      const c10::intrusive_ptr<c10d::Store>& store, int32_t rank, int32_t world_size,
+      int32_t device, int64_t timeout_ms, const AbortFlag& aborted, c10d::Backend** out);
+  Status (*device_count)(int32_t* out);
+  Status (*device_info)(int32_t index, DeviceInfo* out);
+  Status (*synchronize)(int32_t index);
+};
+
+} // namespace shim
+
+extern "C" const shim::NcclTable* c10d_nccl_table();

@@ -1,0 +1,43 @@
+// Turns C++ exceptions into Status values: the wall that none of them crosses.
+#pragma once
+
+#include "abi.h"
+
+#include <c10/util/Exception.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+
+namespace shim {
+
+inline Status status(StatusKind kind, const char* message) {
+  return Status{kind, ::strdup(message)};
+}
+
+// Runs `body` and reports what it throws. The backtrace that c10 appends to its
+// messages is left out: it names frames of libtorch, which help nobody here.
+template <typename Body>
+Status guarded(Body&& body) noexcept {
+  try {
+    body();
+    return Status{kOk, nullptr};
+  } catch (const c10::Error& error) {
+    return status(kFailed, error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    return status(kFailed, error.what());
+  } catch (...) {
+    return status(kFailed, "an exception of unknown type");
+  }
+}
+
+// For destructors: what they throw is lost, because nobody could act on it.
+template <typename Body>
+void swallowed(Body&& body) noexcept {
+  try {
+    body();
+  } catch (...) {
+  }
+}
+
+} // namespace shim

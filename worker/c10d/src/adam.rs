@@ -1,0 +1,90 @@
+//! One fused step of Adam, which tch does not wrap. It holds no state: the moments
+//! belong to the caller.
+
+use tch::Tensor;
+
+use crate::error::{Error, check};
+use crate::{ffi, tensor};
+
+/// The hyperparameters of one step (Kingma and Ba, "Adam", arXiv 1412.6980), with
+/// weight decay added to the gradient, as `torch.optim.Adam` does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamOptions {
+    /// The step size.
+    pub learning_rate: f64,
+    /// The decay of the first moment.
+    pub beta1: f64,
+    /// The decay of the second moment.
+    pub beta2: f64,
+    /// What is added to the denominator.
+    pub epsilon: f64,
+    /// The L2 penalty.
+    pub weight_decay: f64,
+}
+
+impl AdamOptions {
+    /// PyTorch's defaults: betas 0.9 and 0.999, epsilon 1e-8, no weight decay.
+    pub fn new(learning_rate: f64) -> Self {
+        Self {
+            learning_rate,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+        }
+    }
+}
+
+/// Updates `parameters` from their `.grad`s in place, and with them the moments
+/// (`exp_avgs`, `exp_avg_sqs`: zero at first, shaped and strided like the parameters)
+/// and `steps` (one float32 element each, 0 at first, on the parameters' device).
+/// All parameters on one device. One without a gradient is skipped, its state too.
+///
+/// # Errors
+/// [`Error::LengthMismatch`]; [`Error::Failed`] when a parameter, its gradient and its
+/// moments lie differently in memory, which the fused kernels cannot handle.
+pub fn adam_step(
+    parameters: &[Tensor],
+    exp_avgs: &[Tensor],
+    exp_avg_sqs: &[Tensor],
+    steps: &[Tensor],
+    options: &AdamOptions,
+) -> Result<(), Error> {
+    let operation = "the Adam step";
+    for (name, list) in [
+        ("first moments", exp_avgs),
+        ("second moments", exp_avg_sqs),
+        ("step counts", steps),
+    ] {
+        if list.len() != parameters.len() {
+            let (expected, found) = (parameters.len(), list.len());
+            return Err(Error::LengthMismatch {
+                operation,
+                name,
+                expected,
+                found,
+            });
+        }
+    }
+    let lists = [parameters, exp_avgs, exp_avg_sqs, steps].map(tensor::pointers);
+    let options = ffi::AdamOptions {
+        learning_rate: options.learning_rate,
+        beta1: options.beta1,
+        beta2: options.beta2,
+        epsilon: options.epsilon,
+        weight_decay: options.weight_decay,
+    };
+    // SAFETY: the tensors are alive for the call, and the lists are equally long, as
+    // checked above. The shim checks that they agree in shape and memory order.
+    let status = unsafe {
+        ffi::c10d_adam_step(
+            lists[0].as_ptr(),
+            lists[1].as_ptr(),
+            lists[2].as_ptr(),
+            lists[3].as_ptr(),
+            parameters.len(),
+            &options,
+        )
+    };
+    check(status).map_err(|failure| failure.of(operation))
+}

@@ -6,6 +6,8 @@
 //! gradients and 1e-5 in the losses after steps; tolerances are five to ten times that. Small
 //! steps on weights near 1 lose up to 4e-3 of their length to float32's spacing.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;

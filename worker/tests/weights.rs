@@ -1,6 +1,8 @@
 //! Reading weight files: what torch.save wrote (`fixtures/record_weights.py`), what nobody should
 //! have written, and what this project writes.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};

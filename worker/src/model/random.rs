@@ -33,11 +33,16 @@ impl Draws {
         values.narrow(0, 0, count).reshape(shape)
     }
 
-    /// `count` values in (0, 1], each a multiple of 2⁻²⁴, so exact in float32.
+    /// `count` values in (0, 1], each a multiple of 2⁻²⁴, so exact in float32. One draw's upper
+    /// bits make two of them.
     fn unit(&mut self, count: usize) -> Tensor {
-        let values: Vec<f32> = (0..count)
-            .map(|_| ((self.next() >> 40) + 1) as f32 * (1.0 / (1u32 << 24) as f32))
-            .collect();
+        let mut values = vec![0f32; count];
+        for pair in values.chunks_mut(2) {
+            let bits = self.next();
+            for (value, shift) in pair.iter_mut().zip([40, 16]) {
+                *value = ((bits >> shift & 0xff_ffff) + 1) as f32 / (1u32 << 24) as f32;
+            }
+        }
         Tensor::from_slice(&values)
     }
 

@@ -118,12 +118,14 @@ impl fmt::Display for Mismatch {
     }
 }
 
+type Belongs = fn(&Mismatch) -> bool;
+
 struct Listing<'a>(&'a [Mismatch]);
 
 impl fmt::Display for Listing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("entries of another network")?;
-        let kinds: [(&str, fn(&Mismatch) -> bool); 3] = [
+        let kinds: [(&str, Belongs); 3] = [
             ("missing", |m| matches!(m, Mismatch::Missing { .. })),
             ("unexpected", |m| matches!(m, Mismatch::Unexpected { .. })),
             ("of another shape", |m| {

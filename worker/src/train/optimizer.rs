@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use c10d::AdamOptions;
 use tch::{Kind, Tensor};
 
 use crate::model::state::overwrite;
@@ -20,16 +19,6 @@ pub enum StepError {
     NoGradient {
         /// The parameter.
         name: String,
-    },
-    /// The kernel walks memory, not indices: it would mix up the elements.
-    #[error("{name} has strides {parameter:?} and its gradient {gradient:?}")]
-    Strides {
-        /// The parameter.
-        name: String,
-        /// Its strides.
-        parameter: Vec<i64>,
-        /// Its gradient's strides.
-        gradient: Vec<i64>,
     },
     /// libtorch refused.
     #[error("{0}")]
@@ -50,7 +39,7 @@ struct Group {
 /// `torch.optim.Adam(fused=True)` with its default betas and epsilon.
 #[derive(Debug)]
 pub struct Adam {
-    recipe: AdamOptions,
+    weight_decay: f64,
     groups: [Group; LayerGroup::COUNT],
 }
 
@@ -61,11 +50,6 @@ impl Adam {
     /// # Panics
     /// When libtorch cannot allocate the moments.
     pub fn new(parameters: &[Parameter], weight_decay: f64) -> Self {
-        // The rate is each group's own, given with the step.
-        let recipe = AdamOptions {
-            weight_decay,
-            ..AdamOptions::new(0.0)
-        };
         let groups = LayerGroup::ALL.map(|group| {
             Group::new(
                 parameters
@@ -73,7 +57,10 @@ impl Adam {
                     .filter(|parameter| parameter.group == group),
             )
         });
-        Self { recipe, groups }
+        Self {
+            weight_decay,
+            groups,
+        }
     }
 
     /// Sets all gradients to zero where they are, so that views of a reducer's buckets stay so.
@@ -90,7 +77,8 @@ impl Adam {
     /// as they are but counts the step.
     ///
     /// # Errors
-    /// When a gradient is missing or laid out otherwise than its parameter; nothing changes then.
+    /// When a gradient is missing, and nothing changes; or when libtorch refuses, as it does where
+    /// a gradient is laid out otherwise than its parameter.
     pub fn step(&mut self, rates: &LayerRates) -> Result<(), StepError> {
         self.groups.iter().try_for_each(Group::check)?;
         for (group, &rate) in self.groups.iter().zip(rates) {
@@ -101,11 +89,11 @@ impl Adam {
                 steps,
                 ..
             } = group;
+            let options = c10d::AdamOptions {
+                weight_decay: self.weight_decay,
+                ..c10d::AdamOptions::new(rate)
+            };
             if !parameters.is_empty() {
-                let options = AdamOptions {
-                    learning_rate: rate,
-                    ..self.recipe
-                };
                 c10d::adam_step(parameters, averages, squares, steps, &options)?;
             }
         }
@@ -162,29 +150,12 @@ impl Group {
         }
     }
 
+    /// The kernel would pass over a parameter without a gradient in silence.
     fn check(&self) -> Result<(), StepError> {
-        for (name, parameter) in self.names.iter().zip(&self.parameters) {
-            let gradient = parameter.grad();
-            if !gradient.defined() {
-                return Err(StepError::NoGradient { name: name.clone() });
-            }
-            let (ours, theirs) = (parameter.stride(), gradient.stride());
-            // The stride of a dimension of size 1 is never walked.
-            let differ = |(size, (a, b)): (i64, (&i64, &i64))| size != 1 && a != b;
-            if parameter
-                .size()
-                .into_iter()
-                .zip(ours.iter().zip(&theirs))
-                .any(differ)
-            {
-                let name = name.clone();
-                return Err(StepError::Strides {
-                    name,
-                    parameter: ours,
-                    gradient: theirs,
-                });
-            }
+        let mut named = self.names.iter().zip(&self.parameters);
+        match named.find(|(_, parameter)| !parameter.grad().defined()) {
+            Some((name, _)) => Err(StepError::NoGradient { name: name.clone() }),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

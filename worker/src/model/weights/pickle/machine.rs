@@ -113,12 +113,12 @@ impl<'a> Machine<'a> {
             0x94 => return self.memoise(self.memo.len() as u32),
             // APPEND, APPENDS, SETITEM, SETITEMS, BUILD.
             b'a' => return self.pop().and_then(|item| self.append(vec![item])),
-            b'e' => return self.to_mark().and_then(|items| self.append(items)),
+            b'e' => return self.split_at_mark().and_then(|items| self.append(items)),
             b's' => {
                 let (value, key) = (self.pop()?, self.pop()?);
                 return self.set(vec![key, value]);
             }
-            b'u' => return self.to_mark().and_then(|items| self.set(items)),
+            b'u' => return self.split_at_mark().and_then(|items| self.set(items)),
             b'b' => return self.build(),
             // NONE, NEWTRUE, NEWFALSE, BINFLOAT.
             b'N' => Value::Other,
@@ -151,7 +151,7 @@ impl<'a> Machine<'a> {
             b')' => self.heap.add(Object::Tuple(Vec::new())),
             0x85..=0x87 => self.last(usize::from(opcode - 0x84))?,
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.split_at_mark()?;
                 self.heap.add(Object::Tuple(items))
             }
             b']' => self.heap.add(Object::List(Vec::new())),
@@ -238,7 +238,7 @@ impl<'a> Machine<'a> {
         Ok(self.heap.add(Object::Tuple(items)))
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Value<'a>>, Problem> {
+    fn split_at_mark(&mut self) -> Result<Vec<Value<'a>>, Problem> {
         let mark = self.stack.iter().rposition(|value| *value == Value::Mark);
         let mark = mark.ok_or(Problem::Malformed("no mark on the stack"))?;
         let items = self.stack.split_off(mark + 1);

@@ -1,5 +1,7 @@
 //! Workers that others start, and what the run shows to those who watch.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};

@@ -112,7 +112,11 @@ impl Driver {
                     });
                 }
                 Ok(()) => {}
-                Err(error) => self.observers.broken(error),
+                Err(error) if header.kind() == v1::BlobKind::BestState => {
+                    self.observers.broken(error);
+                }
+                // A run without its last picture is still a run.
+                Err(error) => self.observers.say(&format!("no predictions grid: {error}")),
             },
         }
     }

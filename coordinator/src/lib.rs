@@ -3,6 +3,8 @@
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod recipe;
+pub mod refusal;
 
 pub mod convert;
 pub mod driver;

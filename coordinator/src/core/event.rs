@@ -284,7 +284,7 @@ pub enum Notice {
     EpochStarted {
         epoch: u32,
         steps: u32,
-        samples: u32,
+        world_size: u32,
         rates: LayerRates,
     },
     Step {

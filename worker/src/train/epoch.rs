@@ -119,7 +119,7 @@ impl Epoch<'_> {
         Ok(Some(trained))
     }
 
-    /// The samples of each step; where the rank has none, the plan's first one is borrowed.
+    /// The samples of each step; where the rank has none, the first image of the set is borrowed.
     fn batches(&self) -> Vec<Vec<u32>> {
         let mut samples = self.plan.samples.as_slice();
         self.plan

@@ -36,11 +36,10 @@ impl Run {
             };
             out.push(Action::Send(*id, plan));
         }
-        let samples = order.len() as u32;
         out.push(Action::Notify(Notice::EpochStarted {
             epoch,
             steps,
-            samples,
+            world_size: world_size as u32,
             rates,
         }));
         self.phase = Phase::Training(Training {

@@ -1,0 +1,181 @@
+//! The running epoch as it is shown, and its record when it is done.
+
+use std::collections::BTreeMap;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::Observers;
+use crate::admin::BestEpoch;
+use crate::core::event::{EpochSummary, StepReport};
+use crate::core::schedule::{LAYER_GROUPS, LayerRates};
+use crate::metrics::{RunState, StepSeconds};
+use crate::progress::{EpochRow, StepView};
+use crate::report::curves::EpochPoint;
+use crate::store::EpochRecord;
+
+/// Sums over the steps of the running epoch.
+#[derive(Debug)]
+pub(super) struct EpochSoFar {
+    epoch: u32,
+    steps: u32,
+    started: Instant,
+    loss_sum: f64,
+    samples: u64,
+    /// Not yet in the metrics, as their step is not complete.
+    uncounted: u64,
+    completed: BTreeMap<u32, u32>,
+}
+
+impl EpochSoFar {
+    /// An epoch of which no rank has made a step.
+    pub(super) fn new(epoch: u32, steps: u32, world_size: u32) -> Self {
+        Self {
+            epoch,
+            steps,
+            started: Instant::now(),
+            loss_sum: 0.0,
+            samples: 0,
+            uncounted: 0,
+            completed: (0..world_size).map(|rank| (rank, 0)).collect(),
+        }
+    }
+
+    /// Steps that every rank has made.
+    fn slowest(&self) -> u32 {
+        self.completed.values().copied().min().unwrap_or(0)
+    }
+}
+
+impl Observers {
+    pub(super) fn epoch_started(
+        &mut self,
+        epoch: u32,
+        steps: u32,
+        world_size: u32,
+        rates: LayerRates,
+    ) {
+        self.epoch = EpochSoFar::new(epoch, steps, world_size);
+        self.metrics.set_run_state(RunState::Training);
+        self.metrics
+            .begin_epoch(epoch, LAYER_GROUPS.iter().zip(rates));
+        self.status.send_modify(|status| {
+            "training".clone_into(&mut status.state);
+            status.waiting_for = None;
+            status.epoch = epoch;
+            status.step = 0;
+            status.steps_per_epoch = steps.into();
+        });
+    }
+
+    pub(super) fn step(&mut self, rank: u32, report: &StepReport) {
+        let before = self.epoch.slowest();
+        self.epoch.completed.insert(rank, report.completed);
+        self.epoch.loss_sum += report.loss_sum;
+        self.epoch.samples += u64::from(report.samples);
+        self.metrics.rank_step(
+            rank as usize,
+            StepSeconds {
+                step: report.seconds,
+                data_wait: report.phases.data_wait,
+                forward_backward: report.phases.forward_backward,
+                allreduce_wait: report.phases.allreduce_wait,
+                optimizer: report.phases.optimizer,
+            },
+        );
+        self.epoch.uncounted += u64::from(report.samples);
+        let done = self.epoch.slowest();
+        if done == before {
+            return;
+        }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0.0, |t| t.as_secs_f64());
+        self.metrics
+            .step_done(std::mem::take(&mut self.epoch.uncounted), now);
+        let elapsed = self.epoch.started.elapsed().as_secs_f64();
+        let loss = self.epoch.loss_sum / self.epoch.samples.max(1) as f64;
+        let images_per_second = self.epoch.samples as f64 / elapsed.max(1e-9);
+        self.metrics.set_training(loss, images_per_second);
+        self.status.send_modify(|status| {
+            status.step = done.into();
+            status.train_loss = Some(loss);
+            status.images_per_second = images_per_second;
+        });
+        self.progress.step(&StepView {
+            epoch: self.epoch.epoch,
+            epochs: self.epochs,
+            step: done.into(),
+            steps: self.epoch.steps.into(),
+            loss,
+            images_per_second,
+            elapsed,
+        });
+    }
+
+    pub(super) fn epoch_ended(&mut self, summary: &EpochSummary) {
+        let record = EpochRecord {
+            epoch: summary.epoch,
+            train_loss: summary.train_loss,
+            validation_loss: summary.validation_loss,
+            validation_accuracy: summary.validation_accuracy,
+            learning_rates: LAYER_GROUPS
+                .iter()
+                .zip(summary.rates)
+                .map(|(group, rate)| ((*group).to_owned(), rate))
+                .collect(),
+            images_per_second: summary.images_per_second,
+            seconds: summary
+                .phases
+                .named()
+                .into_iter()
+                .chain([("total", summary.seconds)])
+                .map(|(phase, seconds)| (phase.to_owned(), seconds))
+                .collect(),
+            world_size: summary.world_size as usize,
+            generation: summary.generation,
+        };
+        if summary.improved {
+            self.best = Some((
+                summary.epoch,
+                summary.validation_loss,
+                summary.validation_accuracy,
+            ));
+        }
+        self.history.push(EpochPoint {
+            epoch: summary.epoch,
+            train_loss: summary.train_loss,
+            validation_loss: summary.validation_loss,
+            validation_accuracy: summary.validation_accuracy,
+        });
+        self.keep(|store| store.append_epoch(&record));
+        self.metrics
+            .set_validation(summary.validation_loss, summary.validation_accuracy);
+        for rank in self.epoch.completed.keys() {
+            // The counter of samples has no rank, so the first one brings all of them.
+            let samples = if *rank == 0 { summary.validated } else { 0 };
+            self.metrics
+                .rank_validation(*rank as usize, summary.phases.validation, samples);
+        }
+        if let Some((epoch, loss, _)) = self.best {
+            self.metrics.set_best(epoch, loss, summary.wait);
+        }
+        let best = self.best;
+        self.status.send_modify(|status| {
+            status.best = best.map(|(epoch, validation_loss, validation_accuracy)| BestEpoch {
+                epoch,
+                validation_loss,
+                validation_accuracy,
+            });
+            status.last_epoch = Some(record);
+        });
+        self.progress.epoch(&EpochRow {
+            epoch: summary.epoch,
+            epochs: self.epochs,
+            train_loss: summary.train_loss,
+            validation_loss: summary.validation_loss,
+            validation_accuracy: summary.validation_accuracy,
+            images_per_second: summary.images_per_second,
+            seconds: summary.seconds,
+            best: summary.improved,
+        });
+    }
+}

@@ -1,0 +1,134 @@
+//! What a run leaves behind: best weights, pictures, and the last words on the terminal.
+
+use prost::Message;
+use proto::v1;
+
+use super::{KeepError, Observers};
+use crate::core::event::{Outcome, RunError, StopReason};
+use crate::metrics::{self, RunState, WorkerState};
+use crate::progress::Summary;
+use crate::report::{curves, grid};
+use crate::store::{BEST_WEIGHTS, CURVES, PREDICTIONS};
+
+impl Observers {
+    /// Stores a blob that a worker sent.
+    ///
+    /// # Errors
+    /// When it cannot be written or read.
+    pub fn blob(&mut self, header: &v1::BlobHeader, bytes: &[u8]) -> Result<(), KeepError> {
+        match header.kind() {
+            v1::BlobKind::BestState => {
+                let mut upload = self.store.begin_upload(BEST_WEIGHTS)?;
+                upload.write(bytes)?;
+                upload.commit(&header.sha256)?;
+            }
+            v1::BlobKind::Predictions => {
+                let predictions = v1::Predictions::decode(bytes)
+                    .map_err(|error| KeepError::Predictions(error.to_string()))?;
+                let picture = grid::render(&self.tiles(predictions))?;
+                self.store.write(PREDICTIONS, &picture)?;
+            }
+            v1::BlobKind::Unspecified => {
+                return Err(KeepError::Predictions("a blob of no known kind".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells everyone how the run ended.
+    pub fn ended(&mut self, outcome: &Outcome) {
+        self.progress.clear();
+        self.draw_curves(match outcome {
+            Ok(StopReason::Patience) => "the validation loss no longer improved",
+            Ok(StopReason::MaxEpochs) => "all epochs done",
+            Ok(StopReason::NonFiniteLoss) => "the loss was not finite",
+            Ok(StopReason::Interrupted) => "interrupted",
+            Err(_) => "failed",
+        });
+        let reason = match outcome {
+            Ok(reason) => reason,
+            Err(error) => {
+                if matches!(error, RunError::WorkerLost { .. }) {
+                    self.metrics.set_workers(WorkerState::Lost, 1);
+                    self.metrics
+                        .set_stop_reason(metrics::StopReason::WorkerLost);
+                }
+                self.metrics.set_run_state(RunState::Failed);
+                self.status
+                    .send_modify(|status| "failed".clone_into(&mut status.state));
+                return;
+            }
+        };
+        let reason = label(*reason);
+        self.metrics.set_run_state(RunState::Finished);
+        self.metrics.set_stop_reason(reason);
+        self.status.send_modify(|status| {
+            "finished".clone_into(&mut status.state);
+            status.stop_reason = Some(reason.label().to_owned());
+        });
+        let files = std::fs::read_dir(self.store.root()).map_or_else(
+            |_| Vec::new(),
+            |entries| {
+                entries
+                    .flatten()
+                    .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                    .collect()
+            },
+        );
+        self.progress.summary(&Summary {
+            reason,
+            epochs: self.history.len() as u32,
+            patience: self.patience,
+            best: self.best,
+            seconds: self.started.elapsed().as_secs_f64(),
+            run_dir: self.store.root().to_owned(),
+            files,
+        });
+    }
+
+    fn draw_curves(&mut self, stop: &str) {
+        if self.history.is_empty() {
+            return;
+        }
+        let best = self.best.map(|(epoch, ..)| epoch);
+        match curves::render(&self.history, best, stop) {
+            Ok(picture) => self.keep(|store| store.write(CURVES, &picture)),
+            Err(error) => self.broken(error.into()),
+        }
+    }
+
+    fn tiles(&self, predictions: v1::Predictions) -> Vec<grid::Tile> {
+        let Some((classes, files)) = &self.split else {
+            return Vec::new();
+        };
+        let size = predictions.image_size;
+        predictions
+            .predictions
+            .into_iter()
+            .map(|prediction| grid::Tile {
+                pixels: prediction.pixels,
+                size,
+                predicted: classes
+                    .get(prediction.predicted as usize)
+                    .cloned()
+                    .unwrap_or_default(),
+                truth: files
+                    .get(prediction.sample as usize)
+                    .and_then(|path| path.split('/').next())
+                    .unwrap_or_default()
+                    .to_owned(),
+                probability: prediction.probability,
+            })
+            .collect()
+    }
+}
+
+/// The same reason as the metrics name it.
+fn label(reason: StopReason) -> metrics::StopReason {
+    match reason {
+        StopReason::Patience => metrics::StopReason::Patience,
+        StopReason::MaxEpochs => metrics::StopReason::MaxEpochs,
+        StopReason::NonFiniteLoss => metrics::StopReason::NonFiniteLoss,
+        StopReason::Interrupted => metrics::StopReason::Interrupted,
+    }
+}

@@ -115,16 +115,29 @@ fn validation_sum(sum: v1::ValidationSum) -> ValidationSum {
     }
 }
 
-/// The message that a command is. `cache_file` is where workers that share a cache find it.
-pub fn message(command: Command, cache_file: Option<&str>) -> v1::CoordinatorMessage {
+/// What a command leaves to the one who sends it.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// What every worker is to train.
+    pub settings: &'a v1::Settings,
+    /// Where workers that share a cache find it.
+    pub cache_file: Option<String>,
+}
+
+/// The message to `worker` that a command is.
+pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::CoordinatorMessage {
     let message = match command {
+        Command::Welcome => Down::Welcome(v1::Welcome {
+            worker_id: worker.0,
+            settings: Some(context.settings.clone()),
+        }),
         Command::Prepare {
             samples,
             images: _,
             shared,
         } => Down::Prepare(v1::Prepare {
             samples,
-            cache_file: cache_file.filter(|_| shared).map(str::to_owned),
+            cache_file: context.cache_file.filter(|_| shared),
         }),
         Command::Assign {
             generation,

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use proto::v1;
 use tokio::sync::mpsc;
-use v1::coordinator_message::Message as Down;
+use tokio::task::JoinHandle;
 
 use crate::cache_file::CacheFile;
-use crate::convert;
-use crate::core::{Action, Command, Event, Outcome, Recipe, Run, RunError, WorkerId};
+use crate::convert::{self, Context};
+use crate::core::{Action, Command, Event, Outcome, Recipe, Run, WorkerId};
 use crate::launcher::WorkerExit;
 use crate::observe::Observers;
 use crate::service::{Arrival, Outbox};
@@ -35,13 +35,21 @@ pub struct Driver {
     sessions: HashMap<WorkerId, Outbox>,
     next_id: u64,
     cache: Option<CacheFile>,
+    arrivals: mpsc::UnboundedSender<Arrival>,
+    storing: Option<JoinHandle<()>>,
     observers: Observers,
     outcome: Option<Outcome>,
 }
 
 impl Driver {
-    /// A driver of a fresh run by `recipe`; workers are told `settings`.
-    pub fn new(recipe: Recipe, settings: v1::Settings, observers: Observers) -> Self {
+    /// A driver of a fresh run by `recipe`; workers are told `settings`. What it does beside its
+    /// own task reports to `arrivals`, the sending end of its inputs.
+    pub fn new(
+        recipe: Recipe,
+        settings: v1::Settings,
+        observers: Observers,
+        arrivals: mpsc::UnboundedSender<Arrival>,
+    ) -> Self {
         Self {
             run: Run::new(recipe),
             started: Instant::now(),
@@ -49,6 +57,8 @@ impl Driver {
             sessions: HashMap::new(),
             next_id: 0,
             cache: None,
+            arrivals,
+            storing: None,
             observers,
             outcome: None,
         }
@@ -64,7 +74,7 @@ impl Driver {
             tokio::select! {
                 Some(arrival) = inputs.arrivals.recv() => self.arrive(arrival),
                 Some(exit) = inputs.exits.recv() => {
-                    let event = Event::ExitedEarly { slot: exit.slot as u32, status: exit.status.to_string() };
+                    let event = Event::ProcessExited { slot: exit.slot as u32, status: exit.status.to_string() };
                     self.observers.exited(exit);
                     self.tell(event);
                 }
@@ -83,15 +93,8 @@ impl Driver {
             } => {
                 let worker = WorkerId(self.next_id);
                 self.next_id += 1;
-                let welcome = v1::Welcome {
-                    worker_id: worker.0,
-                    settings: Some(self.settings.clone()),
-                };
-                // A send fails only when the session has just broken, which arrives as `Lost`.
-                let _ = outbox.send(Ok(v1::CoordinatorMessage {
-                    message: Some(Down::Welcome(welcome)),
-                }));
                 self.sessions.insert(worker, outbox);
+                // It fails only when the session has just broken, which arrives as `Lost`.
                 let _ = reply.send(worker);
                 self.tell(Event::Joined {
                     worker,
@@ -105,20 +108,59 @@ impl Driver {
                 }
                 self.tell(event);
             }
-            Arrival::Blob { header, bytes } => match self.observers.blob(&header, &bytes) {
-                Ok(()) if header.kind() == v1::BlobKind::BestState => {
-                    self.tell(Event::StateStored {
-                        epoch: header.epoch,
-                    });
-                }
-                Ok(()) => {}
-                Err(error) if header.kind() == v1::BlobKind::BestState => {
-                    self.observers.broken(error);
-                }
-                // A run without its last picture is still a run.
-                Err(error) => self.observers.say(&format!("no predictions grid: {error}")),
-            },
+            Arrival::Blob { header, bytes } => self.keep(&header, bytes),
+            Arrival::Stored { epoch, result } => self.tell(match result {
+                Ok(()) => Event::StateStored { epoch },
+                Err(reason) => Event::StoreFailed { reason },
+            }),
         }
+    }
+
+    /// Only what the core waits for, and only from rank 0, gets into the run directory.
+    fn keep(&mut self, header: &v1::BlobHeader, bytes: Vec<u8>) {
+        let worker = WorkerId(header.worker_id);
+        match header.kind() {
+            v1::BlobKind::BestState
+                if self
+                    .run
+                    .awaits_state(worker, header.generation, header.epoch) =>
+            {
+                self.store_best(header.epoch, bytes, header.sha256.clone());
+            }
+            v1::BlobKind::Predictions if self.run.awaits_predictions(worker, header.generation) => {
+                // A run without its last picture is still a run.
+                if let Err(error) = self.observers.predictions(&bytes) {
+                    self.observers.say(&format!("no predictions grid: {error}"));
+                }
+            }
+            kind => tracing::debug!(%worker, ?kind, epoch = header.epoch, "ignored a blob"),
+        }
+    }
+
+    /// Writes off this task, since a slow disk must not hold up the grants; one after the other,
+    /// so that the newest weights are written last.
+    fn store_best(&mut self, epoch: u32, bytes: Vec<u8>, sha256: Vec<u8>) {
+        let upload = self.observers.begin_best();
+        let previous = self.storing.take();
+        let arrivals = self.arrivals.clone();
+        self.storing = Some(tokio::spawn(async move {
+            if let Some(previous) = previous {
+                // However it ended, it has said so itself.
+                let _ = previous.await;
+            }
+            let written = tokio::task::spawn_blocking(move || {
+                let mut upload = upload?;
+                upload.write(&bytes)?;
+                upload.commit(&sha256)
+            });
+            let result = match written.await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(error) => Err(format!("writing the best weights failed: {error}")),
+            };
+            // The driver is gone only when the run is over.
+            let _ = arrivals.send(Arrival::Stored { epoch, result });
+        }));
     }
 
     fn tell(&mut self, event: Event) {
@@ -129,18 +171,10 @@ impl Driver {
                 Action::End(outcome) => self.outcome = Some(outcome),
             }
         }
-        if self.outcome.is_none()
-            && let Some(error) = self.observers.take_broken()
-        {
-            let reason = error.to_string();
-            for outbox in self.sessions.values() {
-                let shutdown = Command::Shutdown {
-                    reason: reason.clone(),
-                    abort: true,
-                };
-                let _ = outbox.send(Ok(convert::message(shutdown, None)));
-            }
-            self.outcome = Some(Err(RunError::RunDirectory(reason)));
+        if let Some(error) = self.observers.take_broken() {
+            self.tell(Event::StoreFailed {
+                reason: error.to_string(),
+            });
         }
     }
 
@@ -158,9 +192,13 @@ impl Driver {
                 Err(error) => return self.observers.broken(error.into()),
             }
         }
-        let path = self.cache.as_ref().map(CacheFile::path);
+        let context = Context {
+            settings: &self.settings,
+            cache_file: self.cache.as_ref().map(CacheFile::path),
+        };
         if let Some(outbox) = self.sessions.get(&worker) {
-            let _ = outbox.send(Ok(convert::message(command, path.as_deref())));
+            // As above: a broken session reports itself.
+            let _ = outbox.send(Ok(convert::message(worker, command, context)));
         }
     }
 }

@@ -24,11 +24,9 @@ use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::config::LogFormat;
 pub use exit::{WorkerExit, WorkerStatus};
 pub use gpus::{Gpus, Placement};
-
-/// The variable that carries the shared secret of a run to its workers.
-pub const TOKEN_VARIABLE: &str = "FINETUNE_TOKEN";
 
 /// Why workers cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +83,6 @@ pub struct LaunchSpec {
     pub binary: PathBuf,
     /// What workers connect to, `http://HOST:PORT`.
     pub coordinator_url: String,
-    /// The shared secret, which goes through the environment so that no process list shows it.
-    pub token: Option<String>,
     /// An existing folder for `worker-<slot>.log`.
     pub logs: PathBuf,
     /// Workers that may run at the same time.
@@ -95,6 +91,8 @@ pub struct LaunchSpec {
     pub placement: Placement,
     /// CPU threads of each; `None` divides the machine's among the workers.
     pub threads_per_worker: Option<usize>,
+    /// The form of their logs.
+    pub log_format: LogFormat,
 }
 
 /// The workers that run on this machine.
@@ -207,10 +205,6 @@ impl Launcher {
 
     fn environment(&self, slot: usize, command: &mut Command) {
         // Exactly what this run means, not what the coordinator happened to inherit.
-        command.env_remove(TOKEN_VARIABLE);
-        if let Some(token) = &self.spec.token {
-            command.env(TOKEN_VARIABLE, token);
-        }
         // The worker's own variables of these names are for workers started by hand.
         for variable in [
             "FINETUNE_DATA",
@@ -220,6 +214,7 @@ impl Launcher {
             command.env_remove(variable);
         }
         command.env(proto::SLOT_VARIABLE, slot.to_string());
+        command.env("FINETUNE_LOG_FORMAT", self.spec.log_format.word());
         command.env("CUDA_VISIBLE_DEVICES", self.spec.placement.visible_to(slot));
         let threads = self.spec.threads_per_worker;
         for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS"] {

@@ -1,5 +1,6 @@
 //! `coordinator`: flags, logs, addresses, workers, the run, exit code.
 
+use std::net::SocketAddr;
 use std::process::ExitCode as ProcessExit;
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use coordinator::service::TrainerService;
 use coordinator::shutdown::{Signals, Stop};
 use coordinator::store::RunStore;
 use coordinator::telemetry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::transport::server::TcpIncoming;
 
 /// How long workers may take to end once the run has.
 const GRACE: Duration = Duration::from_secs(5);
@@ -101,13 +103,18 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     progress.say(&format!("metrics: http://{}/metrics", admin.address()));
 
     let (arrivals, from_edge) = mpsc::unbounded_channel();
-    let server = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(Duration::from_secs(2)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(3)))
-        .add_service(TrainerService::new(arrivals).into_server())
-        .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener));
-    let server = tokio::spawn(server);
+    let (close, closing) = oneshot::channel::<()>();
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let mut server = tokio::spawn(
+        tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(2)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(3)))
+            .add_service(TrainerService::new(arrivals.clone()).into_server())
+            .serve_with_incoming_shutdown(incoming, async {
+                // Dropping the other end means the same.
+                let _ = closing.await;
+            }),
+    );
 
     let spec = LaunchSpec {
         binary: config
@@ -115,15 +122,16 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
             .clone()
             .unwrap_or_else(launcher::default_binary),
         coordinator_url: url.clone(),
-        token: None,
         logs,
         workers: config.workers,
         placement,
         threads_per_worker: config.threads_per_worker,
+        log_format: config.log_format,
     };
-    let (mut workers, exits) = start_workers(&config, spec, &mut progress, &url)?;
+    // Signals first: an early Ctrl-C must not leave workers behind.
     let (interrupts, from_signals) = mpsc::unbounded_channel();
     watch_signals(interrupts)?;
+    let (mut workers, exits) = start_workers(&config, spec, &mut progress, address)?;
 
     let observers = Observers::new(
         store,
@@ -142,6 +150,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         recipe::recipe(&config),
         recipe::settings(&config),
         observers,
+        arrivals,
     );
     let (outcome, mut observers) = driver.drive(&mut inputs).await;
 
@@ -161,15 +170,22 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         // Without the exit the message has less to say.
         let _ = wait.await;
     }
-    drop(inputs);
+    let mut interrupts = inputs.interrupts;
     if let Some(workers) = &mut workers {
         workers.shutdown(GRACE).await;
     }
     observers.ended(&outcome);
     let unkept = observers.take_broken();
-    admin.linger(config.metrics_linger).await;
+    tokio::select! {
+        () = admin.linger(config.metrics_linger) => {}
+        _ = interrupts.recv() => {}
+    }
     admin.stop().await;
-    server.abort();
+    // Workers that others started have to read their last message.
+    drop(close);
+    if tokio::time::timeout(GRACE, &mut server).await.is_err() {
+        server.abort();
+    }
     match (&outcome, unkept) {
         (Ok(_), Some(error)) => Err(error.into()),
         _ => conclude(outcome, observers.exits()),
@@ -180,13 +196,21 @@ fn start_workers(
     config: &RunConfig,
     spec: LaunchSpec,
     progress: &mut Progress,
-    url: &str,
+    address: SocketAddr,
 ) -> Result<(Option<Launcher>, mpsc::UnboundedReceiver<WorkerExit>), Refusal> {
     if config.no_spawn {
         progress.say(&format!(
-            "waiting for {} workers: start each with `worker --coordinator {url}`",
-            config.workers
+            "waiting for {} workers: start each with `worker --coordinator {}`",
+            config.workers,
+            launcher::local_url(address)
         ));
+        if address.ip().is_unspecified() {
+            progress.say(&format!(
+                "  but when any of them runs on another machine, all with \
+                 `worker --coordinator http://THIS_MACHINE:{}`",
+                address.port()
+            ));
+        }
         // The sender is dropped: no process of ours will ever end.
         return Ok((None, mpsc::unbounded_channel().1));
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::admin::Status;
+use crate::admin::{Status, WorkerView};
 use crate::core::Notice;
 use crate::core::event::StopReason;
 use crate::launcher::WorkerExit;
@@ -51,6 +51,7 @@ pub struct Observers {
     history: Vec<EpochPoint>,
     best: Option<(u32, f64, f64)>,
     exits: Vec<WorkerExit>,
+    workers: Vec<WorkerView>,
     broken: Option<KeepError>,
 }
 
@@ -77,6 +78,7 @@ impl Observers {
             history: Vec::new(),
             best: None,
             exits: Vec::new(),
+            workers: Vec::new(),
             broken: None,
         }
     }
@@ -114,14 +116,11 @@ impl Observers {
     /// Takes a notice of the core into account.
     pub fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Member {
-                joined,
-                expected,
-                host,
-                ..
-            } => self.joined(joined, expected, &host),
+            Notice::Member { joined, expected } => self.joined(joined, expected),
             Notice::Preparing { done, total } => {
                 self.metrics.set_run_state(RunState::Preparing);
+                self.status
+                    .send_modify(|status| "preparing".clone_into(&mut status.state));
                 self.progress.preparing(done as u64, total as u64);
             }
             Notice::BadFile { path, reason } => {
@@ -155,14 +154,26 @@ impl Observers {
             }
             Notice::GroupFormed {
                 generation,
-                world_size,
+                ranks,
                 backend,
                 precision,
             } => {
+                let world_size = ranks.len();
+                self.workers = ranks
+                    .into_iter()
+                    .enumerate()
+                    .map(|(rank, (host, device))| WorkerView {
+                        rank: Some(rank),
+                        host,
+                        device,
+                        state: WorkerState::Healthy.label().to_owned(),
+                        step: 0,
+                    })
+                    .collect();
                 self.metrics.set_generation(generation);
                 self.status.send_modify(|status| {
                     status.generation = generation;
-                    status.world_size = world_size as usize;
+                    status.world_size = world_size;
                 });
                 self.progress.say(&format!(
                     "group: {world_size} ranks over {backend}, computing in {precision}"
@@ -188,14 +199,14 @@ impl Observers {
         }
     }
 
-    fn joined(&mut self, joined: usize, expected: usize, host: &str) {
+    fn joined(&mut self, joined: usize, expected: usize) {
         self.metrics.set_workers(WorkerState::Joined, joined);
         self.metrics.set_workers(WorkerState::Healthy, joined);
         self.status.send_modify(|status| {
             status.waiting_for =
                 (joined < expected).then(|| format!("{} more workers", expected - joined));
         });
-        tracing::info!(joined, expected, host, "a worker joined");
+        tracing::info!(joined, expected, "a worker joined");
     }
 
     fn keep(&mut self, write: impl FnOnce(&mut RunStore) -> Result<(), StoreError>) {

@@ -21,6 +21,7 @@ pub fn lost_slot(error: &RunError) -> Option<u32> {
     match error {
         RunError::WorkerLost { slot, .. } => *slot,
         RunError::ExitedEarly { slot, .. } => Some(*slot),
+        RunError::Internal { slot, .. } => *slot,
         _ => None,
     }
 }
@@ -43,7 +44,7 @@ pub fn conclude(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, Refu
         RunError::Weights(_) => ExitCode::Weights,
         RunError::Environment(_) => ExitCode::Environment,
         RunError::RunDirectory(_) => ExitCode::RunDirectory,
-        RunError::Internal(_) => ExitCode::Internal,
+        RunError::Internal { .. } => ExitCode::Internal,
         RunError::ExitedEarly { .. } if exit.is_some_and(|e| e.missing_library().is_some()) => {
             ExitCode::Environment
         }
@@ -55,9 +56,16 @@ pub fn conclude(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, Refu
         if let Some(explanation) = exit.explanation() {
             message.push_str(&format!("\n  {explanation}"));
         }
-        message.push_str(&format!("\n  the end of {}:", exit.log_path.display()));
-        let tail = exit.log_tail.len().saturating_sub(TAIL_LINES);
-        for line in &exit.log_tail[tail..] {
+        // A process that never joined says why in its first lines, others in their last.
+        let (part, lines) = match error {
+            RunError::ExitedEarly { .. } => ("beginning", exit.log_head.as_slice()),
+            _ => {
+                let tail = exit.log_tail.len().saturating_sub(TAIL_LINES);
+                ("end", &exit.log_tail[tail..])
+            }
+        };
+        message.push_str(&format!("\n  the {part} of {}:", exit.log_path.display()));
+        for line in lines {
             message.push_str(&format!("\n    {line}"));
         }
     }

@@ -21,8 +21,7 @@ pub type Outbox = mpsc::UnboundedSender<Result<v1::CoordinatorMessage, Status>>;
 
 /// What the edge hands to the driver.
 pub enum Arrival {
-    /// A worker introduced itself; the driver answers with its name through `reply` after
-    /// it has put a `Welcome` into `outbox`.
+    /// A worker introduced itself; the driver answers with its name through `reply`.
     Worker {
         /// Its first message.
         hello: v1::Hello,
@@ -39,6 +38,13 @@ pub enum Arrival {
         header: v1::BlobHeader,
         /// All of it.
         bytes: Vec<u8>,
+    },
+    /// The best weights of an epoch were written, or why not.
+    Stored {
+        /// From 1.
+        epoch: u32,
+        /// The reason in words.
+        result: Result<(), String>,
     },
 }
 

@@ -165,4 +165,16 @@ fn a_machine_that_lacks_something() {
     if !Path::new("/proc/driver/nvidia").exists() {
         refused(&["--device=cuda"], 8, &["GPU"]);
     }
+    // What the loader says where libtorch is not installed.
+    let worker = scratch().join("worker-without-libtorch");
+    let message = "worker: error while loading shared libraries: libtorch_cpu.so: \
+                   cannot open shared object file: No such file or directory";
+    std::fs::write(
+        &worker,
+        format!("#!/bin/sh\necho '{message}' >&2\nexit 127\n"),
+    )
+    .unwrap();
+    std::fs::set_permissions(&worker, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let flag = format!("--worker-binary={}", worker.display());
+    refused(&[&flag], 8, &["libtorch_cpu.so", "make setup"]);
 }

@@ -104,3 +104,37 @@ fn a_run_writes_everything_it_promises() {
         ended.output
     );
 }
+
+#[test]
+fn trouble_while_workers_start_ends_the_run_at_once() {
+    for kill_one in [true, false] {
+        let mut run = Run::small(2, ENDLESS);
+        run.until("two processes", |run| run.workers().len() == 2);
+        let workers = run.workers();
+        if kill_one {
+            kill(workers[0]);
+        } else {
+            run.signal(Signal::INT);
+        }
+        let ended = run.wait();
+        let expected = if kill_one { 7 } else { 130 };
+        assert_eq!(ended.code, expected, "{}", ended.output);
+        all_gone(&workers);
+    }
+}
+
+#[test]
+fn the_demo_job_learns() {
+    let arguments = &[
+        "--workers=2",
+        "--data=demo",
+        "--epochs=4",
+        "--metrics-listen=127.0.0.1:0",
+    ];
+    let ended = Run::start(arguments).wait().succeeded();
+    let accuracies = ended.column("validation_accuracy");
+    assert!(
+        accuracies.iter().any(|accuracy| *accuracy >= 0.9),
+        "{accuracies:?}"
+    );
+}

@@ -8,8 +8,9 @@ use proto::v1::coordinator_message::Message as Down;
 use proto::v1::trainer_client::TrainerClient;
 use proto::v1::worker_message::Message as Up;
 use proto::{MAX_MESSAGE_BYTES, v1};
+use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
@@ -51,7 +52,15 @@ pub enum AgentError {
 /// # Errors
 /// When the coordinator cannot be reached, refuses, or goes away, and when training fails.
 pub async fn run(cli: Cli) -> Result<(), AgentError> {
-    let mut client = connect(&cli).await?;
+    let slot: Option<u32> = std::env::var(proto::SLOT_VARIABLE)
+        .ok()
+        .and_then(|slot| slot.parse().ok());
+    let mut client = tokio::select! {
+        client = connect(&cli) => client?,
+        () = launcher_gone(), if slot.is_some() => {
+            return Err(AgentError::Broken("its launcher is gone".to_owned()));
+        }
+    };
     let address = own_address(&cli.coordinator).await;
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let hello = v1::Hello {
@@ -61,9 +70,7 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
             .to_string_lossy()
             .into_owned(),
         pid: std::process::id(),
-        slot: std::env::var(proto::SLOT_VARIABLE)
-            .ok()
-            .and_then(|slot| slot.parse().ok()),
+        slot,
     };
     say(&outbox, Up::Hello(hello));
     let mut inbound = client
@@ -85,7 +92,7 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
         outbox,
         worker_id: welcome.worker_id,
         inbox: Inbox::default(),
-        uploads: JoinSet::new(),
+        upload: None,
         store: None,
         group: None,
     };
@@ -128,15 +135,21 @@ async fn connect(cli: &Cli) -> Result<TrainerClient<Channel>, AgentError> {
     }
 }
 
+/// Returns when the standard input ends, which a launcher holds open for as long as it lives.
+async fn launcher_gone() {
+    let mut input = tokio::io::stdin();
+    let mut buffer = [0; 64];
+    while input.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+}
+
 /// The address of this machine on the way to the coordinator, where its peers reach it too.
 async fn own_address(coordinator: &str) -> IpAddr {
     let route = async {
         let uri: tonic::transport::Uri = coordinator.parse().ok()?;
         let host = uri.host()?.trim_matches(['[', ']']).to_owned();
-        let peer = tokio::net::lookup_host((host, uri.port_u16()?))
-            .await
-            .ok()?
-            .next()?;
+        let https = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let peer = tokio::net::lookup_host((host, port)).await.ok()?.next()?;
         let any: IpAddr = match peer {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -171,7 +184,8 @@ struct Session {
     outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
     worker_id: u64,
     inbox: Inbox,
-    uploads: JoinSet<Result<(), tonic::Status>>,
+    /// The last upload, which waits for the one before it.
+    upload: Option<JoinHandle<Result<(), String>>>,
     store: Option<c10d::Store>,
     group: Option<c10d::ProcessGroup>,
 }
@@ -194,16 +208,21 @@ impl Session {
                 let _ = ended.send(train::run(&settings, address, &inbox, &Link::new(link)));
             })
             .map_err(|error| AgentError::Training(format!("cannot start a thread: {error}")))?;
+        let mut over = false;
         let result = loop {
             tokio::select! {
                 biased;
                 Some(outgoing) = outgoing.recv() => self.pass_on(outgoing).await,
                 result = &mut end => break result,
-                message = next(&mut inbound) => match message {
+                // After a polite shutdown the coordinator hangs up, which is no news.
+                message = next(&mut inbound), if !over => match message {
                     Ok(message) => {
-                        if let Some(shutdown) = self.take(message) && shutdown.abort {
-                            self.abort(&mut end).await;
-                            return Err(AgentError::Training(shutdown.reason));
+                        if let Some(shutdown) = self.take(message) {
+                            over = true;
+                            if shutdown.abort {
+                                self.abort(&mut end).await;
+                                return Err(AgentError::Training(shutdown.reason));
+                            }
                         }
                     }
                     Err(error) => {
@@ -217,7 +236,9 @@ impl Session {
         while let Ok(outgoing) = outgoing.try_recv() {
             self.pass_on(outgoing).await;
         }
-        self.settle_uploads().await;
+        if let Err(error) = self.settle_uploads().await {
+            tracing::error!(error);
+        }
         match result {
             Ok(Ok(())) => Ok(()),
             Ok(Err(failure)) => {
@@ -279,33 +300,52 @@ impl Session {
         match outgoing {
             Outgoing::Store(store) => self.store = Some(store),
             Outgoing::Group(group) => self.group = Some(group),
-            Outgoing::Message(message) => {
-                // "Finished" promises that everything is with the coordinator.
-                if matches!(message, Up::Finished(_)) {
-                    self.settle_uploads().await;
+            // "Finished" promises that everything is with the coordinator.
+            Outgoing::Message(message @ Up::Finished(_)) => match self.settle_uploads().await {
+                Ok(()) => say(&self.outbox, message),
+                Err(message) => {
+                    let kind = v1::FailureKind::Internal.into();
+                    say(&self.outbox, Up::Failure(v1::Failure { kind, message }));
                 }
-                say(&self.outbox, message);
-            }
+            },
+            Outgoing::Message(message) => say(&self.outbox, message),
             Outgoing::Upload {
                 kind,
                 generation,
                 epoch,
                 bytes,
-            } => {
-                let mut client = self.client.clone();
-                let chunks = proto::blob::chunks(self.worker_id, generation, epoch, kind, bytes);
-                self.uploads.spawn(async move {
-                    client.upload(tokio_stream::iter(chunks)).await.map(|_| ())
-                });
-            }
+            } => self.upload(kind, generation, epoch, bytes),
         }
     }
 
-    async fn settle_uploads(&mut self) {
-        while let Some(upload) = self.uploads.join_next().await {
-            if let Ok(Err(status)) = upload {
-                tracing::error!(status = status.message(), "an upload was refused");
+    /// One upload after the other, so that newer weights never arrive before older ones.
+    fn upload(&mut self, kind: v1::BlobKind, generation: u64, epoch: u32, bytes: Vec<u8>) {
+        let mut client = self.client.clone();
+        let chunks = proto::blob::chunks(self.worker_id, generation, epoch, kind, bytes);
+        let previous = self.upload.take();
+        self.upload = Some(tokio::spawn(async move {
+            if let Some(previous) = previous {
+                outcome(previous.await)?;
             }
+            let sent = client.upload(tokio_stream::iter(chunks)).await;
+            match sent {
+                Ok(_) => Ok(()),
+                Err(status) if kind == v1::BlobKind::BestState => Err(format!(
+                    "the best weights of epoch {epoch} could not be handed over: {}",
+                    status.message()
+                )),
+                Err(status) => {
+                    tracing::warn!(status = status.message(), ?kind, "an upload was refused");
+                    Ok(())
+                }
+            }
+        }));
+    }
+
+    async fn settle_uploads(&mut self) -> Result<(), String> {
+        match self.upload.take() {
+            Some(upload) => outcome(upload.await),
+            None => Ok(()),
         }
     }
 
@@ -320,4 +360,8 @@ impl Session {
         }
         let _ = tokio::time::timeout(ABORT_GRACE, end).await;
     }
+}
+
+fn outcome(ended: Result<Result<(), String>, JoinError>) -> Result<(), String> {
+    ended.unwrap_or_else(|error| Err(format!("an upload failed: {error}")))
 }

@@ -36,7 +36,8 @@ pub enum Grant {
 #[derive(Debug, Default)]
 struct State {
     orders: VecDeque<Order>,
-    epoch: u32,
+    /// Generation and epoch of the plan that the grant is for.
+    plan: (u64, u32),
     granted: u32,
 }
 
@@ -49,17 +50,17 @@ impl Inbox {
     pub fn push(&self, order: Order) {
         let mut state = self.lock();
         if let Order::Plan(plan) = &order {
-            state.epoch = plan.epoch;
+            state.plan = (plan.generation, plan.epoch);
             state.granted = plan.granted;
         }
         state.orders.push_back(order);
         self.0.1.notify_all();
     }
 
-    /// Raises the grant of the running epoch; one of another epoch is late and ignored.
+    /// Raises the grant of the running epoch; one of another plan is late and ignored.
     pub fn grant(&self, grant: &v1::StepGrant) {
         let mut state = self.lock();
-        if grant.epoch == state.epoch {
+        if (grant.generation, grant.epoch) == state.plan {
             state.granted = state.granted.max(grant.granted);
             self.0.1.notify_all();
         }

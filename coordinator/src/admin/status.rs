@@ -63,8 +63,6 @@ pub struct WorkerView {
     pub rank: Option<usize>,
     /// Its host.
     pub host: String,
-    /// Its process id there.
-    pub pid: u32,
     /// Its device, for example `cpu` or the name of a GPU.
     pub device: String,
     /// What it is doing, in a word.

@@ -5,8 +5,7 @@ use std::fmt;
 
 use super::ConfigError;
 
-/// The layer groups of ResNet18, from the input to the output.
-pub const LAYER_GROUPS: [&str; 6] = ["stem", "layer1", "layer2", "layer3", "layer4", "fc"];
+pub use crate::core::schedule::LAYER_GROUPS;
 
 /// One learning rate per layer group, in the order of [`LAYER_GROUPS`].
 #[derive(Debug, Clone, Copy, PartialEq)]

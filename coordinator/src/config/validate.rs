@@ -1,6 +1,12 @@
 //! The rules that well-formed values must still obey, alone and together.
 
-use super::{ConfigError, RunConfig};
+use std::time::Duration;
+
+use super::{BatchNorm, ConfigError, RunConfig};
+
+/// Larger inputs are a slip of the finger: Caltech101's largest picture is 3999 pixels high.
+const MAX_IMAGE_SIZE: u32 = 4096;
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl RunConfig {
     /// Checks every rule and reports all that are broken in one line.
@@ -43,11 +49,23 @@ impl RunConfig {
             ),
         );
         rule(
-            self.image_size >= 32,
+            (32..=MAX_IMAGE_SIZE).contains(&self.image_size),
             format!(
-                "image-size must be at least 32, not {}: the network divides it by 32",
+                "image-size must be from 32 to {MAX_IMAGE_SIZE}, not {}: the network divides it by 32",
                 self.image_size
             ),
+        );
+        rule(
+            self.image_size > 32 || self.batch_norm == BatchNorm::Frozen,
+            "image-size 32 leaves one pixel to the last layers, of which a slice of one sample \
+             has no variance; use 33 or more, or batch-norm frozen"
+                .to_owned(),
+        );
+        rule(
+            self.limit_per_class
+                .is_none_or(|limit| u32::try_from(limit).is_ok())
+                && self.collective_timeout <= MAX_TIMEOUT,
+            "limit-per-class and collective-timeout must fit 32 bits and a day".to_owned(),
         );
         rule(
             self.validation_fraction > 0.0 && self.validation_fraction < 1.0,

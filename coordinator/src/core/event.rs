@@ -173,10 +173,14 @@ pub enum Event {
     Lost {
         worker: WorkerId,
     },
-    /// A process of the launcher ended before it joined.
-    ExitedEarly {
+    /// A process of the launcher ended.
+    ProcessExited {
         slot: u32,
         status: String,
+    },
+    /// Something that the run must keep could not be written.
+    StoreFailed {
+        reason: String,
     },
     /// Ctrl-C.
     Interrupt,
@@ -187,6 +191,8 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "the names say it; the .proto file says more")]
 pub enum Command {
+    /// The run has a place for it.
+    Welcome,
     Prepare {
         samples: Vec<u32>,
         images: usize,
@@ -241,8 +247,8 @@ pub struct EpochSummary {
     pub validated: u64,
     pub rates: LayerRates,
     pub images_per_second: f64,
-    /// Mean over the ranks.
-    pub phases: Phases,
+    /// Of each rank.
+    pub phases: Vec<Phases>,
     /// Wall seconds from plan to barrier.
     pub seconds: f64,
     pub world_size: u32,
@@ -257,8 +263,6 @@ pub struct EpochSummary {
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Notice {
     Member {
-        worker: WorkerId,
-        host: String,
         joined: usize,
         expected: usize,
     },
@@ -277,7 +281,8 @@ pub enum Notice {
     },
     GroupFormed {
         generation: u64,
-        world_size: u32,
+        /// Host and device of each rank.
+        ranks: Vec<(String, String)>,
         backend: &'static str,
         precision: &'static str,
     },
@@ -327,12 +332,11 @@ pub enum RunError {
     Weights(String),
     #[error("{0}")]
     Environment(String),
-    #[error("lost {who} after step {step} of epoch {epoch}: {cause}")]
+    #[error("lost {who} {when}: {cause}")]
     WorkerLost {
         who: String,
         slot: Option<u32>,
-        epoch: u32,
-        step: u32,
+        when: String,
         cause: String,
     },
     #[error("worker process {slot} ended before it joined: {status}")]
@@ -340,8 +344,8 @@ pub enum RunError {
     /// The run directory cannot be written.
     #[error("{0}")]
     RunDirectory(String),
-    #[error("{0}")]
-    Internal(String),
+    #[error("{message}")]
+    Internal { slot: Option<u32>, message: String },
 }
 
 /// How a run ended.

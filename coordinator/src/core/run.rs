@@ -66,6 +66,8 @@ struct Member {
     rank: u32,
     in_group: bool,
     completed: u32,
+    /// Training samples and first and last-plus-one validation chunk of its plan.
+    share: (u32, std::ops::Range<u32>),
     report: Option<EpochReport>,
     finished: bool,
 }
@@ -161,6 +163,7 @@ impl Run {
             }
             Event::Finished { worker, generation } => {
                 if generation == self.generation
+                    && matches!(self.phase, Phase::Finishing { .. })
                     && let Some(member) = self.members.get_mut(&worker)
                 {
                     member.finished = true;
@@ -175,7 +178,7 @@ impl Run {
                 self.on_failed(now, worker, kind, message, &mut out);
             }
             Event::Lost { worker } => self.on_lost(worker, &mut out),
-            Event::ExitedEarly { slot, status } => {
+            Event::ProcessExited { slot, status } => {
                 if !self
                     .members
                     .values()
@@ -184,10 +187,31 @@ impl Run {
                     self.fail(RunError::ExitedEarly { slot, status }, &mut out);
                 }
             }
+            Event::StoreFailed { reason } => self.fail(RunError::RunDirectory(reason), &mut out),
             Event::Interrupt => self.stop_early(now, StopReason::Interrupted, &mut out),
             Event::Tick => self.on_tick(now, &mut out),
         }
         out
+    }
+
+    /// Whether these are the best weights so far, from the rank that is to hand them over.
+    pub fn awaits_state(&self, worker: WorkerId, generation: u64, epoch: u32) -> bool {
+        self.awaited_state == Some(epoch)
+            && generation == self.generation
+            && self
+                .members
+                .get(&worker)
+                .is_some_and(|member| member.rank == 0)
+    }
+
+    /// Whether this worker is rank 0 of this generation, and the run is about to end.
+    pub fn awaits_predictions(&self, worker: WorkerId, generation: u64) -> bool {
+        matches!(self.phase, Phase::Finishing { .. })
+            && generation == self.generation
+            && self
+                .members
+                .get(&worker)
+                .is_some_and(|member| member.rank == 0)
     }
 
     fn all(&self, holds: impl Fn(&Member) -> bool) -> bool {

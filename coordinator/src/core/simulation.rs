@@ -173,6 +173,7 @@ impl Cluster {
             return None;
         }
         match worker.inbox.remove(0) {
+            Command::Welcome => None,
             Command::Prepare { .. } => {
                 // One file is bad, and whoever decodes it says so.
                 Some(Event::Prepared {

@@ -27,7 +27,7 @@ fn bench(script: &str, change: impl FnOnce(&mut LaunchSpec)) -> Bench {
     let mut spec = LaunchSpec {
         binary,
         coordinator_url: "http://127.0.0.1:1".to_owned(),
-        token: None,
+        log_format: LogFormat::Text,
         logs: folder.path().to_owned(),
         workers: 2,
         placement: Placement::Cpu,
@@ -83,10 +83,9 @@ fn alive(pid: &str) -> bool {
 
 #[tokio::test]
 async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
-    let script = "echo first; echo \"$@\" \"token=$FINETUNE_TOKEN gpu=$CUDA_VISIBLE_DEVICES \
+    let script = "echo first; echo \"$@\" \"slot=$FINETUNE_SLOT gpu=$CUDA_VISIBLE_DEVICES \
                   omp=$OMP_NUM_THREADS\"; seq 100; echo last >&2; exit 3";
     let mut bench = bench(script, |spec| {
-        spec.token = Some("secret".to_owned());
         spec.placement = Placement::Cuda(vec!["4".to_owned(), "6".to_owned()]);
         spec.threads_per_worker = Some(5);
     });
@@ -100,7 +99,7 @@ async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
         exit.log_head[..2],
         [
             "first".to_owned(),
-            "--coordinator http://127.0.0.1:1 token=secret gpu=6 omp=5".to_owned(),
+            "--coordinator http://127.0.0.1:1 slot=1 gpu=6 omp=5".to_owned(),
         ]
     );
     assert_eq!((exit.log_head.len(), exit.log_tail.len()), (5, 20));
@@ -164,7 +163,7 @@ async fn a_missing_worker_program_is_refused_before_anything_starts() {
         let spec = LaunchSpec {
             binary: plain.clone(),
             coordinator_url: String::new(),
-            token: None,
+            log_format: LogFormat::Text,
             logs: folder.path().to_owned(),
             workers: 1,
             placement: Placement::Cpu,

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Observers;
 use crate::admin::BestEpoch;
-use crate::core::event::{EpochSummary, StepReport};
+use crate::core::event::{EpochSummary, Phases, StepReport};
 use crate::core::schedule::{LAYER_GROUPS, LayerRates};
 use crate::metrics::{RunState, StepSeconds};
 use crate::progress::{EpochRow, StepView};
@@ -82,6 +82,12 @@ impl Observers {
             },
         );
         self.epoch.uncounted += u64::from(report.samples);
+        if let Some(view) = usize::try_from(rank)
+            .ok()
+            .and_then(|rank| self.workers.get_mut(rank))
+        {
+            view.step = report.completed.into();
+        }
         let done = self.epoch.slowest();
         if done == before {
             return;
@@ -95,7 +101,20 @@ impl Observers {
         let loss = self.epoch.loss_sum / self.epoch.samples.max(1) as f64;
         let images_per_second = self.epoch.samples as f64 / elapsed.max(1e-9);
         self.metrics.set_training(loss, images_per_second);
+        if done == self.epoch.steps {
+            self.metrics.set_run_state(RunState::Validating);
+        }
+        let (workers, state) = (
+            self.workers.clone(),
+            if done == self.epoch.steps {
+                RunState::Validating
+            } else {
+                RunState::Training
+            },
+        );
         self.status.send_modify(|status| {
+            status.workers = workers;
+            state.label().clone_into(&mut status.state);
             status.step = done.into();
             status.train_loss = Some(loss);
             status.images_per_second = images_per_second;
@@ -123,9 +142,7 @@ impl Observers {
                 .map(|(group, rate)| ((*group).to_owned(), rate))
                 .collect(),
             images_per_second: summary.images_per_second,
-            seconds: summary
-                .phases
-                .named()
+            seconds: mean_phases(&summary.phases)
                 .into_iter()
                 .chain([("total", summary.seconds)])
                 .map(|(phase, seconds)| (phase.to_owned(), seconds))
@@ -149,11 +166,11 @@ impl Observers {
         self.keep(|store| store.append_epoch(&record));
         self.metrics
             .set_validation(summary.validation_loss, summary.validation_accuracy);
-        for rank in self.epoch.completed.keys() {
+        for (rank, phases) in summary.phases.iter().enumerate() {
             // The counter of samples has no rank, so the first one brings all of them.
-            let samples = if *rank == 0 { summary.validated } else { 0 };
+            let samples = if rank == 0 { summary.validated } else { 0 };
             self.metrics
-                .rank_validation(*rank as usize, summary.phases.validation, samples);
+                .rank_validation(rank, phases.validation, samples);
         }
         if let Some((epoch, loss, _)) = self.best {
             self.metrics.set_best(epoch, loss, summary.wait);
@@ -178,4 +195,15 @@ impl Observers {
             best: summary.improved,
         });
     }
+}
+
+/// Mean seconds of each phase over the ranks.
+fn mean_phases(ranks: &[Phases]) -> Vec<(&'static str, f64)> {
+    let mut sums: Vec<(&str, f64)> = Phases::default().named().to_vec();
+    for phases in ranks {
+        for (sum, (_, seconds)) in sums.iter_mut().zip(phases.named()) {
+            sum.1 += seconds / ranks.len() as f64;
+        }
+    }
+    sums
 }

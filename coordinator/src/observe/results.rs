@@ -8,31 +8,26 @@ use crate::core::event::{Outcome, RunError, StopReason};
 use crate::metrics::{self, RunState, WorkerState};
 use crate::progress::Summary;
 use crate::report::{curves, grid};
-use crate::store::{BEST_WEIGHTS, CURVES, PREDICTIONS};
+use crate::store::{BEST_WEIGHTS, CURVES, PREDICTIONS, StoreError, Upload};
 
 impl Observers {
-    /// Stores a blob that a worker sent.
+    /// Where the next best weights go.
     ///
     /// # Errors
-    /// When it cannot be written or read.
-    pub fn blob(&mut self, header: &v1::BlobHeader, bytes: &[u8]) -> Result<(), KeepError> {
-        match header.kind() {
-            v1::BlobKind::BestState => {
-                let mut upload = self.store.begin_upload(BEST_WEIGHTS)?;
-                upload.write(bytes)?;
-                upload.commit(&header.sha256)?;
-            }
-            v1::BlobKind::Predictions => {
-                let predictions = v1::Predictions::decode(bytes)
-                    .map_err(|error| KeepError::Predictions(error.to_string()))?;
-                let picture = grid::render(&self.tiles(predictions))?;
-                self.store.write(PREDICTIONS, &picture)?;
-            }
-            v1::BlobKind::Unspecified => {
-                return Err(KeepError::Predictions("a blob of no known kind".to_owned()));
-            }
-        }
-        Ok(())
+    /// When the run directory takes no file.
+    pub fn begin_best(&self) -> Result<Upload, StoreError> {
+        self.store.begin_upload(BEST_WEIGHTS)
+    }
+
+    /// Draws the predictions that rank 0 sent.
+    ///
+    /// # Errors
+    /// When they cannot be read, drawn or written.
+    pub fn predictions(&mut self, bytes: &[u8]) -> Result<(), KeepError> {
+        let predictions = v1::Predictions::decode(bytes)
+            .map_err(|error| KeepError::Predictions(error.to_string()))?;
+        let picture = grid::render(&self.tiles(predictions))?;
+        Ok(self.store.write(PREDICTIONS, &picture)?)
     }
 
     /// Tells everyone how the run ended.

@@ -10,8 +10,6 @@ use super::failure::environment;
 #[derive(Debug, Clone)]
 pub(super) struct Compute {
     pub(super) device: Device,
-    /// Empty on a CPU.
-    pub(super) gpu_uuid: String,
     pub(super) bf16_in_silicon: bool,
     /// CPU threads of kernels and decoding.
     pub(super) threads: usize,
@@ -35,7 +33,6 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
     tch::set_num_threads(threads as i32);
     let cpu = Compute {
         device: Device::Cpu,
-        gpu_uuid: String::new(),
         bf16_in_silicon: cpu_bf16(),
         threads,
     };
@@ -45,11 +42,11 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
     match c10d::cuda::load() {
         Ok(Cuda::Ready { .. }) => {
             let info = c10d::cuda::device_info(0).map_err(environment)?;
+            tracing::info!(name = info.name, uuid = info.uuid, "computing on a GPU");
             // bf16 arithmetic came with Ampere, compute capability 8.0.
             let bf16_in_silicon = info.compute_capability.0 >= 8;
             Ok(Compute {
                 device: Device::Cuda(0),
-                gpu_uuid: info.uuid,
                 bf16_in_silicon,
                 ..cpu
             })

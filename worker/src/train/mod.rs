@@ -14,16 +14,17 @@ mod group;
 mod predict;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proto::v1;
 use v1::worker_message::Message as Up;
 
 use crate::control::{Inbox, Link, Order, Outgoing};
-use crate::data::{Cache, Manifest, demo};
+use crate::data::{Cache, Manifest, available_memory, bytes_needed, demo, fits_in_memory};
 use device::Compute;
-use failure::{data_failure, internal};
+use failure::{data_failure, environment, internal};
 use group::Rank;
 
 /// The share of decoded images between two reports of progress.
@@ -91,9 +92,7 @@ impl<'a> Worker<'a> {
                 })
                 .collect(),
             device: compute.name(),
-            gpu_uuid: compute.gpu_uuid.clone(),
             bf16_in_silicon: compute.bf16_in_silicon,
-            libtorch: c10d::libtorch_version(),
         }));
         Ok(Self {
             settings,
@@ -108,9 +107,25 @@ impl<'a> Worker<'a> {
     }
 
     fn prepare(&mut self, order: &v1::Prepare) -> Result<(), v1::Failure> {
-        let file = order.cache_file.as_deref().map(Path::new);
+        let images = self.manifest.files.len();
         let size = i64::from(self.settings.image_size);
-        let cache = Cache::open(file, self.manifest.files.len(), size).map_err(data_failure)?;
+        // Too large for memory alone: a nameless file lets the kernel page it out.
+        let too_large = order.cache_file.is_none()
+            && available_memory()
+                .is_some_and(|available| !fits_in_memory(bytes_needed(images, size), available));
+        let own = too_large
+            .then(tempfile::tempfile)
+            .transpose()
+            .map_err(environment)?;
+        let own_path = own
+            .as_ref()
+            .map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
+        let file = order
+            .cache_file
+            .as_deref()
+            .map(Path::new)
+            .or(own_path.as_deref());
+        let cache = Cache::open(file, images, size).map_err(data_failure)?;
         let threads = self.compute.threads;
         let total = order.samples.len();
         let progress = |done: usize| {
@@ -163,7 +178,9 @@ impl<'a> Worker<'a> {
         let Some(trained) = epoch.train(rank, cache, compute, frozen)? else {
             return Ok(());
         };
-        rank.average_batch_norm()?;
+        if !frozen {
+            rank.average_batch_norm()?;
+        }
         let started = std::time::Instant::now();
         let validation = evaluate::chunks(rank, cache, &labels, &plan.validation, compute)?;
         let mut phases = trained.phases;

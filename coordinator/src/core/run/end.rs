@@ -21,7 +21,7 @@ impl Run {
                     self.interrupted = Some(reason);
                     out.push(Action::Notify(Notice::Stopping(reason)));
                 }
-                self.stop_if_parked(now, reason, out);
+                self.stop_if_parked(now, out);
             }
             Phase::Finishing { .. } | Phase::Closed => {}
             Phase::Gathering | Phase::Preparing | Phase::Forming => {
@@ -33,8 +33,8 @@ impl Run {
 
     /// All ranks wait for a grant that will not come. When the epoch's last step is granted,
     /// they do not park, and the barrier at its end takes the stop into account.
-    pub(super) fn stop_if_parked(&mut self, now: Now, reason: StopReason, out: &mut Vec<Action>) {
-        let Phase::Training(training) = &self.phase else {
+    pub(super) fn stop_if_parked(&mut self, now: Now, out: &mut Vec<Action>) {
+        let (Phase::Training(training), Some(reason)) = (&self.phase, self.interrupted) else {
             return;
         };
         let parked = training.granted < training.steps
@@ -98,7 +98,8 @@ impl Run {
             FailureKind::Environment => self.fail(RunError::Environment(message), out),
             FailureKind::Internal => {
                 let message = format!("{}: {message}", self.describe(worker));
-                self.fail(RunError::Internal(message), out);
+                let slot = self.members.get(&worker).and_then(|member| member.slot);
+                self.fail(RunError::Internal { slot, message }, out);
             }
             FailureKind::Collective => {
                 self.blame.get_or_insert((now, worker, message));
@@ -123,19 +124,18 @@ impl Run {
     }
 
     pub(super) fn worker_lost(&self, worker: WorkerId, cause: String) -> RunError {
-        let (slot, step) = self
-            .members
-            .get(&worker)
-            .map_or((None, 0), |member| (member.slot, member.completed));
-        let epoch = match &self.phase {
-            Phase::Training(training) => training.epoch,
-            _ => 0,
+        let member = self.members.get(&worker);
+        let step = member.map_or(0, |member| member.completed);
+        let when = match &self.phase {
+            Phase::Training(training) => format!("after step {step} of epoch {}", training.epoch),
+            Phase::Gathering | Phase::Preparing => "while it prepared its data".to_owned(),
+            Phase::Forming => "while it joined the group".to_owned(),
+            Phase::Finishing { .. } | Phase::Closed => format!("after its last step, {step}"),
         };
         RunError::WorkerLost {
             who: self.describe(worker),
-            slot,
-            epoch,
-            step,
+            slot: member.and_then(|member| member.slot),
+            when,
             cause,
         }
     }
@@ -150,7 +150,15 @@ impl Run {
         if let Phase::Finishing { reason, until } = self.phase
             && now >= until
         {
-            self.close(Ok(reason), true, out);
+            let outcome = match self.awaited_state {
+                // Without its last picture a run is whole, without its best weights it is not.
+                Some(epoch) => Err(RunError::Internal {
+                    slot: None,
+                    message: format!("the best weights, of epoch {epoch}, did not arrive"),
+                }),
+                None => Ok(reason),
+            };
+            self.close(outcome, true, out);
         }
     }
 

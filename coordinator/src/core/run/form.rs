@@ -1,7 +1,7 @@
 //! A generation: ranks, and the store through which they meet.
 
 use super::{Now, Phase, Precision, Run};
-use crate::core::event::{Action, Command, Notice, WorkerId};
+use crate::core::event::{Action, Command, Notice, Scan, WorkerId};
 
 impl Run {
     /// Ranks follow the launcher's slots, then the order of joining.
@@ -19,12 +19,6 @@ impl Run {
         if let Some(first) = order.first() {
             out.push(Action::Send(*first, self.assignment(0, None)));
         }
-        out.push(Action::Notify(Notice::GroupFormed {
-            generation: self.generation,
-            world_size: self.members.len() as u32,
-            backend: if self.nccl() { "NCCL" } else { "Gloo" },
-            precision: if self.bf16() { "bf16" } else { "fp32" },
-        }));
     }
 
     pub(super) fn assignment(&self, rank: u32, store: Option<String>) -> Command {
@@ -95,6 +89,18 @@ impl Run {
             member.in_group = true;
         }
         if self.all(|member| member.in_group) {
+            let mut members: Vec<_> = self.members.values().collect();
+            members.sort_by_key(|member| member.rank);
+            let device = |scan: &Option<Scan>| scan.as_ref().map_or("", |s| &s.device).to_owned();
+            out.push(Action::Notify(Notice::GroupFormed {
+                generation: self.generation,
+                ranks: members
+                    .iter()
+                    .map(|m| (m.host.clone(), device(&m.scan)))
+                    .collect(),
+                backend: if self.nccl() { "NCCL" } else { "Gloo" },
+                precision: if self.bf16() { "bf16" } else { "fp32" },
+            }));
             self.start_epoch(now, 1, 0.0, out);
         }
     }

@@ -29,7 +29,7 @@ impl Run {
         self.members.insert(
             worker,
             Member {
-                host: host.clone(),
+                host,
                 slot,
                 scan: None,
                 preparing: 0,
@@ -37,13 +37,13 @@ impl Run {
                 rank: 0,
                 in_group: false,
                 completed: 0,
+                share: (0, 0..0),
                 report: None,
                 finished: false,
             },
         );
+        out.push(Action::Send(worker, Command::Welcome));
         out.push(Action::Notify(Notice::Member {
-            worker,
-            host,
             joined: self.members.len(),
             expected: self.recipe.workers,
         }));
@@ -74,8 +74,28 @@ impl Run {
             member.scan = Some(scan);
         }
         if self.members.len() == self.recipe.workers && self.all(|member| member.scan.is_some()) {
+            if let Some(message) = self.mixed_devices() {
+                return self.fail(RunError::Environment(message), out);
+            }
             self.prepare(out);
         }
+    }
+
+    /// Collectives join CPUs or GPUs, not both.
+    fn mixed_devices(&self) -> Option<String> {
+        let device = |gpu: bool| {
+            self.members.values().find(|member| {
+                member
+                    .scan
+                    .as_ref()
+                    .is_some_and(|scan| scan.device.starts_with("cuda") == gpu)
+            })
+        };
+        let (gpu, cpu) = (device(true)?, device(false)?);
+        Some(format!(
+            "a worker on {} computes on a GPU and one on {} on the CPU; use --device cpu, or GPUs everywhere",
+            gpu.host, cpu.host
+        ))
     }
 
     /// Workers of the launcher share one cache and decode a part of it each; every other

@@ -1,9 +1,11 @@
 //! The barrier at the end of an epoch: the sums over the ranks, and the verdict.
 
+use std::ops::Range;
+
 use super::{Now, Phase, Run};
 use crate::core::early_stopping::Judgement;
 use crate::core::event::{
-    Action, Command, EpochReport, EpochSummary, Notice, Phases, RunError, StopReason, WorkerId,
+    Action, Command, EpochReport, EpochSummary, Notice, RunError, StopReason, WorkerId,
 };
 
 impl Run {
@@ -32,20 +34,45 @@ impl Run {
         let Phase::Training(training) = &self.phase else {
             return;
         };
-        let reports: Vec<EpochReport> = self
+        let (epoch, step_seconds) = (training.epoch, training.step_seconds);
+        let wrong = self.members.iter().find(|(_, member)| {
+            member
+                .report
+                .as_ref()
+                .is_some_and(|report| !fits(report, &member.share))
+        });
+        if let Some((worker, member)) = wrong {
+            let message = format!(
+                "{} reported other samples of epoch {epoch} than it was given",
+                self.describe(*worker)
+            );
+            let slot = member.slot;
+            return self.fail(RunError::Internal { slot, message }, out);
+        }
+        let mut reports: Vec<(u32, EpochReport)> = self
             .members
             .values_mut()
-            .filter_map(|member| member.report.take())
+            .filter_map(|member| Some((member.rank, member.report.take()?)))
             .collect();
-        let (epoch, step_seconds) = (training.epoch, training.step_seconds);
+        reports.sort_by_key(|(rank, _)| *rank);
+        let reports: Vec<EpochReport> = reports.into_iter().map(|(_, report)| report).collect();
         let totals = Totals::of(&reports);
-        let expected = (self.split.train.len(), self.split.validation.len());
+        let expected = (
+            self.split.train.len() as u64,
+            self.split.validation.len() as u64,
+        );
         if (totals.trained, totals.validated) != expected {
             let message = format!(
                 "epoch {epoch} used {} training and {} validation samples instead of {} and {}",
                 totals.trained, totals.validated, expected.0, expected.1
             );
-            return self.fail(RunError::Internal(message), out);
+            return self.fail(
+                RunError::Internal {
+                    slot: None,
+                    message,
+                },
+                out,
+            );
         }
         let judgement = self.stopping.observe(epoch, totals.validation_loss);
         let improved = judgement == Judgement::Improved;
@@ -63,10 +90,10 @@ impl Run {
             train_loss: totals.train_loss,
             validation_loss: totals.validation_loss,
             validation_accuracy: totals.accuracy,
-            validated: totals.validated as u64,
+            validated: totals.validated,
             rates: self.recipe.schedule.rates(epoch),
             images_per_second: totals.trained as f64 / seconds.max(1e-9),
-            phases: totals.phases,
+            phases: reports.iter().map(|report| report.phases).collect(),
             seconds: (now - training.started).as_secs_f64(),
             world_size: self.members.len() as u32,
             generation: self.generation,
@@ -98,49 +125,44 @@ impl Run {
     }
 }
 
+/// Whether a report is about what the rank was given: its samples, its chunks, once each.
+fn fits(report: &EpochReport, (samples, chunks): &(u32, Range<u32>)) -> bool {
+    report.samples == *samples
+        && report
+            .validation
+            .iter()
+            .map(|sum| sum.chunk)
+            .eq(chunks.clone())
+        && report
+            .validation
+            .iter()
+            .all(|sum| sum.correct <= sum.samples)
+}
+
 struct Totals {
     train_loss: f64,
-    trained: usize,
+    trained: u64,
     validation_loss: f64,
     accuracy: f64,
-    validated: usize,
-    phases: Phases,
+    validated: u64,
 }
 
 impl Totals {
     /// Adds in f64, chunk by chunk in the order of the validation set: the same for any world.
+    /// `reports` are in the order of the ranks, whose chunks follow each other.
     fn of(reports: &[EpochReport]) -> Self {
-        let trained: usize = reports.iter().map(|report| report.samples as usize).sum();
+        let trained = reports.iter().map(|report| u64::from(report.samples)).sum();
         let loss: f64 = reports.iter().map(|report| report.loss_sum).sum();
-        let mut chunks: Vec<_> = reports
-            .iter()
-            .flat_map(|report| &report.validation)
-            .collect();
-        chunks.sort_by_key(|sum| sum.chunk);
-        chunks.dedup_by_key(|sum| sum.chunk);
-        let validated: usize = chunks.iter().map(|sum| sum.samples as usize).sum();
-        let validation: f64 = chunks.iter().map(|sum| sum.loss_sum).sum();
-        let correct: u32 = chunks.iter().map(|sum| sum.correct).sum();
-        let mean = |seconds: fn(&Phases) -> f64| {
-            reports
-                .iter()
-                .map(|report| seconds(&report.phases))
-                .sum::<f64>()
-                / reports.len() as f64
-        };
+        let chunks = || reports.iter().flat_map(|report| &report.validation);
+        let validated = chunks().map(|sum| u64::from(sum.samples)).sum();
+        let validation: f64 = chunks().map(|sum| sum.loss_sum).sum();
+        let correct: u64 = chunks().map(|sum| u64::from(sum.correct)).sum();
         Self {
             train_loss: loss / trained as f64,
             trained,
             validation_loss: validation / validated as f64,
-            accuracy: f64::from(correct) / validated as f64,
+            accuracy: correct as f64 / validated as f64,
             validated,
-            phases: Phases {
-                data_wait: mean(|p| p.data_wait),
-                forward_backward: mean(|p| p.forward_backward),
-                allreduce_wait: mean(|p| p.allreduce_wait),
-                optimizer: mean(|p| p.optimizer),
-                validation: mean(|p| p.validation),
-            },
         }
     }
 }

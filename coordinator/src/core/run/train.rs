@@ -21,17 +21,21 @@ impl Run {
             member.completed = 0;
             member.report = None;
             let rank = member.rank as usize;
+            let shard = shard(&order, self.recipe.global_batch, rank, world_size);
+            let chunk_size = self.recipe.validation_chunk;
+            let validation =
+                validation_chunks(&self.split.validation, chunk_size, rank, world_size);
+            let first = validation.first().map_or(0, |chunk| chunk.index);
+            member.share = (
+                shard.samples.len() as u32,
+                first..first + validation.len() as u32,
+            );
             let plan = Command::Plan {
                 generation: self.generation,
                 epoch,
-                shard: shard(&order, self.recipe.global_batch, rank, world_size),
+                shard,
                 rates,
-                validation: validation_chunks(
-                    &self.split.validation,
-                    self.recipe.validation_chunk,
-                    rank,
-                    world_size,
-                ),
+                validation,
                 granted,
             };
             out.push(Action::Send(*id, plan));
@@ -93,8 +97,8 @@ impl Run {
         if !finite {
             return self.stop_early(now, StopReason::NonFiniteLoss, out);
         }
-        if let Some(reason) = self.interrupted {
-            return self.stop_if_parked(now, reason, out);
+        if self.interrupted.is_some() {
+            return self.stop_if_parked(now, out);
         }
         let wanted = training.steps.min(slowest + ahead(training.step_seconds));
         if wanted > training.granted {

@@ -56,7 +56,7 @@ impl RunConfig {
             ),
         );
         rule(
-            self.image_size > 32 || self.batch_norm == BatchNorm::Frozen,
+            self.image_size != 32 || self.batch_norm == BatchNorm::Frozen,
             "image-size 32 leaves one pixel to the last layers, of which a slice of one sample \
              has no variance; use 33 or more, or batch-norm frozen"
                 .to_owned(),

@@ -158,9 +158,18 @@ fn every_rule_refuses_what_it_forbids() {
         (&["--patience", "0"], "patience must be at least 1"),
         (&["--min-delta=-1"], "min-delta must be 0 or"),
         (&["--min-delta", "nan"], "min-delta must be 0 or"),
-        (&["--image-size", "31"], "image-size must be from 32 to 4096"),
-        (&["--image-size", "4097"], "image-size must be from 32 to 4096"),
-        (&["--image-size", "32"], "leaves one pixel to the last layers"),
+        (
+            &["--image-size", "31"],
+            "image-size must be from 32 to 4096",
+        ),
+        (
+            &["--image-size", "4097"],
+            "image-size must be from 32 to 4096",
+        ),
+        (
+            &["--image-size", "32"],
+            "leaves one pixel to the last layers",
+        ),
         (
             &["--validation-fraction", "1"],
             "validation-fraction must lie between",

@@ -4,6 +4,9 @@
 pub mod agent;
 pub mod cli;
 pub mod control;
+mod session;
+mod transfer;
+pub mod whereabouts;
 pub mod data;
 pub mod model;
 pub mod telemetry;

@@ -43,7 +43,7 @@ impl Observers {
         let reason = match outcome {
             Ok(reason) => reason,
             Err(error) => {
-                if matches!(error, RunError::WorkerLost { .. }) {
+                if matches!(error, RunError::TooFewWorkers { .. }) {
                     self.metrics.set_workers(WorkerState::Lost, 1);
                     self.metrics
                         .set_stop_reason(metrics::StopReason::WorkerLost);

@@ -7,6 +7,7 @@ mod epochs;
 mod error;
 mod header;
 mod hex;
+pub mod journal;
 mod lock;
 mod resume;
 mod upload;

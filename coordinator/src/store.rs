@@ -3,6 +3,7 @@
 //! Knows the layout and the formats; it decides nothing about training.
 
 mod atomic;
+pub mod checkpoints;
 mod epochs;
 mod error;
 mod header;

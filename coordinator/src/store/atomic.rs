@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, NamedTempFile, TempDir};
 
 /// How the names of things under way begin.
 const PARTIAL: &str = ".partial-";
@@ -31,6 +31,14 @@ pub(super) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
         .tempfile_in(directory(path))
 }
 
+/// A temporary directory in `parent`, which removes itself unless it is renamed.
+pub(super) fn temporary_directory(parent: &Path) -> io::Result<TempDir> {
+    Builder::new()
+        .prefix(PARTIAL)
+        .permissions(Permissions::from_mode(0o777))
+        .tempdir_in(parent)
+}
+
 /// Makes `file` durable and gives it the name `path`.
 pub(super) fn replace(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
@@ -41,6 +49,14 @@ pub(super) fn replace(file: NamedTempFile, path: &Path) -> io::Result<()> {
 /// Makes the names in `directory` durable.
 pub(super) fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// Removes the directory `path` so that no crash leaves a part of it under that name.
+pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
+    let grave = temporary_directory(directory(path))?;
+    // A directory may take the place of an empty one.
+    std::fs::rename(path, grave.path())?;
+    grave.close()
 }
 
 /// Removes what a crash left half done in `directory`. Nothing may be under way there.

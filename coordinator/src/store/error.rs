@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::checkpoints::Flaw;
+
 /// Why the run directory cannot be made, read or written. All of these end a run with exit
-/// code 6 but [`StoreError::Checksum`], which is a transfer gone wrong.
+/// code 6 but [`StoreError::Checksum`] and [`StoreError::Length`], which are transfers gone
+/// wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Something is there already; nothing was touched.
@@ -62,6 +65,14 @@ pub enum StoreError {
         /// What is wrong with it.
         what: String,
     },
+    /// A checkpoint that was asked for by its position is not whole.
+    #[error("checkpoint {path} cannot be used: {flaw}")]
+    Torn {
+        /// The checkpoint's directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
     /// A file cannot be written; its former content, if any, is intact.
     #[error("cannot write {path}: {source}")]
     Write {
@@ -79,6 +90,16 @@ pub enum StoreError {
         expected: String,
         /// That of the bytes received, in hexadecimal.
         actual: String,
+    },
+    /// An uploaded file arrived with more or fewer bytes than announced and was dropped.
+    #[error("{path} arrived with {actual} bytes, but {expected} were announced; it was dropped")]
+    Length {
+        /// The file that it should have become.
+        path: PathBuf,
+        /// As announced.
+        expected: u64,
+        /// As received; more than announced means: at least so many.
+        actual: u64,
     },
     /// A file name that would leave the run directory.
     #[error("`{name}` is not a plain file name")]
@@ -99,5 +120,14 @@ impl StoreError {
     pub(super) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         |source| Self::Write { path, source }
+    }
+
+    /// The same failure of an upload, told of the place that the user knows instead of the
+    /// temporary one.
+    pub(super) fn told_of(mut self, place: &Path) -> Self {
+        if let Self::Write { path, .. } | Self::Checksum { path, .. } = &mut self {
+            place.clone_into(path);
+        }
+        self
     }
 }

@@ -12,7 +12,7 @@ use super::{StoreError, atomic, hex};
 #[derive(Debug)]
 pub struct Upload {
     path: PathBuf,
-    file: NamedTempFile,
+    pub(super) file: NamedTempFile,
     hash: Sha256,
     bytes: u64,
 }

@@ -1,5 +1,8 @@
 //! Nothing torn, nothing overwritten, nothing outside.
 
+mod formats;
+mod resume;
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -84,7 +87,7 @@ fn a_failed_write_leaves_the_former_content_and_no_litter() {
     // The last step, the rename, fails when a folder has the name.
     std::fs::create_dir(store.root().join(METRICS)).unwrap();
     assert!(store.append_epoch(&record(1, 0.5)).is_err());
-    assert_eq!(names(&store), [CURVES, LOGS, METRICS]);
+    assert_eq!(names(&store), [CURVES, LOCK, LOGS, METRICS]);
     std::fs::remove_dir(store.root().join(METRICS)).unwrap();
     store.append_epoch(&record(1, 0.5)).unwrap();
     let text = std::fs::read_to_string(store.root().join(METRICS)).unwrap();
@@ -120,7 +123,7 @@ fn an_upload_counts_only_with_its_checksum() {
         .commit(&sha(b"new weights"))
         .unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"new weights");
-    assert_eq!(names(&store), [BEST_WEIGHTS, LOGS]);
+    assert_eq!(names(&store), [BEST_WEIGHTS, LOCK, LOGS]);
 
     // Others may read results as far as the umask lets them, as with any new file.
     let plain = store.root().join("plain");

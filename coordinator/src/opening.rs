@@ -8,9 +8,7 @@ use crate::core::event::Position;
 use crate::core::run::Resumed;
 use crate::recipe;
 use crate::refusal::Refusal;
-use crate::store::{
-    Checkpoints, EpochRecord, Journal, JournalEntry, ResumedFrom, RunStore,
-};
+use crate::store::{Checkpoints, EpochRecord, Journal, JournalEntry, ResumedFrom, RunStore};
 
 /// Everything of a run that exists before its first worker.
 #[derive(Debug)]
@@ -95,10 +93,15 @@ pub fn resume(config: &RunConfig) -> Result<Opening, Refusal> {
     })?;
     let checkpoints = Checkpoints::open(store.root());
     let newest = checkpoints.newest()?;
-    let checkpoint = newest.checkpoint.map(|whole| Position::from(whole.position));
+    let checkpoint = newest
+        .checkpoint
+        .map(|whole| Position::from(whole.position));
     let split = store.read_split()?;
     let epochs = store.epochs().to_vec();
-    generation = epochs.iter().map(|e| e.generation).fold(generation, u64::max);
+    generation = epochs
+        .iter()
+        .map(|e| e.generation)
+        .fold(generation, u64::max);
     let recipe = recipe::recipe(config);
     let run = match &split {
         // Nothing was trained without a split.

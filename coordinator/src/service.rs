@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use proto::v1::trainer_server::Trainer;
 use proto::blob::{self, Assembly, BlobError};
+use proto::v1::trainer_server::Trainer;
 use proto::{MAX_MESSAGE_BYTES, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;

@@ -18,8 +18,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use epochs::EpochRecord;
+pub use checkpoints::{Checkpoints, Newest};
+pub use epochs::{EpochRecord, LedgerRow};
 pub use error::StoreError;
+pub use journal::{Journal, JournalEntry, ResumedFrom};
 pub use lock::LOCK;
 pub use resume::ADDRESS;
 pub use upload::Upload;
@@ -44,6 +46,9 @@ pub const LOGS: &str = "logs";
 /// Which pictures trained and which validated; paths are relative to the folder of classes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
+    /// sha256 of the data's paths and sizes; empty where an older version wrote it.
+    #[serde(default)]
+    pub fingerprint: String,
     /// Class names; the position is the label.
     pub classes: Vec<String>,
     /// Pictures of the training set.

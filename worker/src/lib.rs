@@ -4,10 +4,10 @@
 pub mod agent;
 pub mod cli;
 pub mod control;
-mod session;
-mod transfer;
-pub mod whereabouts;
 pub mod data;
 pub mod model;
+mod session;
 pub mod telemetry;
 pub mod train;
+mod transfer;
+pub mod whereabouts;

@@ -112,15 +112,15 @@ async fn greet(channel: Channel, slot: Option<u32>) -> Result<Session, Attempt> 
             welcome,
         }),
         Ok(Down::Shutdown(shutdown)) => Err(Attempt::Final(AgentError::Refused(shutdown.reason))),
-        Ok(_) => Err(Attempt::Again("the first message was no welcome".to_owned())),
+        Ok(_) => Err(Attempt::Again(
+            "the first message was no welcome".to_owned(),
+        )),
         Err(cause) => Err(Attempt::Again(cause)),
     }
 }
 
 /// The next message, or why there is none.
-pub(crate) async fn next(
-    inbound: &mut Streaming<v1::CoordinatorMessage>,
-) -> Result<Down, String> {
+pub(crate) async fn next(inbound: &mut Streaming<v1::CoordinatorMessage>) -> Result<Down, String> {
     match inbound.message().await {
         Ok(Some(v1::CoordinatorMessage {
             message: Some(message),

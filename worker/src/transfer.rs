@@ -2,8 +2,8 @@
 //! that newer weights never arrive before older ones.
 
 use proto::blob::{self, Assembly};
-use proto::v1::trainer_client::TrainerClient;
 use proto::v1;
+use proto::v1::trainer_client::TrainerClient;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
@@ -105,8 +105,6 @@ impl Drop for Transfers {
     }
 }
 
-fn outcome(
-    ended: Result<Result<(), String>, tokio::task::JoinError>,
-) -> Result<(), String> {
+fn outcome(ended: Result<Result<(), String>, tokio::task::JoinError>) -> Result<(), String> {
     ended.unwrap_or_else(|error| Err(format!("an upload failed: {error}")))
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::sources::{Merged, Origin};
 use super::{
-    BatchNorm, CheckpointEvery, ConfigError, DEFAULT_DATA, DEFAULT_RUNS, DEFAULT_WEIGHTS, DataSource, Device,
-    LayerRates, Loaded, LogFormat, LrSchedule, Precision, RunConfig, exists,
+    BatchNorm, CheckpointEvery, ConfigError, DEFAULT_DATA, DEFAULT_RUNS, DEFAULT_WEIGHTS,
+    DataSource, Device, LayerRates, Loaded, LogFormat, LrSchedule, Precision, RunConfig, exists,
 };
 
 /// Defaults that depend on the data set: the recipe's, and smaller ones for the demo set, so

@@ -178,10 +178,7 @@ enum Phase {
     Gathering,
     Preparing,
     Assembling(Assembling),
-    Forming {
-        origin: Origin,
-        source: u32,
-    },
+    Forming { origin: Origin, source: u32 },
     Training(Training),
     Finishing(Finishing),
     Closed,

@@ -47,7 +47,8 @@ impl Observers {
 
     pub(super) fn left(&mut self, who: &str) {
         self.one_less();
-        self.progress.say(&format!("{who} left, as it was asked to"));
+        self.progress
+            .say(&format!("{who} left, as it was asked to"));
         self.journal(JournalEntry::Left {
             who: who.to_owned(),
         });

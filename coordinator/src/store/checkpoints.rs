@@ -104,6 +104,12 @@ impl Checkpoints {
         Ok(later)
     }
 
+    /// Where the state of a checkpoint lies, whether it is there or not.
+    #[must_use]
+    pub fn state_path(&self, position: Position) -> PathBuf {
+        self.path(position).join(STATE)
+    }
+
     fn path(&self, position: Position) -> PathBuf {
         self.folder.join(position.to_string())
     }

@@ -32,6 +32,21 @@ pub struct EpochRecord {
     pub world_size: usize,
     /// Generation at the end of the epoch.
     pub generation: u64,
+    /// Which generation made which steps; together they are all, each once.
+    pub ledger: Vec<LedgerRow>,
+}
+
+/// Steps `first` to `end`, exclusive, of an epoch, made once by one generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerRow {
+    /// The generation.
+    pub generation: u64,
+    /// Its ranks; 0 for steps that an earlier coordinator saw.
+    pub world_size: u32,
+    /// From 0.
+    pub first: u32,
+    /// Exclusive.
+    pub end: u32,
 }
 
 /// A number, or NaN for the `null` that stands for it in JSON.

@@ -33,6 +33,12 @@ fn record(epoch: u32, validation_loss: f64) -> EpochRecord {
         seconds: [("train".to_owned(), 2.5)].into(),
         world_size: 2,
         generation: 1,
+        ledger: vec![LedgerRow {
+            generation: 1,
+            world_size: 2,
+            first: 0,
+            end: 7,
+        }],
     }
 }
 
@@ -65,10 +71,10 @@ fn the_metrics_file_has_the_documented_keys_and_grows_by_lines() {
         text,
         "{\"epoch\":1,\"train_loss\":0.5,\"validation_loss\":0.25,\"validation_accuracy\":0.75,\
          \"learning_rates\":{\"fc\":0.001},\"images_per_second\":100.0,\"seconds\":{\"train\":2.5},\
-         \"world_size\":2,\"generation\":1}\n\
+         \"world_size\":2,\"generation\":1,\"ledger\":[{\"generation\":1,\"world_size\":2,\"first\":0,\"end\":7}]}\n\
          {\"epoch\":2,\"train_loss\":0.5,\"validation_loss\":null,\"validation_accuracy\":0.75,\
          \"learning_rates\":{\"fc\":0.001},\"images_per_second\":100.0,\"seconds\":{\"train\":2.5},\
-         \"world_size\":2,\"generation\":1}\n"
+         \"world_size\":2,\"generation\":1,\"ledger\":[{\"generation\":1,\"world_size\":2,\"first\":0,\"end\":7}]}\n"
     );
 }
 

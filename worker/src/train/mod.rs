@@ -189,13 +189,7 @@ impl Worker<'_> {
         self.place.enter(v1::Phase::Forming);
         let position = order.position.unwrap_or_default();
         self.place.at(order.generation, position);
-        let group = group::meet(
-            order,
-            self.settings,
-            &self.compute,
-            self.address,
-            self.link,
-        )?;
+        let group = group::meet(order, self.settings, &self.compute, self.address, self.link)?;
         // A state that was there before stays until all of the common one has arrived.
         let mut replica = match self.replica.take() {
             Some(replica) if order.origin() != v1::Origin::Fresh => replica,
@@ -257,7 +251,10 @@ impl Worker<'_> {
                 v1::Origin::Held | v1::Origin::Unspecified => {}
             }
             // The coordinator knows an epoch whose verdict has not reached this worker.
-            if order.position.is_some_and(|at| at.epoch > replica.position.epoch) {
+            if order
+                .position
+                .is_some_and(|at| at.epoch > replica.position.epoch)
+            {
                 replica.next_epoch();
             }
         }

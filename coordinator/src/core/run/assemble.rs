@@ -205,7 +205,10 @@ impl Run {
         if !coming || (waited && self.recipe.slots == 0) {
             return Err(None);
         }
-        let (have, need) = (ready.len(), assembling.expected.max(self.recipe.min_workers));
+        let (have, need) = (
+            ready.len(),
+            assembling.expected.max(self.recipe.min_workers),
+        );
         Err(Some(format!("{} of {need} workers", need - have)))
     }
 
@@ -225,17 +228,19 @@ impl Run {
             self.recipe.min_workers
         );
         let (slot, last) = self.last_loss.clone();
-        self.fail(RunError::TooFewWorkers { missing, slot, last }, out);
+        self.fail(
+            RunError::TooFewWorkers {
+                missing,
+                slot,
+                last,
+            },
+            out,
+        );
     }
 
     /// Goes on from the furthest state that somebody holds, else from the run directory's, else
     /// from the beginning.
-    fn form_from_the_best_state(
-        &mut self,
-        now: Now,
-        ready: &[WorkerId],
-        out: &mut Vec<Action>,
-    ) {
+    fn form_from_the_best_state(&mut self, now: Now, ready: &[WorkerId], out: &mut Vec<Action>) {
         if let Some(Pause::Stop(reason)) = self.pause {
             return self.finish(now, reason, out);
         }
@@ -267,11 +272,19 @@ impl Run {
                 out.push(Action::FindCheckpoint);
             }
             (_, Looked::Asked) => {}
-            (Some((held, source)), Looked::Found(Some(position))) if !missing && held >= position => {
+            (Some((held, source)), Looked::Found(Some(position)))
+                if !missing && held >= position =>
+            {
                 self.form(ready, held, Origin::Held, Some(source), out);
             }
             (_, Looked::Found(Some(position))) => {
-                self.form(ready, position, Origin::Checkpoint, ready.first().copied(), out);
+                self.form(
+                    ready,
+                    position,
+                    Origin::Checkpoint,
+                    ready.first().copied(),
+                    out,
+                );
             }
             (Some((position, source)), Looked::Found(None)) => {
                 self.form(ready, position, Origin::Held, Some(source), out);
@@ -301,7 +314,14 @@ impl Run {
         if self.futile > FUTILE_GROUPS {
             let missing = format!("{FUTILE_GROUPS} groups in a row broke before a step was made");
             let (slot, last) = self.last_loss.clone();
-            return self.fail(RunError::TooFewWorkers { missing, slot, last }, out);
+            return self.fail(
+                RunError::TooFewWorkers {
+                    missing,
+                    slot,
+                    last,
+                },
+                out,
+            );
         }
         self.note_outage(now);
         self.halt(now, self.world_size(), out);

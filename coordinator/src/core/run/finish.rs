@@ -1,9 +1,7 @@
 //! The orderly end: what has to be kept is kept, the last picture is made, everybody goes.
 
 use super::{Finishing, Now, Pause, Phase, Run};
-use crate::core::event::{
-    Action, Command, Keep, Notice, Position, RunError, StopReason, WorkerId,
-};
+use crate::core::event::{Action, Command, Keep, Notice, Position, RunError, StopReason, WorkerId};
 
 /// Tiles of the final picture.
 const SHOWN: usize = 16;

@@ -63,7 +63,13 @@ impl Run {
                 "epoch {epoch} validated {} of {expected} samples, and its steps are {:?}",
                 totals.validated, self.ledger
             );
-            return self.fail(RunError::Internal { slot: None, message }, out);
+            return self.fail(
+                RunError::Internal {
+                    slot: None,
+                    message,
+                },
+                out,
+            );
         }
         let judgement = self.stopping.observe(epoch, totals.validation_loss);
         self.judged.push(totals.validation_loss);

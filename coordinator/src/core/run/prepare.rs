@@ -133,7 +133,12 @@ impl Run {
         }
         if let Some(split) = &self.split {
             // Everybody has to be able to train on everything.
-            let used: BTreeSet<u32> = split.train.iter().chain(&split.validation).copied().collect();
+            let used: BTreeSet<u32> = split
+                .train
+                .iter()
+                .chain(&split.validation)
+                .copied()
+                .collect();
             if let Some((sample, reason)) = bad.iter().find(|(sample, _)| used.contains(sample)) {
                 let path = self.path_of(*sample);
                 return self.expel(worker, format!("{path}: {reason}"), out);

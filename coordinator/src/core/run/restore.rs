@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::{Assembling, Looked, Now, Phase, Run};
+use crate::core::Recipe;
 use crate::core::early_stopping::EarlyStopping;
 use crate::core::event::{Action, Command, Keep, Notice, Position, RunError, Span};
 use crate::core::split::Split;
-use crate::core::Recipe;
 
 /// What a run directory remembers.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,7 +84,10 @@ impl Run {
         if self.best_stored == Some(best.epoch) || self.awaited_best.is_some() {
             return;
         }
-        let holder = self.members.iter().find(|(_, m)| m.best == Some(best.epoch));
+        let holder = self
+            .members
+            .iter()
+            .find(|(_, m)| m.best == Some(best.epoch));
         if let Some((&worker, _)) = holder {
             self.awaited_best = Some((best.epoch, worker));
             let order = Command::Keep(Keep::Best(best.epoch));
@@ -102,7 +105,10 @@ impl Run {
 
     pub(super) fn on_best_stored(&mut self, now: Now, epoch: u32, out: &mut Vec<Action>) {
         self.best_stored = self.best_stored.max(Some(epoch));
-        if self.awaited_best.is_some_and(|(awaited, _)| awaited == epoch) {
+        if self
+            .awaited_best
+            .is_some_and(|(awaited, _)| awaited == epoch)
+        {
             self.awaited_best = None;
         }
         self.ask_for_best(out);

@@ -79,8 +79,7 @@ impl Run {
         let Some(seat) = &mut member.seat else {
             return;
         };
-        let current =
-            report.generation == self.generation && report.epoch == self.position.epoch;
+        let current = report.generation == self.generation && report.epoch == self.position.epoch;
         if !current || report.completed <= seat.completed || report.completed > training.granted {
             return;
         }
@@ -154,8 +153,8 @@ impl Run {
             return;
         };
         let granted = training.granted;
-        let parked = granted < training.steps
-            && self.seated().all(|(_, _, seat)| seat.completed >= granted);
+        let parked =
+            granted < training.steps && self.seated().all(|(_, _, seat)| seat.completed >= granted);
         if !parked {
             return;
         }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::core::event;
+
 /// A place between two steps; the order is that of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
@@ -14,6 +16,24 @@ pub struct Position {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "epoch-{:04}-step-{:05}", self.epoch, self.completed)
+    }
+}
+
+impl From<event::Position> for Position {
+    fn from(position: event::Position) -> Self {
+        Self {
+            epoch: position.epoch,
+            completed: position.completed,
+        }
+    }
+}
+
+impl From<Position> for event::Position {
+    fn from(position: Position) -> Self {
+        Self {
+            epoch: position.epoch,
+            completed: position.completed,
+        }
     }
 }
 

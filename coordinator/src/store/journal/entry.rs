@@ -21,7 +21,7 @@ pub enum ResumedFrom {
 #[allow(missing_docs, reason = "the names say it")]
 pub enum JournalEntry {
     /// The run began and waits for so many workers.
-    Started { workers: usize },
+    Started { run_id: String, workers: usize },
     /// A later coordinator took the run over at this place.
     Resumed {
         epoch: u32,
@@ -34,32 +34,27 @@ pub enum JournalEntry {
         host: String,
         slot: Option<u32>,
     },
-    /// A worker was lost, in this rank if it had one, when the group had come so far.
+    /// A worker was lost.
     Lost {
-        worker: u64,
+        who: String,
         rank: Option<u32>,
-        host: String,
-        epoch: u32,
-        completed: u32,
+        slot: Option<u32>,
+        when: String,
         cause: String,
     },
-    /// The next generation made its first step.
+    /// A group works again after a loss.
     Recovered {
         generation: u64,
-        world_size: u32,
+        world_size: usize,
         epoch: u32,
         completed: u32,
-        /// From the loss to that step.
+        /// From the loss to that group.
         #[serde(deserialize_with = "number_or_null")]
         seconds: f64,
         steps_lost: u32,
     },
     /// A worker left politely.
-    Left {
-        worker: u64,
-        rank: Option<u32>,
-        host: String,
-    },
+    Left { who: String },
     /// Nothing moved for too long; the line that said so.
     Stalled { line: String },
     /// A checkpoint is durable.

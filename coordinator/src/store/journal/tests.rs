@@ -8,7 +8,10 @@ fn every_entry() -> Vec<JournalEntry> {
     use JournalEntry::*;
     let host = || "host-b".to_owned();
     vec![
-        Started { workers: 2 },
+        Started {
+            run_id: "0123456789abcdef".to_owned(),
+            workers: 2,
+        },
         Resumed {
             epoch: 3,
             completed: 12,
@@ -20,11 +23,10 @@ fn every_entry() -> Vec<JournalEntry> {
             slot: None,
         },
         Lost {
-            worker: 1,
+            who: "rank 0 on host-b".to_owned(),
             rank: Some(0),
-            host: host(),
-            epoch: 3,
-            completed: 14,
+            slot: None,
+            when: "after step 14 of epoch 3".to_owned(),
             cause: "its process was killed by signal 9\n".to_owned(),
         },
         Recovered {
@@ -36,9 +38,7 @@ fn every_entry() -> Vec<JournalEntry> {
             steps_lost: 1,
         },
         Left {
-            worker: 7,
-            rank: None,
-            host: host(),
+            who: "worker 7 on host-b".to_owned(),
         },
         Stalled {
             line: "rank 3 on host-b has been in data wait".to_owned(),

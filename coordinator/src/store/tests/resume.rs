@@ -56,6 +56,7 @@ fn everything_comes_back_and_half_written_files_go() {
     assert_eq!(store.epochs(), []);
 
     let split = Split {
+        fingerprint: "ab12".to_owned(),
         classes: vec!["ä \"b\"".to_owned()],
         train: vec!["a/1.jpg".to_owned()],
         validation: vec![],

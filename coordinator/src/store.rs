@@ -46,7 +46,8 @@ pub const LOGS: &str = "logs";
 /// Which pictures trained and which validated; paths are relative to the folder of classes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
-    /// sha256 of the data's paths and sizes; empty where an older version wrote it.
+    /// SHA-256 of the manifest in hexadecimal, as the workers report it; empty in files of runs
+    /// that did not keep it.
     #[serde(default)]
     pub fingerprint: String,
     /// Class names; the position is the label.

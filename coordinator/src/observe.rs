@@ -4,6 +4,7 @@
 mod epoch;
 mod members;
 mod results;
+mod stragglers;
 
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -20,6 +21,7 @@ use crate::report::ReportError;
 use crate::report::curves::EpochPoint;
 use crate::store::{Journal, JournalEntry, RunStore, Split, StoreError};
 use epoch::EpochSoFar;
+use stragglers::Stragglers;
 
 /// Why something that a run must keep could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +53,7 @@ pub struct Observers {
     members: usize,
     split: Option<(Vec<String>, Vec<String>)>,
     epoch: EpochSoFar,
+    stragglers: Stragglers,
     history: Vec<EpochPoint>,
     best: Option<(u32, f64, f64)>,
     exits: Vec<WorkerExit>,
@@ -81,6 +84,7 @@ impl Observers {
             members: 0,
             split: None,
             epoch: EpochSoFar::new(0, 0, 0, 0),
+            stragglers: Stragglers::default(),
             history: Vec::new(),
             best: None,
             exits: Vec::new(),
@@ -204,6 +208,7 @@ impl Observers {
                 precision,
             } => {
                 let world_size = ranks.len();
+                self.stragglers = Stragglers::of(world_size);
                 self.workers = ranks
                     .into_iter()
                     .enumerate()

@@ -82,6 +82,10 @@ impl Observers {
                 optimizer: report.phases.optimizer,
             },
         );
+        self.stragglers.add(
+            rank as usize,
+            report.seconds - report.phases.allreduce_wait,
+        );
         self.epoch.uncounted += u64::from(report.samples);
         if let Some(view) = usize::try_from(rank)
             .ok()
@@ -97,6 +101,9 @@ impl Observers {
             std::mem::take(&mut self.epoch.uncounted),
             super::unix_seconds(),
         );
+        for (rank, ratio) in self.stragglers.ratios().into_iter().enumerate() {
+            self.metrics.set_straggler(rank, ratio);
+        }
         let elapsed = self.epoch.started.elapsed().as_secs_f64();
         let loss = self.epoch.loss_sum / self.epoch.samples.max(1) as f64;
         let images_per_second = self.epoch.samples as f64 / elapsed.max(1e-9);

@@ -9,6 +9,7 @@ pub mod refusal;
 pub mod convert;
 pub mod driver;
 pub mod observe;
+pub mod security;
 pub mod service;
 
 pub mod admin;

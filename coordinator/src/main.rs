@@ -15,12 +15,12 @@ use coordinator::observe::Observers;
 use coordinator::progress::Progress;
 use coordinator::recipe;
 use coordinator::refusal::{Refusal, conclude, lost_slot};
+use coordinator::security::{self, Security};
 use coordinator::service::TrainerService;
 use coordinator::shutdown::{Signals, Stop};
 use coordinator::store::RunStore;
 use coordinator::telemetry;
 use tokio::sync::{mpsc, oneshot, watch};
-use tonic::transport::server::TcpIncoming;
 
 /// How long workers may take to end once the run has.
 const GRACE: Duration = Duration::from_secs(5);
@@ -63,6 +63,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         if config.no_spawn { 0 } else { config.workers },
     )?;
     note.iter().for_each(|note| progress.say(note));
+    let security = Security::new(&config)?;
+    security.notes().iter().for_each(|note| progress.say(note));
     let listener = admin::bind(config.listen, "--listen").await?;
     let (metrics_listener, note) = admin::bind_or_free(
         config.metrics_listen,
@@ -72,7 +74,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     .await?;
     note.iter().for_each(|note| progress.say(note));
     let address = listener.local_addr().map_err(Refusal::internal)?;
-    let url = launcher::local_url(address);
+    let url = launcher::local_url(security.scheme(), address);
 
     let store = RunStore::create(&config.run_dir)?;
     let toml = config.to_toml()?;
@@ -104,11 +106,10 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
 
     let (arrivals, from_edge) = mpsc::unbounded_channel();
     let (close, closing) = oneshot::channel::<()>();
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let (incoming, spawn_url) = security.open(listener, address).await?;
     let mut server = tokio::spawn(
-        tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(2)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(3)))
+        security::server()
+            .layer(security.guard())
             .add_service(TrainerService::new(arrivals.clone()).into_server())
             .serve_with_incoming_shutdown(incoming, async {
                 // Dropping the other end means the same.
@@ -121,7 +122,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
             .worker_binary
             .clone()
             .unwrap_or_else(launcher::default_binary),
-        coordinator_url: url.clone(),
+        coordinator_url: spawn_url,
+        token: security.spawn_token(),
         logs,
         workers: config.workers,
         placement,
@@ -131,7 +133,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     // Signals first: an early Ctrl-C must not leave workers behind.
     let (interrupts, from_signals) = mpsc::unbounded_channel();
     watch_signals(interrupts)?;
-    let (mut workers, exits) = start_workers(&config, spec, &mut progress, address)?;
+    let (mut workers, exits) = start_workers(&config, spec, &mut progress, address, &security)?;
 
     let observers = Observers::new(
         store,
@@ -197,17 +199,19 @@ fn start_workers(
     spec: LaunchSpec,
     progress: &mut Progress,
     address: SocketAddr,
+    security: &Security,
 ) -> Result<(Option<Launcher>, mpsc::UnboundedReceiver<WorkerExit>), Refusal> {
     if config.no_spawn {
+        let (scheme, flags) = (security.scheme(), security.worker_flags());
         progress.say(&format!(
-            "waiting for {} workers: start each with `worker --coordinator {}`",
+            "waiting for {} workers: start each with `worker --coordinator {}{flags}`",
             config.workers,
-            launcher::local_url(address)
+            launcher::local_url(scheme, address)
         ));
         if address.ip().is_unspecified() {
             progress.say(&format!(
                 "  but when any of them runs on another machine, all with \
-                 `worker --coordinator http://THIS_MACHINE:{}`",
+                 `worker --coordinator {scheme}://THIS_MACHINE:{}{flags}`",
                 address.port()
             ));
         }

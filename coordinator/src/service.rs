@@ -2,8 +2,11 @@
 //! nothing and keeps no state of the run.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
+use prost::Message;
 use proto::v1::trainer_server::Trainer;
+use proto::v1::worker_message::Message as Up;
 use proto::{MAX_MESSAGE_BYTES, v1};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
@@ -12,9 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert;
 use crate::core::{Event, WorkerId};
-
-/// The largest blob that is accepted, in bytes.
-const MAX_BLOB_BYTES: u64 = 1 << 30;
+use crate::security::{Gate, HELLO_LIMIT, Rate, UPLOAD_STALL_LIMIT, sense};
 
 /// Where a worker's messages go.
 pub type Outbox = mpsc::UnboundedSender<Result<v1::CoordinatorMessage, Status>>;
@@ -52,12 +53,16 @@ pub enum Arrival {
 #[derive(Debug, Clone)]
 pub struct TrainerService {
     driver: mpsc::UnboundedSender<Arrival>,
+    gate: Gate,
 }
 
 impl TrainerService {
     /// A service that reports to `driver`.
     pub fn new(driver: mpsc::UnboundedSender<Arrival>) -> Self {
-        Self { driver }
+        Self {
+            driver,
+            gate: Gate::default(),
+        }
     }
 
     /// The tonic server with this project's message limits.
@@ -82,20 +87,14 @@ impl Trainer for TrainerService {
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let starting = self.gate.session()?;
         let peer = request.remote_addr();
         let mut inbound = request.into_inner();
-        let first = inbound.message().await?.and_then(|first| first.message);
-        let Some(v1::worker_message::Message::Hello(hello)) = first else {
-            return Err(Status::invalid_argument("the first message must be Hello"));
-        };
-        if hello.protocol_version != proto::PROTOCOL_VERSION {
-            return Err(Status::failed_precondition(format!(
-                "worker speaks protocol {}, coordinator {}: use binaries of one build",
-                hello.protocol_version,
-                proto::PROTOCOL_VERSION
-            )));
-        }
+        let first = within(HELLO_LIMIT, "a Hello", inbound.message()).await?;
+        let hello = sense::hello(first)?;
         let (outbox, outgoing) = mpsc::unbounded_channel();
+        // A weak one, since the driver ends the session by dropping its own.
+        let refusals = outbox.downgrade();
         let (reply, name) = oneshot::channel();
         self.tell(Arrival::Worker {
             hello,
@@ -105,19 +104,30 @@ impl Trainer for TrainerService {
         let worker = name
             .await
             .map_err(|_| Status::unavailable("the run is over"))?;
+        drop(starting);
+        let live = self.gate.live(worker.0);
         let driver = self.driver.clone();
         let host = peer.map_or_else(|| "127.0.0.1".to_owned(), host_of);
         tokio::spawn(async move {
-            while let Ok(Some(v1::WorkerMessage {
-                message: Some(message),
-            })) = inbound.message().await
-            {
+            let _live = live;
+            let mut rate = Rate::new(Instant::now());
+            let ended = loop {
+                let message = match next(&mut inbound, &mut rate).await {
+                    Ok(Some(message)) => message,
+                    Ok(None) => break Ok(()),
+                    Err(status) => break Err(status),
+                };
                 let Some(event) = convert::event(worker, &host, message) else {
-                    break;
+                    break Ok(());
                 };
                 if driver.send(Arrival::Event(event)).is_err() {
-                    break;
+                    break Ok(());
                 }
+            };
+            if let (Err(status), Some(outbox)) = (ended, refusals.upgrade()) {
+                tracing::warn!(%worker, "its session is closed: {}", status.message());
+                // It fails only when the session is gone anyway.
+                let _ = outbox.send(Err(status));
             }
             // The driver may be gone already: then nobody needs to know.
             let _ = driver.send(Arrival::Event(Event::Lost { worker }));
@@ -129,19 +139,13 @@ impl Trainer for TrainerService {
         &self,
         request: Request<Streaming<v1::Chunk>>,
     ) -> Result<Response<v1::UploadReply>, Status> {
+        let _slot = self.gate.upload()?;
         let mut chunks = request.into_inner();
-        let first = chunks.message().await?.and_then(|chunk| chunk.part);
-        let Some(v1::chunk::Part::Header(header)) = first else {
-            return Err(Status::invalid_argument("an upload begins with its header"));
-        };
-        if header.bytes > MAX_BLOB_BYTES {
-            return Err(Status::resource_exhausted(format!(
-                "{} bytes are more than the {MAX_BLOB_BYTES} accepted",
-                header.bytes
-            )));
-        }
+        let first = within(HELLO_LIMIT, "a header", chunks.message()).await?;
+        let header = sense::header(first)?;
+        self.gate.known(header.worker_id)?;
         let mut bytes = Vec::new();
-        while let Some(chunk) = chunks.message().await? {
+        while let Some(chunk) = within(UPLOAD_STALL_LIMIT, "more data", chunks.message()).await? {
             let Some(v1::chunk::Part::Data(data)) = chunk.part else {
                 return Err(Status::invalid_argument("a second header"));
             };
@@ -163,6 +167,31 @@ impl Trainer for TrainerService {
         self.tell(Arrival::Blob { header, bytes })?;
         Ok(Response::new(v1::UploadReply {}))
     }
+}
+
+/// The next message of a session, if it makes sense and does not come too fast.
+async fn next(
+    inbound: &mut Streaming<v1::WorkerMessage>,
+    rate: &mut Rate,
+) -> Result<Option<Up>, Status> {
+    let Some(message) = inbound.message().await? else {
+        return Ok(None);
+    };
+    rate.take(message.encoded_len(), Instant::now())?;
+    sense::message(message).map(Some)
+}
+
+async fn within<T>(
+    limit: Duration,
+    what: &str,
+    future: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    tokio::time::timeout(limit, future)
+        .await
+        .unwrap_or_else(|_| {
+            let message = format!("{what} did not come within {limit:?}");
+            Err(Status::deadline_exceeded(message))
+        })
 }
 
 /// The address as it stands in front of a port.

@@ -4,28 +4,28 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use proto::v1;
 use proto::v1::coordinator_message::Message as Down;
-use proto::v1::trainer_client::TrainerClient;
 use proto::v1::worker_message::Message as Up;
-use proto::{MAX_MESSAGE_BYTES, v1};
-use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
 
 use crate::cli::Cli;
+use crate::connect::{self, Client, Launcher};
 use crate::control::{Inbox, Link, Order, Outgoing};
 use crate::train;
 
 /// How long a training thread may take to notice that its group was aborted.
 const ABORT_GRACE: Duration = Duration::from_secs(3);
-const RETRY: Duration = Duration::from_millis(200);
 
 /// How a worker ended.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    /// Flags or files that cannot be used.
+    #[error("{0}")]
+    Credentials(String),
     /// Nobody answers.
     #[error("no coordinator at {url} within {seconds} s: {cause}")]
     Unreachable {
@@ -55,13 +55,19 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
     let slot: Option<u32> = std::env::var(proto::SLOT_VARIABLE)
         .ok()
         .and_then(|slot| slot.parse().ok());
-    let mut client = tokio::select! {
-        client = connect(&cli) => client?,
-        () = launcher_gone(), if slot.is_some() => {
-            return Err(AgentError::Broken("its launcher is gone".to_owned()));
+    let mut client = match slot.is_some().then(Launcher::of_process) {
+        None => connect::connect(&cli, None).await?,
+        Some(mut launcher) => {
+            let token = launcher.token().await?;
+            tokio::select! {
+                client = connect::connect(&cli, Some(&token)) => client?,
+                () = launcher.gone() => {
+                    return Err(AgentError::Broken("its launcher is gone".to_owned()));
+                }
+            }
         }
     };
-    let address = own_address(&cli.coordinator).await;
+    let address = own_address(&cli).await;
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let hello = v1::Hello {
         protocol_version: proto::PROTOCOL_VERSION,
@@ -76,7 +82,7 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
     let mut inbound = client
         .session(UnboundedReceiverStream::new(outgoing))
         .await
-        .map_err(|status| AgentError::Refused(status.message().to_owned()))?
+        .map_err(|status| AgentError::Refused(connect::refusal(&status)))?
         .into_inner();
     let welcome = match next(&mut inbound).await? {
         Down::Welcome(welcome) => welcome,
@@ -106,50 +112,10 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
     session.serve(settings, address, inbound).await
 }
 
-async fn connect(cli: &Cli) -> Result<TrainerClient<Channel>, AgentError> {
-    let unreachable = |cause: String| AgentError::Unreachable {
-        url: cli.coordinator.clone(),
-        seconds: cli.connect_timeout,
-        cause,
-    };
-    let endpoint = Endpoint::from_shared(cli.coordinator.clone())
-        .map_err(|error| unreachable(error.to_string()))?
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(3));
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(cli.connect_timeout);
-    loop {
-        match endpoint.connect().await {
-            Ok(channel) => {
-                return Ok(TrainerClient::new(channel)
-                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                    .max_encoding_message_size(MAX_MESSAGE_BYTES));
-            }
-            Err(error) if tokio::time::Instant::now() >= deadline => {
-                let cause = std::error::Error::source(&error)
-                    .map_or_else(|| error.to_string(), ToString::to_string);
-                return Err(unreachable(cause));
-            }
-            Err(_) => tokio::time::sleep(RETRY).await,
-        }
-    }
-}
-
-/// Returns when the standard input ends, which a launcher holds open for as long as it lives.
-async fn launcher_gone() {
-    let mut input = tokio::io::stdin();
-    let mut buffer = [0; 64];
-    while input.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
-}
-
 /// The address of this machine on the way to the coordinator, where its peers reach it too.
-async fn own_address(coordinator: &str) -> IpAddr {
+async fn own_address(cli: &Cli) -> IpAddr {
     let route = async {
-        let uri: tonic::transport::Uri = coordinator.parse().ok()?;
-        let host = uri.host()?.trim_matches(['[', ']']).to_owned();
-        let https = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let peer = tokio::net::lookup_host((host, port)).await.ok()?.next()?;
+        let peer = connect::peer(cli).await?;
         let any: IpAddr = match peer {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -180,7 +146,7 @@ fn say(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up) {
 }
 
 struct Session {
-    client: TrainerClient<Channel>,
+    client: Client,
     outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
     worker_id: u64,
     inbox: Inbox,

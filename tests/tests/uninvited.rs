@@ -36,7 +36,7 @@ impl Worker {
         }
         let child = command
             .current_dir(scratch())
-            .args(["--coordinator", url, "--connect-timeout=30"])
+            .args(["--coordinator", url])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -87,6 +87,19 @@ fn undisturbed(ended: Ended, epochs: &str) {
             assert!((found - expected).abs() < 1e-4, "{found} {expected}");
         }
     }
+}
+
+/// What the run says of itself.
+fn status(run: &Run) -> String {
+    let output = run.output();
+    let (_, rest) = output.split_once("metrics: http://").expect("an address");
+    let host = rest.split('/').next().expect("a word");
+    let mut stream = TcpStream::connect(host).expect("the endpoint answers");
+    let request = format!("GET /status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
 }
 
 fn token_file(folder: &Path, token: &str) -> String {
@@ -244,16 +257,19 @@ fn certificates_let_workers_in_and_are_renewed_while_the_run_goes_on() {
 
     Worker::start(&url, &[]).refused(2, &["--tls-cert"]);
     let plain = url.replace("https://", "http://");
-    Worker::start(&plain, &[]).refused(1, &["http:// or https://"]);
+    let hasty = "--connect-timeout=1".to_owned();
+    let refused = Worker::start(&plain, std::slice::from_ref(&hasty));
+    refused.refused(3, &["http:// or https://"]);
     // It trusts the coordinator but shows what another authority signed.
     let mut foreign = theirs.issue(&at("foreign")).to_vec();
     foreign[2] = coordinator[2].clone();
-    Worker::start(&url, &foreign).refused(1, &["alert", "--tls-ca"]);
+    foreign.push(hasty.clone());
+    Worker::start(&url, &foreign).refused(3, &["alert", "--tls-ca"]);
     let anonymous = certificates::anonymous(&format!("127.0.0.1:{port}"), &ours);
     assert!(anonymous.contains("CertificateRequired"), "{anonymous}");
     let name = "--tls-server-name=other.example".to_owned();
     let mut misled = ours.issue(&at("misled")).to_vec();
-    misled.extend([name, "--connect-timeout=1".to_owned()]);
+    misled.extend([name, hasty]);
     Worker::start(&url, &misled).refused(3, &["certificate", "other.example"]);
 
     // A certificate that cannot be used keeps the one before it.
@@ -262,7 +278,7 @@ fn certificates_let_workers_in_and_are_renewed_while_the_run_goes_on() {
     let first = Worker::start(&url, &ours.issue(&at("first")));
     let mut run = run;
     run.until("a worker", |run| {
-        run.output().contains("a worker joined") && run.output().contains("is kept")
+        run.output().contains("is kept") && status(run).contains("1 more workers")
     });
     std::fs::write(at("coordinator/cert.pem"), sound).expect("a file");
     // A whole new authority; the worker that is there stays.

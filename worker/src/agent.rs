@@ -9,11 +9,10 @@ use proto::v1::coordinator_message::Message as Down;
 use proto::v1::worker_message::Message as Up;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 
 use crate::cli::Cli;
-use crate::connect::{self, Client, Launcher};
+use crate::connect::{self, Client, Joined, Launcher};
 use crate::control::{Inbox, Link, Order, Outgoing};
 use crate::train;
 
@@ -55,20 +54,6 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
     let slot: Option<u32> = std::env::var(proto::SLOT_VARIABLE)
         .ok()
         .and_then(|slot| slot.parse().ok());
-    let mut client = match slot.is_some().then(Launcher::of_process) {
-        None => connect::connect(&cli, None).await?,
-        Some(mut launcher) => {
-            let token = launcher.token().await?;
-            tokio::select! {
-                client = connect::connect(&cli, Some(&token)) => client?,
-                () = launcher.gone() => {
-                    return Err(AgentError::Broken("its launcher is gone".to_owned()));
-                }
-            }
-        }
-    };
-    let address = own_address(&cli).await;
-    let (outbox, outgoing) = mpsc::unbounded_channel();
     let hello = v1::Hello {
         protocol_version: proto::PROTOCOL_VERSION,
         host: rustix::system::uname()
@@ -78,12 +63,23 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
         pid: std::process::id(),
         slot,
     };
-    say(&outbox, Up::Hello(hello));
-    let mut inbound = client
-        .session(UnboundedReceiverStream::new(outgoing))
-        .await
-        .map_err(|status| AgentError::Refused(connect::refusal(&status)))?
-        .into_inner();
+    let Joined {
+        client,
+        outbox,
+        mut inbound,
+    } = match slot.is_some().then(Launcher::of_process) {
+        None => connect::join(&cli, None, hello).await?,
+        Some(mut launcher) => {
+            let token = launcher.token().await?;
+            tokio::select! {
+                joined = connect::join(&cli, Some(&token), hello) => joined?,
+                () = launcher.gone() => {
+                    return Err(AgentError::Broken("its launcher is gone".to_owned()));
+                }
+            }
+        }
+    };
+    let address = own_address(&cli).await;
     let welcome = match next(&mut inbound).await? {
         Down::Welcome(welcome) => welcome,
         Down::Shutdown(shutdown) => return Err(AgentError::Refused(shutdown.reason)),

@@ -6,19 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use proto::MAX_MESSAGE_BYTES;
 use proto::tls::TlsFiles;
 use proto::token::{HEADER, MAX_LINE_BYTES, Token};
 use proto::v1::trainer_client::TrainerClient;
+use proto::{MAX_MESSAGE_BYTES, v1};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Stdin};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::agent::AgentError;
 use crate::cli::Cli;
@@ -56,77 +59,128 @@ struct Target {
     tls: Option<(TlsFiles, ServerName<'static>)>,
 }
 
-/// Connects to the coordinator, trying again until `cli.connect_timeout` is over. `given` is the
-/// token from a launcher; it stands above that of `cli.token_file`. A connection that breaks is
-/// made anew by the client itself, with the certificate that its files then hold.
+/// A session that the coordinator has let in.
+#[derive(Debug)]
+pub struct Joined {
+    /// For further calls on the same connection.
+    pub client: Client,
+    /// What the worker says; `Hello` has been said.
+    pub outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
+    /// What the coordinator says.
+    pub inbound: Streaming<v1::CoordinatorMessage>,
+}
+
+/// Connects to the coordinator and opens a session with `hello`, trying again until
+/// `cli.connect_timeout` is over: also when a connection breaks before the session stands, since
+/// a crowded coordinator turns connections away without a word. `given` is the token from a
+/// launcher; it stands above that of `cli.token_file`. Files are read anew for each attempt.
 ///
 /// # Errors
 /// [`AgentError::Credentials`] at once for flags and files that cannot be used,
-/// [`AgentError::Unreachable`] when the time is over.
-pub async fn connect(cli: &Cli, given: Option<&Token>) -> Result<Client, AgentError> {
+/// [`AgentError::Refused`] at once for a typed refusal, [`AgentError::Unreachable`] when the time
+/// is over.
+pub async fn join(
+    cli: &Cli,
+    given: Option<&Token>,
+    hello: v1::Hello,
+) -> Result<Joined, AgentError> {
     let target = Arc::new(Target::of(cli)?);
     if let Some((files, _)) = &target.tls {
         files
             .load()
             .map_err(|error| AgentError::Credentials(error.to_string()))?;
     }
-    let token = match (given, &cli.token_file) {
-        (Some(token), _) => token.header(),
-        (None, Some(path)) => Token::read(path)
-            .map_err(|error| AgentError::Credentials(error.to_string()))?
-            .header(),
-        (None, None) => None,
-    };
-    let unreachable = |cause: String| AgentError::Unreachable {
-        url: cli.coordinator.clone(),
-        seconds: cli.connect_timeout,
-        cause,
-    };
-    let endpoint = Endpoint::from_shared(cli.coordinator.clone())
-        .map_err(|error| unreachable(error.to_string()))?
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(3));
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(cli.connect_timeout);
+    let deadline = Instant::now() + Duration::from_secs(cli.connect_timeout);
     let mut said = String::new();
     loop {
-        let target = Arc::clone(&target);
-        let connector = tower::service_fn(move |_: Uri| {
-            let target = Arc::clone(&target);
-            async move { target.dial().await.map(TokioIo::new) }
-        });
-        match endpoint.connect_with_connector(connector).await {
-            Ok(channel) => {
-                return Ok(TrainerClient::with_interceptor(channel, Bearer(token))
-                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                    .max_encoding_message_size(MAX_MESSAGE_BYTES));
-            }
-            Err(error) => {
-                let cause = root_cause(&error);
-                if tokio::time::Instant::now() >= deadline {
-                    return Err(unreachable(cause));
-                }
-                if said != cause {
-                    tracing::info!("no coordinator yet: {cause}");
-                    said = cause;
-                }
-                tokio::time::sleep(RETRY).await;
-            }
+        let token = match (given, &cli.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(path)) => Some(
+                Token::read(path).map_err(|error| AgentError::Credentials(error.to_string()))?,
+            ),
+            (None, None) => None,
+        };
+        let cause = match attempt(cli, &target, token, hello.clone()).await {
+            Ok(joined) => return Ok(joined),
+            Err(Failed::Refused(message)) => return Err(AgentError::Refused(message)),
+            Err(Failed::Broken(cause)) => cause,
+        };
+        if Instant::now() >= deadline {
+            return Err(AgentError::Unreachable {
+                url: cli.coordinator.clone(),
+                seconds: cli.connect_timeout,
+                cause,
+            });
         }
+        if said != cause {
+            tracing::info!("no coordinator yet: {cause}");
+            said = cause;
+        }
+        tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Why a call was refused, in words that name the way out where the status has none.
-pub fn refusal(status: &Status) -> String {
-    match (status.code(), std::error::Error::source(status)) {
-        (Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled, Some(source)) => {
-            format!(
-                "the connection was closed: {}; check that the address has the scheme that the \
-                 coordinator prints, http:// or https://, and that each side's --tls-ca signed \
-                 the other's certificate",
-                root_cause(source)
-            )
+enum Failed {
+    /// Another attempt may succeed.
+    Broken(String),
+    /// The coordinator has answered, and no attempt will.
+    Refused(String),
+}
+
+async fn attempt(
+    cli: &Cli,
+    target: &Arc<Target>,
+    token: Option<Token>,
+    hello: v1::Hello,
+) -> Result<Joined, Failed> {
+    let endpoint = Endpoint::from_shared(cli.coordinator.clone())
+        .map_err(|error| Failed::Refused(root_cause(&error)))?
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(3));
+    let target = Arc::clone(target);
+    let connector = tower::service_fn(move |_: Uri| {
+        let target = Arc::clone(&target);
+        async move { target.dial().await.map(TokioIo::new) }
+    });
+    let channel = endpoint
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| Failed::Broken(root_cause(&error)))?;
+    let bearer = Bearer(token.and_then(|token| token.header()));
+    let mut client = TrainerClient::with_interceptor(channel, bearer)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let (outbox, outgoing) = mpsc::unbounded_channel();
+    // The other end is in this function.
+    let _ = outbox.send(v1::WorkerMessage {
+        message: Some(v1::worker_message::Message::Hello(hello)),
+    });
+    let inbound = client
+        .session(UnboundedReceiverStream::new(outgoing))
+        .await
+        .map_err(|status| failed(&status))?
+        .into_inner();
+    Ok(Joined {
+        client,
+        outbox,
+        inbound,
+    })
+}
+
+/// A connection that broke has a cause below the status; what the coordinator itself answers
+/// has none. It is too busy only for the moment.
+fn failed(status: &Status) -> Failed {
+    match std::error::Error::source(status) {
+        Some(source) => Failed::Broken(format!(
+            "the connection was closed: {}; if that goes on, check that the address has the \
+             scheme that the coordinator prints, http:// or https://, and that each side's \
+             --tls-ca signed the other's certificate",
+            root_cause(source)
+        )),
+        None if status.code() == Code::ResourceExhausted => {
+            Failed::Broken(status.message().to_owned())
         }
-        _ => status.message().to_owned(),
+        None => Failed::Refused(status.message().to_owned()),
     }
 }
 

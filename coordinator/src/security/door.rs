@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
@@ -118,12 +118,26 @@ impl Door {
         let config = tokio::task::spawn_blocking(move || renewal.current())
             .await
             .map_err(|error| refuse(&error))?;
-        let stream = TlsAcceptor::from(config)
-            .accept(stream)
-            .await
-            .map_err(|error| refuse(&error))?;
-        Ok(Box::new(stream))
+        let accept = TlsAcceptor::from(config).accept(stream).into_fallible();
+        match accept.await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err((error, mut stream)) => {
+                hang_up(&mut stream).await;
+                Err(refuse(&error))
+            }
+        }
     }
+}
+
+/// Closes after what was said last could be read: closing with something unread would reset the
+/// connection, and take the answer or the TLS alert away again.
+async fn hang_up(wire: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let mut rest = [0; 1024];
+    let farewell = async {
+        let _ = wire.shutdown().await;
+        while wire.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+    };
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
 }
 
 /// Reads the preface, or as much as it takes to see that it is none.
@@ -142,10 +156,7 @@ async fn expect_preface(wire: &mut Box<dyn Wire>) -> Result<(), (Kind, String)> 
             {
                 // Best effort for a person; what cannot be written nobody reads.
                 let _ = wire.write_all(HTTP1_ANSWER).await;
-                let _ = wire.shutdown().await;
-                // Closing with something unread would take the answer away again.
-                let mut rest = [0; 1024];
-                let _ = tokio::time::timeout(FAREWELL, wire.read(&mut rest)).await;
+                hang_up(wire).await;
                 return Err((Kind::Protocol, "it speaks HTTP/1, not gRPC".to_owned()));
             }
             Ok(_) => return Err((Kind::Protocol, "it does not speak gRPC".to_owned())),

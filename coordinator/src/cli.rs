@@ -107,6 +107,10 @@ pub struct Cli {
     )]
     pub config: Option<PathBuf>,
 
+    /// Go on with the run in DIR, which was stopped or whose coordinator died
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "run_dir"], help_heading = "Run")]
+    pub resume: Option<PathBuf>,
+
     /// The settings of a run.
     #[command(flatten)]
     pub settings: Settings,
@@ -136,6 +140,7 @@ fn after_help() -> String {
                                                  `worker --coordinator http://HOST:7000
                                                  --token-file FILE`
   coordinator --config runs/A/config.toml        repeat a run
+  coordinator --resume runs/A                    go on with one that was stopped
 
 Exit codes:
 ",

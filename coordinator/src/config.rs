@@ -2,6 +2,7 @@
 //! was left open decided and said. Reads the configuration file and looks whether the usual
 //! data and weights are there; it writes nothing.
 
+mod checkpoint_every;
 mod error;
 mod ladder;
 mod resolve;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use proto::tls::TlsFiles;
 
+pub use checkpoint_every::CheckpointEvery;
 pub use error::ConfigError;
 pub use ladder::{LAYER_GROUPS, LayerRates};
 pub use settings::{BatchNorm, Device, LogFormat, LrSchedule, Precision, Settings};
@@ -109,6 +111,22 @@ pub struct RunConfig {
     pub worker_binary: Option<PathBuf>,
     /// The form of the logs on stderr.
     pub log_format: LogFormat,
+    /// With fewer workers the run does not go on.
+    pub min_workers: usize,
+    /// Up to so many may join.
+    pub max_workers: usize,
+    /// How long a lost worker's replacement may take.
+    pub rejoin_timeout: Duration,
+    /// How often in a row a local worker is started again.
+    pub max_restarts: u32,
+    /// How long nothing may move.
+    pub stall_timeout: Duration,
+    /// When a checkpoint is taken, beside the one after each epoch.
+    pub checkpoint_every: CheckpointEvery,
+    /// How long workers look for a coordinator that is gone.
+    pub hold_timeout: Duration,
+    /// How long the end of a stopped run may take.
+    pub grace: Duration,
     /// The longest that a collective operation may take.
     pub collective_timeout: Duration,
 }

@@ -6,7 +6,8 @@ use v1::coordinator_message::Message as Down;
 use v1::worker_message::Message as Up;
 
 use crate::core::event::{
-    EpochReport, FailureKind, Phases, Scan, StepReport, ValidationSum, WorkerId,
+    Activity, EpochReport, FailureKind, Heartbeat, Keep, Memory, Origin, Phases, Position, Scan,
+    StepReport, ValidationSum, WorkerId,
 };
 use crate::core::schedule::LAYER_GROUPS;
 use crate::core::{Command, Event};
@@ -28,6 +29,11 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
                     .collect(),
                 device: m.device,
                 bf16_in_silicon: m.bf16_in_silicon,
+                memory: Memory {
+                    prepared: m.prepared,
+                    held: m.held.map(position),
+                    best: m.best_epoch,
+                },
             },
         },
         Up::Preparing(m) => Event::Preparing {
@@ -74,6 +80,24 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
                 phases: phases(m.phases),
             },
         },
+        Up::Halted(m) => Event::Halted {
+            worker,
+            generation: m.generation,
+            held: m.held.map(position),
+        },
+        Up::Leaving(_) => Event::Leaving { worker },
+        Up::Heartbeat(m) => Event::Heartbeat {
+            worker,
+            heartbeat: Heartbeat {
+                generation: m.generation,
+                position: Position {
+                    epoch: m.epoch,
+                    completed: m.completed,
+                },
+                activity: activity(m.phase()),
+                seconds: m.seconds,
+            },
+        },
         Up::Finished(m) => Event::Finished {
             worker,
             generation: m.generation,
@@ -93,6 +117,27 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
             }
         }
     })
+}
+
+/// A position as the core knows it.
+pub fn position(position: v1::Position) -> Position {
+    Position {
+        epoch: position.epoch,
+        completed: position.completed,
+    }
+}
+
+fn activity(phase: v1::Phase) -> Activity {
+    match phase {
+        v1::Phase::Unspecified => Activity::Idle,
+        v1::Phase::DataWait => Activity::DataWait,
+        v1::Phase::Forward => Activity::Forward,
+        v1::Phase::Backward => Activity::Backward,
+        v1::Phase::Optimizer => Activity::Optimizer,
+        v1::Phase::Validation => Activity::Validation,
+        v1::Phase::Forming => Activity::Forming,
+        v1::Phase::Preparing => Activity::Preparing,
+    }
 }
 
 fn phases(phases: Option<v1::PhaseSeconds>) -> Phases {
@@ -120,6 +165,8 @@ fn validation_sum(sum: v1::ValidationSum) -> ValidationSum {
 pub struct Context<'a> {
     /// What every worker is to train.
     pub settings: &'a v1::Settings,
+    /// Which run it is.
+    pub run_id: &'a str,
     /// Where workers that share a cache find it.
     pub cache_file: Option<String>,
 }
@@ -130,6 +177,7 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
         Command::Welcome => Down::Welcome(v1::Welcome {
             worker_id: worker.0,
             settings: Some(context.settings.clone()),
+            run_id: context.run_id.to_owned(),
         }),
         Command::Prepare {
             samples,
@@ -146,7 +194,15 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
             store,
             nccl,
             bf16,
+            origin,
+            source,
+            position,
         } => {
+            let origin = match origin {
+                Origin::Fresh => v1::Origin::Fresh,
+                Origin::Held => v1::Origin::Held,
+                Origin::Checkpoint => v1::Origin::Checkpoint,
+            };
             let backend = if nccl {
                 v1::Backend::Nccl
             } else {
@@ -164,11 +220,18 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
                 store,
                 backend: backend.into(),
                 precision: precision.into(),
+                origin: origin.into(),
+                source,
+                position: Some(v1::Position {
+                    epoch: position.epoch,
+                    completed: position.completed,
+                }),
             })
         }
         Command::Plan {
             generation,
             epoch,
+            completed,
             shard,
             rates,
             validation,
@@ -198,6 +261,7 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
                 rates,
                 validation,
                 granted,
+                completed,
             })
         }
         Command::Grant {
@@ -219,6 +283,13 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
             epoch,
             improved,
             validation_loss,
+        }),
+        Command::Halt { generation } => Down::Halt(v1::Halt { generation }),
+        Command::Keep(keep) => Down::Keep(v1::Keep {
+            what: Some(match keep {
+                Keep::Best(epoch) => v1::keep::What::Best(epoch),
+                Keep::Checkpoint => v1::keep::What::Checkpoint(true),
+            }),
         }),
         Command::Finish { generation, show } => Down::Finish(v1::Finish { generation, show }),
         Command::Shutdown { reason, abort } => Down::Shutdown(v1::Shutdown { reason, abort }),

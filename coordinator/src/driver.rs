@@ -1,25 +1,29 @@
 //! The one task that owns the run: it feeds the core with what arrives and performs what the
-//! core asks for. Nothing else touches run, store or sessions.
+//! core asks for. Nothing else touches run, store, sessions or processes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use proto::v1;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tonic::Status;
 
 use crate::cache_file::CacheFile;
 use crate::convert::{self, Context};
-use crate::core::{Action, Command, Event, Outcome, Recipe, Run, WorkerId};
-use crate::launcher::WorkerExit;
+use crate::core::event::Position;
+use crate::core::{Action, Command, Event, Notice, Outcome, Run, WorkerId};
+use crate::keeper::{Keeper, Kept};
+use crate::launcher::{Launcher, WorkerExit, WorkerStatus};
 use crate::observe::Observers;
 use crate::service::{Arrival, Outbox};
+use crate::store::BEST_WEIGHTS;
 
 const TICK: Duration = Duration::from_millis(200);
 
 /// Everything that reaches the driver from outside.
 pub struct Inputs {
-    /// From the gRPC edge.
+    /// From the gRPC edge and the keeper.
     pub arrivals: mpsc::UnboundedReceiver<Arrival>,
     /// From the launcher: processes that ended.
     pub exits: mpsc::UnboundedReceiver<WorkerExit>,
@@ -30,61 +34,75 @@ pub struct Inputs {
 /// The owner of a run.
 pub struct Driver {
     run: Run,
-    started: Instant,
+    run_id: String,
     settings: v1::Settings,
+    started: Instant,
     sessions: HashMap<WorkerId, Outbox>,
     next_id: u64,
     cache: Option<CacheFile>,
-    arrivals: mpsc::UnboundedSender<Arrival>,
-    storing: Option<JoinHandle<()>>,
+    launcher: Option<Launcher>,
+    keeper: Keeper,
     observers: Observers,
     outcome: Option<Outcome>,
 }
 
 impl Driver {
-    /// A driver of a fresh run by `recipe`; workers are told `settings`. What it does beside its
-    /// own task reports to `arrivals`, the sending end of its inputs.
+    /// A driver of `run`; workers are told `settings`. Without a launcher others start them.
     pub fn new(
-        recipe: Recipe,
+        run: Run,
+        run_id: String,
         settings: v1::Settings,
+        launcher: Option<Launcher>,
+        keeper: Keeper,
         observers: Observers,
-        arrivals: mpsc::UnboundedSender<Arrival>,
     ) -> Self {
         Self {
-            run: Run::new(recipe),
-            started: Instant::now(),
+            run,
+            run_id,
             settings,
+            started: Instant::now(),
             sessions: HashMap::new(),
             next_id: 0,
             cache: None,
-            arrivals,
-            storing: None,
+            launcher,
+            keeper,
             observers,
             outcome: None,
         }
     }
 
-    /// Drives the run to its end and gives back how it ended, and what observed it.
-    pub async fn drive(mut self, inputs: &mut Inputs) -> (Outcome, Observers) {
+    /// Drives the run to its end and gives back how it ended, the processes that may still run,
+    /// and what observed it.
+    pub async fn drive(mut self, inputs: &mut Inputs) -> (Outcome, Option<Launcher>, Observers) {
         let mut ticks = tokio::time::interval(TICK);
         loop {
             if let Some(outcome) = self.outcome.take() {
-                return (outcome, self.observers);
+                return (outcome, self.launcher, self.observers);
             }
-            tokio::select! {
+            let event = tokio::select! {
                 Some(arrival) = inputs.arrivals.recv() => self.arrive(arrival),
-                Some(exit) = inputs.exits.recv() => {
-                    let event = Event::ProcessExited { slot: exit.slot as u32, status: exit.status.to_string() };
-                    self.observers.exited(exit);
-                    self.tell(event);
-                }
-                Some(()) = inputs.interrupts.recv() => self.tell(Event::Interrupt),
-                _ = ticks.tick() => self.tell(Event::Tick),
+                Some(exit) = inputs.exits.recv() => Some(self.exited(exit)),
+                Some(()) = inputs.interrupts.recv() => Some(Event::Interrupt),
+                _ = ticks.tick() => Some(Event::Tick),
+            };
+            if let Some(event) = event {
+                self.tell(event).await;
             }
         }
     }
 
-    fn arrive(&mut self, arrival: Arrival) {
+    fn exited(&mut self, exit: WorkerExit) -> Event {
+        let event = Event::ProcessExited {
+            slot: exit.slot as u32,
+            pid: exit.pid,
+            signalled: matches!(exit.status, WorkerStatus::Signal(_)),
+            status: exit.status.to_string(),
+        };
+        self.observers.exited(exit);
+        event
+    }
+
+    fn arrive(&mut self, arrival: Arrival) -> Option<Event> {
         match arrival {
             Arrival::Worker {
                 hello,
@@ -96,38 +114,50 @@ impl Driver {
                 self.sessions.insert(worker, outbox);
                 // It fails only when the session has just broken, which arrives as `Lost`.
                 let _ = reply.send(worker);
-                self.tell(Event::Joined {
+                Some(Event::Joined {
                     worker,
                     host: hello.host,
+                    pid: hello.pid,
                     slot: hello.slot,
-                });
+                })
             }
             Arrival::Event(event) => {
                 if let Event::Lost { worker } = event {
                     self.sessions.remove(&worker);
                 }
-                self.tell(event);
+                Some(event)
             }
-            Arrival::Blob { header, bytes } => self.keep(&header, bytes),
-            Arrival::Stored { epoch, result } => self.tell(match result {
-                Ok(()) => Event::StateStored { epoch },
-                Err(reason) => Event::StoreFailed { reason },
-            }),
+            Arrival::Blob { header, bytes } => {
+                self.keep(&header, bytes);
+                None
+            }
+            Arrival::Download { request, reply } => {
+                // It fails when the asker is gone.
+                let _ = reply.send(self.download(&request));
+                None
+            }
+            Arrival::Kept(kept) => Some(self.kept(kept)),
         }
     }
 
-    /// Only what the core waits for, and only from rank 0, gets into the run directory.
+    /// Only what the core waits for, from whom it waits for it, gets into the run directory.
     fn keep(&mut self, header: &v1::BlobHeader, bytes: Vec<u8>) {
         let worker = WorkerId(header.worker_id);
         match header.kind() {
-            v1::BlobKind::BestState
-                if self
-                    .run
-                    .awaits_state(worker, header.generation, header.epoch) =>
-            {
-                self.store_best(header.epoch, bytes, header.sha256.clone());
+            v1::BlobKind::BestState if self.run.awaits_best(worker, header.epoch) => {
+                let upload = self.observers.begin_best();
+                let sha256 = header.sha256.clone();
+                self.keeper.best(header.epoch, upload, bytes, sha256);
             }
-            v1::BlobKind::Predictions if self.run.awaits_predictions(worker, header.generation) => {
+            v1::BlobKind::Checkpoint if self.run.awaits_checkpoint(worker) => {
+                let position = Position {
+                    epoch: header.epoch,
+                    completed: header.completed,
+                };
+                self.keeper
+                    .checkpoint(position, bytes, header.sha256.clone());
+            }
+            v1::BlobKind::Predictions if self.run.awaits_predictions(worker) => {
                 // A run without its last picture is still a run.
                 if let Err(error) = self.observers.predictions(&bytes) {
                     self.observers.say(&format!("no predictions grid: {error}"));
@@ -137,44 +167,82 @@ impl Driver {
         }
     }
 
-    /// Writes off this task, since a slow disk must not hold up the grants; one after the other,
-    /// so that the newest weights are written last.
-    fn store_best(&mut self, epoch: u32, bytes: Vec<u8>, sha256: Vec<u8>) {
-        let upload = self.observers.begin_best();
-        let previous = self.storing.take();
-        let arrivals = self.arrivals.clone();
-        self.storing = Some(tokio::spawn(async move {
-            if let Some(previous) = previous {
-                // However it ended, it has said so itself.
-                let _ = previous.await;
+    fn download(&self, request: &v1::DownloadRequest) -> Result<PathBuf, Status> {
+        if !self.run.is_member(WorkerId(request.worker_id)) {
+            return Err(Status::permission_denied("not a worker of this run"));
+        }
+        match (request.kind(), request.position) {
+            (v1::BlobKind::BestState, _) => Ok(self.observers.run_dir().join(BEST_WEIGHTS)),
+            (v1::BlobKind::Checkpoint, Some(position)) => {
+                Ok(self.keeper.state_path(convert::position(position)))
             }
-            let written = tokio::task::spawn_blocking(move || {
-                let mut upload = upload?;
-                upload.write(&bytes)?;
-                upload.commit(&sha256)
-            });
-            let result = match written.await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(error) => Err(format!("writing the best weights failed: {error}")),
-            };
-            // The driver is gone only when the run is over.
-            let _ = arrivals.send(Arrival::Stored { epoch, result });
-        }));
+            _ => Err(Status::invalid_argument("no such blob")),
+        }
     }
 
-    fn tell(&mut self, event: Event) {
-        for action in self.run.step(self.started.elapsed(), event) {
-            match action {
-                Action::Send(worker, command) => self.send(worker, command),
-                Action::Notify(notice) => self.observers.notice(notice),
-                Action::End(outcome) => self.outcome = Some(outcome),
+    fn kept(&mut self, kept: Kept) -> Event {
+        match kept {
+            Kept::Best { epoch, result } => match result {
+                Ok(()) => Event::BestStored { epoch },
+                Err(reason) => Event::StoreFailed { reason },
+            },
+            Kept::Checkpoint {
+                position,
+                bytes,
+                seconds,
+                result,
+            } => match result {
+                Ok(()) => {
+                    self.observers.checkpoint(position, bytes, seconds);
+                    Event::CheckpointStored { position }
+                }
+                Err(reason) => Event::StoreFailed { reason },
+            },
+            Kept::Newest(Ok(newest)) => {
+                for torn in &newest.torn {
+                    self.observers.torn(&torn.to_string());
+                }
+                let position = newest.checkpoint.map(|whole| whole.position.into());
+                Event::CheckpointFound { position }
+            }
+            Kept::Newest(Err(reason)) => Event::StoreFailed { reason },
+        }
+    }
+
+    async fn tell(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.run.step(self.started.elapsed(), event) {
+                match action {
+                    Action::Send(worker, command) => self.send(worker, command),
+                    Action::Notify(notice) => {
+                        if let Notice::WentBack { position } = notice {
+                            self.keeper.discard_after(position);
+                        }
+                        self.observers.notice(notice);
+                    }
+                    Action::Launch { slot } => events.push_back(self.launch(slot).await),
+                    Action::FindCheckpoint => self.keeper.find(),
+                    Action::End(outcome) => self.outcome = Some(outcome),
+                }
+            }
+            if let Some(error) = self.observers.take_broken() {
+                let reason = error.to_string();
+                events.push_back(Event::StoreFailed { reason });
             }
         }
-        if let Some(error) = self.observers.take_broken() {
-            self.tell(Event::StoreFailed {
+    }
+
+    async fn launch(&mut self, slot: u32) -> Event {
+        let Some(launcher) = &mut self.launcher else {
+            let reason = "there is no launcher in this run".to_owned();
+            return Event::LaunchFailed { reason };
+        };
+        match launcher.launch(slot as usize).await {
+            Ok(pid) => Event::ProcessStarted { slot, pid },
+            Err(error) => Event::LaunchFailed {
                 reason: error.to_string(),
-            });
+            },
         }
     }
 
@@ -194,6 +262,7 @@ impl Driver {
         }
         let context = Context {
             settings: &self.settings,
+            run_id: &self.run_id,
             cache_file: self.cache.as_ref().map(CacheFile::path),
         };
         if let Some(outbox) = self.sessions.get(&worker) {

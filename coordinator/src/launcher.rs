@@ -12,6 +12,7 @@
 //! the coordinator: the end of that file tells it that the coordinator is gone. The one line
 //! that comes through it is the token that lets the worker in.
 
+mod children;
 mod exit;
 mod gpus;
 mod watch;
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::config::LogFormat;
+pub use children::Children;
 pub use exit::{WorkerExit, WorkerStatus};
 pub use gpus::{Gpus, Placement};
 
@@ -100,9 +102,13 @@ pub struct LaunchSpec {
     pub log_format: LogFormat,
 }
 
+/// How long a killed process may take to be gone.
+const KILL_WAIT: Duration = Duration::from_secs(2);
+
 /// The workers that run on this machine.
 #[derive(Debug)]
 pub struct Launcher {
+    children: Children,
     spec: LaunchSpec,
     exits: mpsc::UnboundedSender<WorkerExit>,
     running: Vec<Running>,
@@ -110,6 +116,7 @@ pub struct Launcher {
 
 #[derive(Debug)]
 struct Running {
+    slot: usize,
     stop: oneshot::Sender<Duration>,
     watcher: JoinHandle<()>,
 }
@@ -128,6 +135,7 @@ impl Launcher {
         let (exits, receiver) = mpsc::unbounded_channel();
         Ok((
             Self {
+                children: Children::default(),
                 spec,
                 exits,
                 running: Vec::new(),
@@ -137,13 +145,30 @@ impl Launcher {
     }
 
     /// Starts the worker of `slot` (counted from 0, below `workers`) and returns its process id.
-    /// A slot whose worker has ended can be started again; its log then continues.
+    /// What still runs in that slot is killed first; the slot's log continues.
     ///
+    /// # Errors
+    /// Its log cannot be created, or the operating system refuses.
+    pub async fn launch(&mut self, slot: usize) -> Result<u32, LaunchError> {
+        let (former, others) = std::mem::take(&mut self.running)
+            .into_iter()
+            .partition::<Vec<_>, _>(|worker| worker.slot == slot);
+        self.running = others;
+        for worker in former {
+            // A watcher that has ended needs no order.
+            let _ = worker.stop.send(Duration::ZERO);
+            // A process that even SIGKILL does not end hangs in the kernel; the new one has to
+            // do without what it holds.
+            let _ = tokio::time::timeout(KILL_WAIT, worker.watcher).await;
+        }
+        self.spawn(slot)
+    }
+
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
     /// Its log cannot be created, or the operating system refuses.
-    pub fn spawn(&mut self, slot: usize) -> Result<u32, LaunchError> {
+    fn spawn(&mut self, slot: usize) -> Result<u32, LaunchError> {
         let log_path = self.spec.logs.join(format!("worker-{slot}.log"));
         let refuse = |source| LaunchError::Log {
             path: log_path.clone(),
@@ -183,11 +208,27 @@ impl Launcher {
             log_path,
             log_start,
         };
-        let watcher = tokio::spawn(watch::watch(watched, stopped, self.exits.clone()));
+        self.children.add(pid);
+        let children = self.children.clone();
+        let watching = watch::watch(watched, stopped, self.exits.clone());
+        let watcher = tokio::spawn(async move {
+            watching.await;
+            children.remove(pid);
+        });
         self.running.retain(|worker| !worker.watcher.is_finished());
-        self.running.push(Running { stop, watcher });
+        self.running.push(Running {
+            slot,
+            stop,
+            watcher,
+        });
         tracing::info!(slot, pid, "started a worker");
         Ok(pid)
+    }
+
+    /// The processes that run, for whoever has to end at once.
+    #[must_use]
+    pub fn children(&self) -> Children {
+        self.children.clone()
     }
 
     /// Asks every worker to end, kills those that are still there after `grace`, and returns

@@ -3,11 +3,13 @@
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod opening;
 pub mod recipe;
 pub mod refusal;
 
 pub mod convert;
 pub mod driver;
+pub mod keeper;
 pub mod observe;
 pub mod security;
 pub mod service;

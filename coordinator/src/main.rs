@@ -9,17 +9,20 @@ use coordinator::admin::{self, AdminServer, Status};
 use coordinator::cli::{Cli, Command, ExitCode};
 use coordinator::config::{RunConfig, Sources};
 use coordinator::driver::{Driver, Inputs};
-use coordinator::launcher::{self, Gpus, LaunchSpec, Launcher, WorkerExit};
+use coordinator::keeper::Keeper;
+use coordinator::launcher::{self, Children, Gpus, LaunchSpec, Launcher, WorkerExit};
 use coordinator::metrics::{Metrics, RunFacts};
 use coordinator::observe::Observers;
+use coordinator::opening::{self, Opening};
 use coordinator::progress::Progress;
 use coordinator::recipe;
 use coordinator::refusal::{Refusal, conclude, lost_slot};
 use coordinator::security::{self, Security};
 use coordinator::service::TrainerService;
 use coordinator::shutdown::{Signals, Stop};
-use coordinator::store::RunStore;
+use coordinator::store;
 use coordinator::telemetry;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long workers may take to end once the run has.
@@ -51,21 +54,38 @@ fn refuse(Refusal(code, message): Refusal) -> ProcessExit {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
-    let sources = Sources::of_process(cli.config, cli.settings);
-    let loaded = RunConfig::load(&sources)?;
+    let resuming = cli.resume.is_some();
+    let mut settings = cli.settings;
+    let file = match cli.resume {
+        Some(directory) => {
+            let file = directory.join(store::CONFIG);
+            settings.run_dir = Some(directory);
+            Some(file)
+        }
+        None => cli.config,
+    };
+    let listen_asked = settings.listen.is_some();
+    let loaded = RunConfig::load(&Sources::of_process(file, settings))?;
     let config = loaded.config;
     let mut progress = Progress::new();
     telemetry::init(config.log_format, progress.log_writer()).map_err(Refusal::internal)?;
-    loaded.notes.iter().for_each(|note| progress.say(note));
+    if !resuming {
+        loaded.notes.iter().for_each(|note| progress.say(note));
+    }
 
     let (placement, note) = Gpus::detect().place(
         config.device,
         if config.no_spawn { 0 } else { config.workers },
     )?;
     note.iter().for_each(|note| progress.say(note));
-    let security = Security::new(&config)?;
+    let mut security = Security::new(&config)?;
     security.notes().iter().for_each(|note| progress.say(note));
-    let listener = admin::bind(config.listen, "--listen").await?;
+    // Before the run directory, which a refused address should not leave behind; but the
+    // address of a former coordinator is known only from there.
+    let fresh = match resuming {
+        true => None,
+        false => Some(admin::bind(config.listen, "--listen").await?),
+    };
     let (metrics_listener, note) = admin::bind_or_free(
         config.metrics_listen,
         "--metrics-listen",
@@ -73,13 +93,17 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     )
     .await?;
     note.iter().for_each(|note| progress.say(note));
+    let opening = match resuming {
+        true => opening::resume(&config)?,
+        false => opening::create(&config)?,
+    };
+    let listener = match fresh {
+        Some(listener) => listener,
+        None => rebind(&config, listen_asked, &opening, &mut progress).await?,
+    };
     let address = listener.local_addr().map_err(Refusal::internal)?;
+    opening.store.write_address(address)?;
     let url = launcher::local_url(security.scheme(), address);
-
-    let store = RunStore::create(&config.run_dir)?;
-    let toml = config.to_toml()?;
-    store.write_config(&toml)?;
-    let logs = store.logs();
 
     let name = config
         .run_dir
@@ -91,7 +115,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     let facts = RunFacts {
         run: name.clone(),
         dataset: config.data.describe(),
-        workers: config.workers,
+        workers: config.max_workers,
         epochs: config.epochs,
         patience: config.patience,
     };
@@ -106,7 +130,11 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
 
     let (arrivals, from_edge) = mpsc::unbounded_channel();
     let (close, closing) = oneshot::channel::<()>();
+    if let Some(past) = &opening.past {
+        security.inherit(&past.invited);
+    }
     let (incoming, spawn_url) = security.open(listener, address).await?;
+    opening.store.write_invited(&security.invited())?;
     let mut server = tokio::spawn(
         security::server()
             .layer(security.guard())
@@ -124,37 +152,42 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
             .unwrap_or_else(launcher::default_binary),
         coordinator_url: spawn_url,
         token: security.spawn_token(),
-        logs,
+        logs: opening.store.logs(),
         workers: config.workers,
         placement,
         threads_per_worker: config.threads_per_worker,
         log_format: config.log_format,
     };
-    // Signals first: an early Ctrl-C must not leave workers behind.
+    let (launcher, exits) = prepare_launcher(&config, spec, &mut progress, address, &security)?;
     let (interrupts, from_signals) = mpsc::unbounded_channel();
-    watch_signals(interrupts)?;
-    let (mut workers, exits) = start_workers(&config, spec, &mut progress, address, &security)?;
+    watch_signals(interrupts, launcher.as_ref().map(Launcher::children))?;
 
-    let observers = Observers::new(
-        store,
+    let mut observers = Observers::new(
+        opening.store,
+        opening.journal,
         metrics,
         status,
         progress,
         config.epochs,
         config.patience,
     );
+    if let Some(past) = opening.past {
+        observers.remember(past);
+    }
     let mut inputs = Inputs {
         arrivals: from_edge,
         exits,
         interrupts: from_signals,
     };
     let driver = Driver::new(
-        recipe::recipe(&config),
+        opening.run,
+        opening.run_id,
         recipe::settings(&config),
+        launcher,
+        Keeper::new(opening.checkpoints, arrivals),
         observers,
-        arrivals,
     );
-    let (outcome, mut observers) = driver.drive(&mut inputs).await;
+    let (outcome, mut workers, mut observers) = driver.drive(&mut inputs).await;
 
     if let Some(slot) = outcome.as_ref().err().and_then(lost_slot) {
         let wait = tokio::time::timeout(EXIT_WAIT, async {
@@ -194,7 +227,27 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     }
 }
 
-fn start_workers(
+/// Listens where the workers of the former coordinator look for it, if that can be had.
+async fn rebind(
+    config: &RunConfig,
+    asked: bool,
+    opening: &Opening,
+    progress: &mut Progress,
+) -> Result<TcpListener, Refusal> {
+    let former = opening.past.as_ref().and_then(|past| past.address);
+    let address = former.filter(|_| !asked).unwrap_or(config.listen);
+    match admin::bind(address, "--listen").await {
+        Err(error) if former.is_some() && !asked => {
+            progress.say(&format!(
+                "{error}; workers that still look there will not find this run"
+            ));
+            Ok(admin::bind(config.listen, "--listen").await?)
+        }
+        bound => Ok(bound?),
+    }
+}
+
+fn prepare_launcher(
     config: &RunConfig,
     spec: LaunchSpec,
     progress: &mut Progress,
@@ -218,22 +271,27 @@ fn start_workers(
         // The sender is dropped: no process of ours will ever end.
         return Ok((None, mpsc::unbounded_channel().1));
     }
-    let (mut launcher, exits) = Launcher::new(spec)?;
-    for slot in 0..config.workers {
-        launcher.spawn(slot)?;
-    }
+    let (launcher, exits) = Launcher::new(spec)?;
     Ok((Some(launcher), exits))
 }
 
 /// The first signal asks the run to stop; a second ends the process, and the workers with it.
-fn watch_signals(interrupts: mpsc::UnboundedSender<()>) -> Result<(), Refusal> {
+fn watch_signals(
+    interrupts: mpsc::UnboundedSender<()>,
+    children: Option<Children>,
+) -> Result<(), Refusal> {
     let mut signals = Signals::install().map_err(Refusal::internal)?;
     tokio::spawn(async move {
         loop {
             match signals.next().await {
                 // Nobody listens any more when the run is over anyway.
                 Stop::Graceful => drop(interrupts.send(())),
-                Stop::Immediate => std::process::exit(ExitCode::Interrupted.code().into()),
+                Stop::Immediate => {
+                    if let Some(children) = &children {
+                        children.kill();
+                    }
+                    std::process::exit(ExitCode::Interrupted.code().into());
+                }
             }
         }
     });

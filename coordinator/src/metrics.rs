@@ -7,7 +7,8 @@ mod table;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts,
+    Registry,
 };
 
 use crate::config::LAYER_GROUPS;
@@ -65,6 +66,11 @@ pub struct Metrics {
     workers: GaugeVec,
     generation: Gauge,
     decode_errors: IntCounter,
+    workers_lost: IntCounter,
+    recovery_duration: Histogram,
+    straggler_ratio: GaugeVec,
+    checkpoint_time: Gauge,
+    checkpoint_bytes: Gauge,
 }
 
 impl Metrics {
@@ -106,6 +112,14 @@ impl Metrics {
             workers: keep.gauges(&table::WORKERS)?,
             generation: keep.gauge(&table::GENERATION)?,
             decode_errors: keep.register(IntCounter::with_opts(opts(&table::DECODE_ERRORS))?)?,
+            workers_lost: keep.register(IntCounter::with_opts(opts(&table::WORKERS_LOST))?)?,
+            recovery_duration: keep.register(Histogram::with_opts(
+                HistogramOpts::from(opts(&table::RECOVERY_DURATION))
+                    .buckets(table::duration_buckets()),
+            )?)?,
+            straggler_ratio: keep.gauges(&table::STRAGGLER_RATIO)?,
+            checkpoint_time: keep.gauge(&table::CHECKPOINT_TIME)?,
+            checkpoint_bytes: keep.gauge(&table::CHECKPOINT_BYTES)?,
         };
         metrics.initialise(facts);
         Ok(metrics)
@@ -133,6 +147,7 @@ impl Metrics {
         for rank in 0..facts.workers {
             let rank = rank.to_string();
             self.step_duration.with_label_values(&[&rank]);
+            self.straggler_ratio.with_label_values(&[&rank]).set(1.0);
             for phase in Phase::ALL {
                 self.phase_duration
                     .with_label_values(&[rank.as_str(), phase.label()]);
@@ -248,6 +263,29 @@ impl Metrics {
     /// Sets the generation.
     pub fn set_generation(&self, generation: u64) {
         self.generation.set(generation as f64);
+    }
+
+    /// Counts a worker that died, hung or was cut off.
+    pub fn worker_lost(&self) {
+        self.workers_lost.inc();
+    }
+
+    /// Adds a recovery that took so long.
+    pub fn recovered(&self, seconds: f64) {
+        self.recovery_duration.observe(seconds);
+    }
+
+    /// Sets how much longer than the group's median a rank is busy with a step.
+    pub fn set_straggler(&self, rank: usize, ratio: f64) {
+        self.straggler_ratio
+            .with_label_values(&[&rank.to_string()])
+            .set(ratio);
+    }
+
+    /// Records that a checkpoint of `bytes` became durable at a Unix time.
+    pub fn checkpoint(&self, unix_seconds: f64, bytes: u64) {
+        self.checkpoint_time.set(unix_seconds);
+        self.checkpoint_bytes.set(bytes as f64);
     }
 
     /// Counts pictures that could not be decoded.

@@ -2,10 +2,12 @@
 //! terminal. It takes no decision, and nothing flows back but the failure to write.
 
 mod epoch;
+mod members;
 mod results;
+mod stragglers;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
@@ -17,8 +19,9 @@ use crate::metrics::{Metrics, RunState, WorkerState};
 use crate::progress::Progress;
 use crate::report::ReportError;
 use crate::report::curves::EpochPoint;
-use crate::store::{RunStore, Split, StoreError};
+use crate::store::{Journal, JournalEntry, RunStore, Split, StoreError};
 use epoch::EpochSoFar;
+use stragglers::Stragglers;
 
 /// Why something that a run must keep could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -40,14 +43,17 @@ pub enum KeepError {
 /// All observers of a run, and what they need to remember.
 pub struct Observers {
     store: RunStore,
+    journal: Journal,
     metrics: Metrics,
     status: watch::Sender<Status>,
     progress: Progress,
     started: Instant,
     epochs: u32,
     patience: u32,
+    members: usize,
     split: Option<(Vec<String>, Vec<String>)>,
     epoch: EpochSoFar,
+    stragglers: Stragglers,
     history: Vec<EpochPoint>,
     best: Option<(u32, f64, f64)>,
     exits: Vec<WorkerExit>,
@@ -59,6 +65,7 @@ impl Observers {
     /// Observers of a run of at most `epochs` epochs.
     pub fn new(
         store: RunStore,
+        journal: Journal,
         metrics: Metrics,
         status: watch::Sender<Status>,
         progress: Progress,
@@ -67,14 +74,17 @@ impl Observers {
     ) -> Self {
         Self {
             store,
+            journal,
             metrics,
             status,
             progress,
             started: Instant::now(),
             epochs,
             patience,
+            members: 0,
             split: None,
-            epoch: EpochSoFar::new(0, 0, 0),
+            epoch: EpochSoFar::new(0, 0, 0, 0),
+            stragglers: Stragglers::default(),
             history: Vec::new(),
             best: None,
             exits: Vec::new(),
@@ -116,7 +126,44 @@ impl Observers {
     /// Takes a notice of the core into account.
     pub fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Member { joined, expected } => self.joined(joined, expected),
+            Notice::Joined {
+                worker,
+                host,
+                slot,
+                members,
+                expected,
+            } => {
+                self.joined(members, expected);
+                self.journal(JournalEntry::Joined {
+                    worker: worker.0,
+                    host,
+                    slot,
+                });
+            }
+            Notice::Lost {
+                who,
+                rank,
+                slot,
+                when,
+                cause,
+            } => self.lost(&who, rank, slot, &when, &cause),
+            Notice::Left { who } => self.left(&who),
+            Notice::Refused { who, reason } => {
+                self.progress.say(&format!("refused {who}: {reason}"));
+            }
+            Notice::Stalled { line } => {
+                self.progress.say(&line);
+                self.journal(JournalEntry::Stalled { line });
+            }
+            Notice::Waiting { reason } => self.waiting(reason),
+            Notice::WentBack { position } => self.went_back(position),
+            Notice::Recovered {
+                generation,
+                position,
+                world_size,
+                seconds,
+                steps_lost,
+            } => self.recovered(generation, position, world_size, seconds, steps_lost),
             Notice::Preparing { done, total } => {
                 self.metrics.set_run_state(RunState::Preparing);
                 self.status
@@ -128,6 +175,7 @@ impl Observers {
                 self.progress.say(&format!("skipped {path}: {reason}"));
             }
             Notice::SplitReady {
+                fingerprint,
                 classes,
                 files,
                 split,
@@ -139,6 +187,7 @@ impl Observers {
                         .collect()
                 };
                 let record = Split {
+                    fingerprint,
                     classes: classes.clone(),
                     train: paths(&split.train),
                     validation: paths(&split.validation),
@@ -159,6 +208,7 @@ impl Observers {
                 precision,
             } => {
                 let world_size = ranks.len();
+                self.stragglers = Stragglers::of(world_size);
                 self.workers = ranks
                     .into_iter()
                     .enumerate()
@@ -181,10 +231,11 @@ impl Observers {
             }
             Notice::EpochStarted {
                 epoch,
+                completed,
                 steps,
                 world_size,
                 rates,
-            } => self.epoch_started(epoch, steps, world_size, rates),
+            } => self.epoch_started(epoch, completed, steps, world_size, rates),
             Notice::Step { rank, report } => self.step(rank, &report),
             Notice::EpochEnded(summary) => self.epoch_ended(&summary),
             Notice::Stopping(reason) => {
@@ -199,19 +250,15 @@ impl Observers {
         }
     }
 
-    fn joined(&mut self, joined: usize, expected: usize) {
-        self.metrics.set_workers(WorkerState::Joined, joined);
-        self.metrics.set_workers(WorkerState::Healthy, joined);
-        self.status.send_modify(|status| {
-            status.waiting_for =
-                (joined < expected).then(|| format!("{} more workers", expected - joined));
-        });
-        tracing::info!(joined, expected, "a worker joined");
-    }
-
     fn keep(&mut self, write: impl FnOnce(&mut RunStore) -> Result<(), StoreError>) {
         if let Err(error) = write(&mut self.store) {
             self.broken(error.into());
         }
     }
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -2,10 +2,10 @@
 
 use proto::v1;
 
-use crate::config::{self, DataSource, RunConfig};
+use crate::config::{self, CheckpointEvery, DataSource, RunConfig};
 use crate::core::Recipe;
 use crate::core::early_stopping::Rule;
-use crate::core::run::Precision;
+use crate::core::run::{Cadence, Precision};
 use crate::core::schedule::{Decay, Schedule};
 use crate::launcher;
 
@@ -16,6 +16,22 @@ const VALIDATION_CHUNK: usize = 64;
 pub fn recipe(config: &RunConfig) -> Recipe {
     Recipe {
         workers: config.workers,
+        slots: if config.no_spawn {
+            0
+        } else {
+            config.workers as u32
+        },
+        min_workers: config.min_workers,
+        max_workers: config.max_workers,
+        rejoin_timeout: config.rejoin_timeout,
+        max_restarts: config.max_restarts,
+        stall_timeout: config.stall_timeout,
+        checkpoints: match config.checkpoint_every {
+            CheckpointEvery::Epoch => Cadence::EpochsOnly,
+            CheckpointEvery::Steps(steps) => Cadence::Steps(steps),
+            CheckpointEvery::Seconds(seconds) => Cadence::Seconds(seconds.into()),
+        },
+        grace: config.grace,
         global_batch: config.global_batch,
         validation_fraction: config.validation_fraction,
         validation_chunk: VALIDATION_CHUNK,
@@ -67,6 +83,7 @@ pub fn settings(config: &RunConfig) -> v1::Settings {
         seed: config.seed,
         weight_decay: config.weight_decay,
         frozen_batch_norm: config.batch_norm == config::BatchNorm::Frozen,
+        hold_timeout_seconds: config.hold_timeout.as_secs() as u32,
         collective_timeout_seconds: config.collective_timeout.as_secs() as u32,
     }
 }

@@ -20,7 +20,7 @@ pub struct Refusal(pub ExitCode, pub String);
 /// The local worker whose process tells why the run failed.
 pub fn lost_slot(error: &RunError) -> Option<u32> {
     match error {
-        RunError::WorkerLost { slot, .. } => *slot,
+        RunError::TooFewWorkers { slot, .. } => *slot,
         RunError::ExitedEarly { slot, .. } => Some(*slot),
         RunError::Internal { slot, .. } => *slot,
         _ => None,
@@ -39,7 +39,7 @@ pub fn conclude(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, Refu
         Err(error) => error,
     };
     let exit =
-        lost_slot(&error).and_then(|slot| exits.iter().find(|exit| exit.slot == slot as usize));
+        lost_slot(&error).and_then(|slot| exits.iter().rfind(|exit| exit.slot == slot as usize));
     let code = match &error {
         RunError::Data(_) => ExitCode::Data,
         RunError::Weights(_) => ExitCode::Weights,
@@ -49,7 +49,7 @@ pub fn conclude(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, Refu
         RunError::ExitedEarly { .. } if exit.is_some_and(|e| e.missing_library().is_some()) => {
             ExitCode::Environment
         }
-        RunError::WorkerLost { .. } | RunError::ExitedEarly { .. } => ExitCode::WorkerLost,
+        RunError::TooFewWorkers { .. } | RunError::ExitedEarly { .. } => ExitCode::WorkerLost,
     };
     let mut message = error.to_string();
     if let Some(exit) = exit {
@@ -74,6 +74,11 @@ pub fn conclude(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, Refu
 }
 
 impl Refusal {
+    /// A refusal of what was asked for.
+    pub fn usage(message: String) -> Self {
+        Self(ExitCode::Usage, message)
+    }
+
     /// A refusal that is a defect of the program or the machine.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         Self(ExitCode::Internal, error.to_string())

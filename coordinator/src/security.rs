@@ -7,7 +7,8 @@
 //!                └── at most 64 of these at a time ─────────┘               └ typed error
 //! ```
 //!
-//! Workers that the coordinator spawns have a token of their own, made anew for each run. Where
+//! Workers that the coordinator spawns have a token of their own, made anew for each coordinator;
+//! one that resumes a run knows the digests of the former ones, since their workers hold its state. Where
 //! the listener speaks TLS they come through a second one, on loopback and without it: to let
 //! them through the first, they would have to be given a certificate, and the only one at hand is
 //! the coordinator's, whose names need not cover loopback and whose key would then prove two
@@ -39,6 +40,7 @@ use tonic::service::InterceptorLayer;
 use crate::admin::{self, BindError};
 use crate::config::RunConfig;
 use crate::launcher::local_url;
+use crate::store::Invited;
 use door::Door;
 pub use gate::{Gate, Live, Slot};
 pub use guard::Guard;
@@ -51,6 +53,8 @@ pub use visitor::{Caller, Visitor};
 
 /// Visitors that are through the door and not yet taken by the server.
 const LOBBY: usize = 16;
+/// Former coordinators whose workers may still be there.
+const MAX_FORMER: usize = 16;
 
 /// Credentials that cannot be used, found before anything listens.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +78,9 @@ pub type Incoming = ReceiverStream<io::Result<Visitor>>;
 pub struct Security {
     policy: Policy,
     renewal: Option<Arc<Renewal>>,
-    accepted: Arc<[[u8; 32]]>,
+    given: Option<[u8; 32]>,
     spawned: Token,
+    invited: Invited,
     refusals: Arc<Refusals>,
     notes: Vec<String>,
 }
@@ -92,13 +97,14 @@ impl Security {
             None => None,
         };
         let mut notes = Vec::new();
-        let mut accepted = Vec::new();
+        let mut given = None;
         let spawned = Token::fresh()?;
+        let mut invited = Invited::default();
         if policy.spawns {
-            accepted.push(spawned.digest());
+            invited.digests.push(spawned.digest());
         }
         if let Some(path) = &config.token_file {
-            accepted.push(Token::read(path)?.digest());
+            given = Some(Token::read(path)?.digest());
             if open_to_others(path) {
                 let path = path.display();
                 notes.push(format!(
@@ -110,8 +116,9 @@ impl Security {
         Ok(Self {
             policy,
             renewal,
-            accepted: accepted.into(),
+            given,
             spawned,
+            invited,
             refusals: Arc::default(),
             notes,
         })
@@ -121,6 +128,20 @@ impl Security {
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Lets in also those that a former coordinator of the run spawned, the newest of them.
+    pub fn inherit(&mut self, past: &Invited) {
+        let former = past.digests.iter().take(MAX_FORMER);
+        self.invited.digests.extend(former);
+        self.invited.apart = past.apart;
+    }
+
+    /// What the next coordinator of the run needs to let in those that this one spawns; complete
+    /// once [`Self::open`] has returned.
+    #[must_use]
+    pub fn invited(&self) -> Invited {
+        self.invited.clone()
     }
 
     /// What spawned workers are let in by.
@@ -152,27 +173,28 @@ impl Security {
     /// # Errors
     /// There is no free port on loopback for the spawned workers.
     pub async fn open(
-        &self,
+        &mut self,
         listener: TcpListener,
         address: SocketAddr,
     ) -> Result<(Incoming, String), BindError> {
         let (lobby, incoming) = mpsc::channel(LOBBY);
         let mut url = local_url(self.scheme(), address);
+        let refusals = Arc::clone(&self.refusals);
         let door = |listener, tls, needs_token| Door {
             listener,
             tls,
             needs_token,
-            refusals: Arc::clone(&self.refusals),
+            refusals: Arc::clone(&refusals),
         };
         if self.policy.spawned_apart() {
-            let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let apart = admin::bind(loopback, "--listen").await?;
+            let apart = bind_apart(self.invited.apart).await?;
             let address = apart.local_addr().map_err(|source| BindError::Refused {
-                address: loopback,
+                address,
                 flag: "--listen",
                 source,
             })?;
             url = local_url("http", address);
+            self.invited.apart = Some(address);
             tokio::spawn(door(apart, None, true).serve(lobby.clone()));
         }
         let needs_token = self.policy.needs_token();
@@ -180,12 +202,25 @@ impl Security {
         Ok((ReceiverStream::new(incoming), url))
     }
 
-    /// The layer that admits calls, for the server of what [`Self::open`] gave.
+    /// The layer that admits calls, for the server of what [`Self::open`] gave. What is inherited
+    /// later it does not know.
     #[must_use]
     pub fn guard(&self) -> InterceptorLayer<Guard> {
-        InterceptorLayer::new(Guard::new(
-            Arc::clone(&self.accepted),
-            Arc::clone(&self.refusals),
-        ))
+        let accepted = self.invited.digests.iter().chain(&self.given);
+        let accepted = accepted.copied().collect();
+        InterceptorLayer::new(Guard::new(accepted, Arc::clone(&self.refusals)))
     }
+}
+
+/// Where the workers of a former coordinator look for this one, if that can be had.
+async fn bind_apart(former: Option<SocketAddr>) -> Result<TcpListener, BindError> {
+    if let Some(address) = former.filter(|address| address.ip().is_loopback()) {
+        match admin::bind(address, "--listen").await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => tracing::warn!(
+                "{error}; spawned workers that still look there will not find this run"
+            ),
+        }
+    }
+    admin::bind((Ipv4Addr::LOCALHOST, 0).into(), "--listen").await
 }

@@ -2,25 +2,30 @@
 //! nothing and keeps no state of the run.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use prost::Message;
+use proto::blob::{self, Assembly, BlobError};
 use proto::v1::trainer_server::Trainer;
 use proto::v1::worker_message::Message as Up;
 use proto::{MAX_MESSAGE_BYTES, v1};
-use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert;
 use crate::core::{Event, WorkerId};
+use crate::keeper::Kept;
 use crate::security::{Gate, HELLO_LIMIT, Rate, UPLOAD_STALL_LIMIT, sense};
 
 /// Where a worker's messages go.
 pub type Outbox = mpsc::UnboundedSender<Result<v1::CoordinatorMessage, Status>>;
 
-/// What the edge hands to the driver.
+/// A blob on its way out.
+pub type BlobChunks = Box<dyn Iterator<Item = Result<v1::Chunk, Status>> + Send>;
+
+/// What the edge, and the writing of files, hand to the driver.
 pub enum Arrival {
     /// A worker introduced itself; the driver answers with its name through `reply`.
     Worker {
@@ -40,13 +45,15 @@ pub enum Arrival {
         /// All of it.
         bytes: Vec<u8>,
     },
-    /// The best weights of an epoch were written, or why not.
-    Stored {
-        /// From 1.
-        epoch: u32,
-        /// The reason in words.
-        result: Result<(), String>,
+    /// Somebody wants to read a file of the run directory; the driver answers with its path.
+    Download {
+        /// Which.
+        request: v1::DownloadRequest,
+        /// Its path, or a refusal.
+        reply: oneshot::Sender<Result<PathBuf, Status>>,
     },
+    /// What was being written or looked for is there, or not.
+    Kept(Kept),
 }
 
 /// The service; cheap to clone.
@@ -142,30 +149,49 @@ impl Trainer for TrainerService {
         let _slot = self.gate.upload()?;
         let mut chunks = request.into_inner();
         let first = within(HELLO_LIMIT, "a header", chunks.message()).await?;
-        let header = sense::header(first)?;
-        self.gate.known(header.worker_id)?;
-        let mut bytes = Vec::new();
+        let mut assembly = Assembly::begin(first).map_err(refused)?;
+        sense::header(assembly.header())?;
+        self.gate.known(assembly.header().worker_id)?;
         while let Some(chunk) = within(UPLOAD_STALL_LIMIT, "more data", chunks.message()).await? {
-            let Some(v1::chunk::Part::Data(data)) = chunk.part else {
-                return Err(Status::invalid_argument("a second header"));
-            };
-            bytes.extend_from_slice(&data);
-            if bytes.len() as u64 > header.bytes {
-                return Err(Status::invalid_argument(
-                    "more bytes than the header announced",
-                ));
-            }
+            assembly.add(chunk).map_err(refused)?;
         }
-        if bytes.len() as u64 != header.bytes {
-            return Err(Status::data_loss("fewer bytes than the header announced"));
-        }
-        if Sha256::digest(&bytes).as_slice() != header.sha256 {
-            return Err(Status::data_loss(
-                "sha256 of the upload does not match its header",
-            ));
-        }
+        let (header, bytes) = assembly.finish().map_err(refused)?;
         self.tell(Arrival::Blob { header, bytes })?;
         Ok(Response::new(v1::UploadReply {}))
+    }
+
+    type DownloadStream = tokio_stream::Iter<BlobChunks>;
+
+    async fn download(
+        &self,
+        request: Request<v1::DownloadRequest>,
+    ) -> Result<Response<Self::DownloadStream>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let slot = self.gate.download()?;
+        let request = request.into_inner();
+        self.gate.known(request.worker_id)?;
+        self.tell(Arrival::Download { request, reply })?;
+        let path = answer
+            .await
+            .map_err(|_| Status::unavailable("the run is over"))??;
+        let bytes = tokio::fs::read(&path)
+            .await
+            .map_err(|error| Status::not_found(format!("{}: {error}", path.display())))?;
+        // The place is taken for as long as the bytes are in memory.
+        let chunks = blob::chunks(v1::BlobHeader::default(), bytes);
+        let chunks: BlobChunks = Box::new(chunks.map(move |chunk| {
+            let _held = &slot;
+            Ok(chunk)
+        }));
+        Ok(Response::new(tokio_stream::iter(chunks)))
+    }
+}
+
+fn refused(error: BlobError) -> Status {
+    match error {
+        BlobError::TooLarge { .. } => Status::resource_exhausted(error.to_string()),
+        BlobError::NoHeader | BlobError::NoData => Status::invalid_argument(error.to_string()),
+        BlobError::Length { .. } | BlobError::Checksum => Status::data_loss(error.to_string()),
     }
 }
 

@@ -3,15 +3,32 @@
 //! Knows the layout and the formats; it decides nothing about training.
 
 mod atomic;
+pub mod checkpoints;
+mod epochs;
+mod error;
+mod header;
+mod hex;
+mod invited;
+pub mod journal;
+mod lock;
+mod resume;
 mod upload;
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use checkpoints::{Checkpoints, Newest};
+pub use epochs::{EpochRecord, LedgerRow};
+pub use error::StoreError;
+pub use invited::{INVITED, Invited};
+pub use journal::{Journal, JournalEntry, ResumedFrom};
+pub use lock::LOCK;
+pub use resume::ADDRESS;
 pub use upload::Upload;
+
+use lock::Lock;
 
 /// The effective settings, for `--config`.
 pub const CONFIG: &str = "config.toml";
@@ -28,55 +45,13 @@ pub const CURVES: &str = "curves.png";
 /// One log file for each worker.
 pub const LOGS: &str = "logs";
 
-/// Why the run directory cannot be made or written. All of these end a run with exit code 6
-/// but [`StoreError::Checksum`], which is a transfer gone wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Something is there already; nothing was touched.
-    #[error(
-        "the run directory {path} already holds files; give --run-dir another place (an old run is never overwritten)"
-    )]
-    NotEmpty {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The directory cannot be created or is no directory.
-    #[error("cannot create the run directory {path}: {source}; give --run-dir another place")]
-    Create {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file cannot be written; its former content, if any, is intact.
-    #[error("cannot write {path}: {source}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// An uploaded file arrived damaged and was dropped; its former content is intact.
-    #[error("{path} arrived damaged: its sha256 is {actual}, not {expected}; it was dropped")]
-    Checksum {
-        /// The file that it should have become.
-        path: PathBuf,
-        /// The sender's checksum, in hexadecimal.
-        expected: String,
-        /// That of the bytes received, in hexadecimal.
-        actual: String,
-    },
-    /// A file name that would leave the run directory.
-    #[error("`{name}` is not a plain file name")]
-    Name {
-        /// What was given.
-        name: String,
-    },
-}
-
 /// Which pictures trained and which validated; paths are relative to the folder of classes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
+    /// SHA-256 of the manifest in hexadecimal, as the workers report it; empty in files of runs
+    /// that did not keep it.
+    #[serde(default)]
+    pub fingerprint: String,
     /// Class names; the position is the label.
     pub classes: Vec<String>,
     /// Pictures of the training set.
@@ -85,36 +60,13 @@ pub struct Split {
     pub validation: Vec<String>,
 }
 
-/// A line of `metrics.jsonl`. A loss that is not finite stands there as `null`, as JSON has no
-/// other word for it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct EpochRecord {
-    /// Counted from 1.
-    pub epoch: u32,
-    /// Mean over all training samples of the epoch.
-    pub train_loss: f64,
-    /// Mean over all validation samples after the epoch.
-    pub validation_loss: f64,
-    /// Share of validation samples whose likeliest class is the true one, 0 to 1.
-    pub validation_accuracy: f64,
-    /// Learning rate of each layer group in the epoch.
-    pub learning_rates: BTreeMap<String, f64>,
-    /// Training samples per second over all ranks.
-    pub images_per_second: f64,
-    /// Wall seconds by phase.
-    pub seconds: BTreeMap<String, f64>,
-    /// Ranks at the end of the epoch.
-    pub world_size: usize,
-    /// Generation at the end of the epoch.
-    pub generation: u64,
-}
-
-/// The run directory of one run.
+/// The run directory of one run. While it lives, no other coordinator gets the directory.
 #[derive(Debug)]
 pub struct RunStore {
     root: PathBuf,
     /// All lines so far: the file is written anew for each epoch, which keeps it whole.
-    metrics: Vec<u8>,
+    epochs: Vec<EpochRecord>,
+    _lock: Lock,
 }
 
 impl RunStore {
@@ -142,7 +94,8 @@ impl RunStore {
         })?;
         Ok(Self {
             root: root.to_owned(),
-            metrics: Vec::new(),
+            epochs: Vec::new(),
+            _lock: Lock::take(root)?,
         })
     }
 
@@ -181,12 +134,18 @@ impl RunStore {
     /// # Errors
     /// The file cannot be written; it then holds the former lines, and so does the next attempt.
     pub fn append_epoch(&mut self, record: &EpochRecord) -> Result<(), StoreError> {
-        let mut lines = self.metrics.clone();
-        lines.extend(to_json(record, &self.root.join(METRICS))?);
-        lines.push(b'\n');
-        self.write(METRICS, &lines)?;
-        self.metrics = lines;
-        Ok(())
+        self.epochs.push(record.clone());
+        let written = self.write_epochs(&self.epochs);
+        if written.is_err() {
+            self.epochs.pop();
+        }
+        written
+    }
+
+    /// All lines of `metrics.jsonl` so far.
+    #[must_use]
+    pub fn epochs(&self) -> &[EpochRecord] {
+        &self.epochs
     }
 
     /// Writes a whole file, for example [`CURVES`].
@@ -195,8 +154,7 @@ impl RunStore {
     /// The name is not plain, or the file cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.place(name)?;
-        atomic::write(&path, |file| file.write_all(bytes))
-            .map_err(|source| StoreError::Write { path, source })
+        atomic::write(&path, |file| file.write_all(bytes)).map_err(StoreError::write(&path))
     }
 
     /// Starts to receive a file in pieces; nothing is visible under `name` before
@@ -206,6 +164,12 @@ impl RunStore {
     /// The name is not plain, or the temporary file cannot be created.
     pub fn begin_upload(&self, name: &str) -> Result<Upload, StoreError> {
         Upload::begin(self.place(name)?)
+    }
+
+    fn write_epochs(&self, epochs: &[EpochRecord]) -> Result<(), StoreError> {
+        let lines = epochs::encode(epochs)
+            .map_err(|error| StoreError::write(&self.root.join(METRICS))(error.into()))?;
+        self.write(METRICS, &lines)
     }
 
     fn place(&self, name: &str) -> Result<PathBuf, StoreError> {
@@ -221,10 +185,7 @@ impl RunStore {
 }
 
 fn to_json(value: &impl Serialize, path: &Path) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(|error| StoreError::Write {
-        path: path.to_owned(),
-        source: error.into(),
-    })
+    serde_json::to_vec(value).map_err(|error| StoreError::write(path)(error.into()))
 }
 
 #[cfg(test)]

@@ -114,6 +114,23 @@ impl Run {
         read(&self.directory.path().join("output"))
     }
 
+    /// Steps that all ranks have made so far, by the metrics.
+    pub fn steps(&self) -> u64 {
+        let output = self.output();
+        let Some(address) = output
+            .split("metrics: http://")
+            .nth(1)
+            .and_then(|rest| rest.split('/').next())
+        else {
+            return 0;
+        };
+        let scraped = scrape(address).unwrap_or_default();
+        let value = scraped
+            .lines()
+            .find_map(|line| line.strip_prefix("finetune_steps_total "));
+        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
     /// Sends a signal to the coordinator.
     pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(pid(self.child.id()), signal).expect("it is running");
@@ -197,6 +214,23 @@ impl Drop for Run {
 }
 
 impl Ended {
+    /// Starts a coordinator that goes on with this run.
+    pub fn resume(self, arguments: &[&str]) -> Run {
+        let output = std::fs::File::create(self.directory.path().join("output")).expect("a file");
+        let child = coordinator()
+            .arg("--resume")
+            .arg(self.path())
+            .args(arguments)
+            .stdout(output.try_clone().expect("a second handle"))
+            .stderr(output)
+            .spawn()
+            .expect("the coordinator starts");
+        Run {
+            child,
+            directory: self.directory,
+        }
+    }
+
     /// The run directory.
     pub fn path(&self) -> PathBuf {
         self.directory.path().join("run")
@@ -265,6 +299,22 @@ pub fn all_gone(pids: &[u32]) {
 /// Sends SIGKILL.
 pub fn kill(process: u32) {
     rustix::process::kill_process(pid(process), Signal::KILL).expect("it is running");
+}
+
+/// Sends SIGSTOP.
+pub fn pause(process: u32) {
+    rustix::process::kill_process(pid(process), Signal::STOP).expect("it is running");
+}
+
+/// What a metrics address serves.
+fn scrape(address: &str) -> std::io::Result<String> {
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    std::io::Write::write_all(&mut stream, request.as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn pid(raw: u32) -> Pid {

@@ -7,8 +7,8 @@ use rustix::process::Signal;
 
 const ENDLESS: &[&str] = &["--epochs=500", "--patience=500"];
 
-fn with_an_epoch_behind_it() -> Run {
-    let mut run = Run::small(2, ENDLESS);
+fn with_an_epoch_behind_it(further: &[&str]) -> Run {
+    let mut run = Run::small(2, &[ENDLESS, further].concat());
     run.until("a first epoch", |run| {
         run.path().join("best.safetensors").exists()
     });
@@ -16,8 +16,8 @@ fn with_an_epoch_behind_it() -> Run {
 }
 
 #[test]
-fn a_killed_worker_is_named_with_rank_host_step_and_log() {
-    let run = with_an_epoch_behind_it();
+fn a_killed_worker_that_is_needed_is_named_with_rank_host_step_and_log() {
+    let run = with_an_epoch_behind_it(&["--max-restarts=0", "--min-workers=2"]);
     let workers = run.workers();
     assert_eq!(workers.len(), 2, "{}", run.output());
     let started = Instant::now();
@@ -42,7 +42,7 @@ fn a_killed_worker_is_named_with_rank_host_step_and_log() {
 
 #[test]
 fn an_interrupt_stops_at_a_step_boundary_and_keeps_the_best() {
-    let run = with_an_epoch_behind_it();
+    let run = with_an_epoch_behind_it(&[]);
     let workers = run.workers();
     run.signal(Signal::INT);
     let ended = run.wait();
@@ -58,8 +58,8 @@ fn an_interrupt_stops_at_a_step_boundary_and_keeps_the_best() {
 }
 
 #[test]
-fn workers_follow_a_killed_coordinator() {
-    let run = with_an_epoch_behind_it();
+fn workers_of_a_killed_coordinator_end_when_none_takes_over() {
+    let run = with_an_epoch_behind_it(&["--hold-timeout=1"]);
     let workers = run.workers();
     run.signal(Signal::KILL);
     assert_eq!(run.wait().code, -1);
@@ -108,7 +108,7 @@ fn a_run_writes_everything_it_promises() {
 #[test]
 fn trouble_while_workers_start_ends_the_run_at_once() {
     for kill_one in [true, false] {
-        let mut run = Run::small(2, ENDLESS);
+        let mut run = Run::small(2, &[ENDLESS, &["--max-restarts=0"]].concat());
         run.until("two processes", |run| run.workers().len() == 2);
         let workers = run.workers();
         if kill_one {

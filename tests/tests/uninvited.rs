@@ -18,7 +18,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use certificates::Authority;
-use integration_tests::{Ended, Run, SMALL, binary, scratch};
+use integration_tests::{Ended, Run, SMALL, all_gone, binary, scratch};
+use rustix::process::Signal;
 use stranger::Stranger;
 use tonic::Code;
 
@@ -144,6 +145,7 @@ fn a_run_with_spawned_workers_has_a_token_that_nobody_sees() {
     assert_eq!(stranger.hello(|_| ()).code(), Code::Unauthenticated);
     assert!(stranger.hello(|_| ()).message().contains("join token"));
     assert_eq!(stranger.upload(0).code(), Code::Unauthenticated);
+    assert_eq!(stranger.download(0).code(), Code::Unauthenticated);
     let wrong = Stranger::at(&url, Some(&"0f".repeat(32)));
     assert_eq!(wrong.hello(|_| ()).code(), Code::Unauthenticated);
     assert_eq!(wrong.upload(0).code(), Code::Unauthenticated);
@@ -208,6 +210,7 @@ fn only_those_with_the_token_join_and_nonsense_changes_nothing() {
     assert_eq!(known.without_hello().code(), Code::InvalidArgument);
     assert_eq!(known.silent().code(), Code::DeadlineExceeded);
     assert_eq!(known.upload(0).code(), Code::NotFound);
+    assert_eq!(known.download(0).code(), Code::NotFound);
 
     // More than may wait at the door; they are gone within seconds, and workers try again.
     let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(&host)).collect();
@@ -308,7 +311,16 @@ fn spawned_workers_come_through_a_door_of_their_own_beside_tls() {
         .expect("an address on loopback");
     let stranger = Stranger::at(url, None);
     assert_eq!(stranger.hello(|_| ()).code(), Code::Unauthenticated);
-    run.wait().succeeded();
+    // The next coordinator knows neither the door nor the token but from the run directory.
+    let workers = run.workers();
+    run.signal(Signal::KILL);
+    let killed = run.wait();
+    std::thread::sleep(Duration::from_millis(500));
+    let ended = killed.resume(&[]).wait().succeeded();
+    let came_back = !ended.output.contains("lost rank");
+    assert!(came_back, "{}", ended.output);
+    assert!(!holds_a_token(&ended.output) && ended.epochs().len() == 25);
+    all_gone(&workers);
 }
 
 #[test]

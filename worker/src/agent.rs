@@ -1,23 +1,34 @@
-//! The worker's one conversation with the coordinator. It owns the session and the uploads;
-//! it touches no tensor and decides nothing about training.
+//! The worker's conversation with its coordinator, over as many sessions as it takes. It owns
+//! the session and the training thread's leash; it touches no tensor and decides nothing about
+//! training.
+//!
+//! ```text
+//! connect ─▶ welcome ─▶ serve ─▶ shutdown: done
+//!    ▲                    │ the session breaks
+//!    └── hold the state ◀─┘
+//! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use proto::v1;
 use proto::v1::coordinator_message::Message as Down;
 use proto::v1::worker_message::Message as Up;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinHandle};
-use tonic::Streaming;
 
 use crate::cli::Cli;
-use crate::connect::{self, Client, Joined, Launcher};
+use crate::connect::{Coordinator, Launcher};
 use crate::control::{Inbox, Link, Order, Outgoing};
+use crate::session::{self, Session, next, say};
 use crate::train;
+use crate::transfer::Transfers;
+use crate::whereabouts::Whereabouts;
 
 /// How long a training thread may take to notice that its group was aborted.
 const ABORT_GRACE: Duration = Duration::from_secs(3);
+/// How long the coordinator may take to let a worker go that was asked to end.
+const LEAVE_GRACE: Duration = Duration::from_secs(20);
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// How a worker ended.
 #[derive(Debug, thiserror::Error)]
@@ -46,187 +57,188 @@ pub enum AgentError {
     Training(String),
 }
 
-/// Joins the run at `cli.coordinator` and trains until it ends.
+/// Joins the run at `cli.coordinator` and trains until it ends, also when the coordinator is
+/// gone for a while.
 ///
 /// # Errors
-/// When the coordinator cannot be reached, refuses, or goes away, and when training fails.
+/// When the coordinator cannot be reached, refuses, or stays away, and when training fails.
 pub async fn run(cli: Cli) -> Result<(), AgentError> {
     let slot: Option<u32> = std::env::var(proto::SLOT_VARIABLE)
         .ok()
         .and_then(|slot| slot.parse().ok());
-    let hello = v1::Hello {
-        protocol_version: proto::PROTOCOL_VERSION,
-        host: rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned(),
-        pid: std::process::id(),
-        slot,
+    let mut asked_to_end = signal(SignalKind::terminate())
+        .map_err(|error| AgentError::Training(format!("cannot watch for signals: {error}")))?;
+    let patience = Duration::from_secs(cli.connect_timeout);
+    let mut launcher = slot.map(|_| Launcher::of_process());
+    let token = Launcher::token(&mut launcher).await?;
+    let coordinator = Coordinator::of(&cli, token)?;
+    let first = tokio::select! {
+        first = session::open(&coordinator, slot, patience) => first?,
+        () = Launcher::gone(&mut launcher) => {
+            return Err(AgentError::Broken("its launcher is gone".to_owned()));
+        }
+        _ = asked_to_end.recv() => return Ok(()),
     };
-    let Joined {
-        client,
-        outbox,
-        mut inbound,
-    } = match slot.is_some().then(Launcher::of_process) {
-        None => connect::join(&cli, None, hello).await?,
-        Some(mut launcher) => {
-            let token = launcher.token().await?;
-            tokio::select! {
-                joined = connect::join(&cli, Some(&token), hello) => joined?,
-                () = launcher.gone() => {
-                    return Err(AgentError::Broken("its launcher is gone".to_owned()));
-                }
+    let mut trainer = Trainer::start(&cli, &coordinator, &first.welcome).await?;
+    let mut session = first;
+    loop {
+        match trainer.serve(session, &mut asked_to_end).await {
+            Err(AgentError::Broken(cause)) => {
+                let seconds = trainer.hold.as_secs();
+                tracing::warn!(cause, seconds, "the session broke; holding the state");
+                trainer.let_go().await;
             }
+            ended => return ended,
         }
-    };
-    let address = own_address(&cli).await;
-    let welcome = match next(&mut inbound).await? {
-        Down::Welcome(welcome) => welcome,
-        Down::Shutdown(shutdown) => return Err(AgentError::Refused(shutdown.reason)),
-        _ => {
-            return Err(AgentError::Broken(
-                "the first message was no welcome".to_owned(),
-            ));
-        }
-    };
-    let mut session = Session {
-        client,
-        outbox,
-        worker_id: welcome.worker_id,
-        inbox: Inbox::default(),
-        upload: None,
-        store: None,
-        group: None,
-    };
-    let mut settings = welcome.settings.unwrap_or_default();
-    if let Some(data) = cli.data {
-        settings.data = data;
-    }
-    if let Some(path) = cli.pretrained {
-        settings.pretrained = Some(path.to_string_lossy().into_owned());
-    }
-    session.serve(settings, address, inbound).await
-}
-
-/// The address of this machine on the way to the coordinator, where its peers reach it too.
-async fn own_address(cli: &Cli) -> IpAddr {
-    let route = async {
-        let peer = connect::peer(cli).await?;
-        let any: IpAddr = match peer {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        session = tokio::select! {
+            session = session::open(&coordinator, slot, trainer.hold) => session?,
+            _ = asked_to_end.recv() => return Ok(()),
         };
-        // Connecting a datagram socket sends nothing; it only asks the routing table.
-        let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
-        socket.connect(peer).await.ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    route.await.unwrap_or(Ipv4Addr::LOCALHOST.into())
-}
-
-async fn next(inbound: &mut Streaming<v1::CoordinatorMessage>) -> Result<Down, AgentError> {
-    match inbound.message().await {
-        Ok(Some(v1::CoordinatorMessage {
-            message: Some(message),
-        })) => Ok(message),
-        Ok(_) => Err(AgentError::Broken("the coordinator closed it".to_owned())),
-        Err(status) => Err(AgentError::Broken(status.message().to_owned())),
+        if session.welcome.run_id != trainer.run_id {
+            let message = "another run is at this address; a fresh worker can join it";
+            return Err(AgentError::Refused(message.to_owned()));
+        }
+        tracing::info!("back in the run");
     }
 }
 
-fn say(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up) {
-    // A closed outbox means a broken session, which the reading side reports.
-    let _ = outbox.send(v1::WorkerMessage {
-        message: Some(message),
-    });
-}
-
-struct Session {
-    client: Client,
-    outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
-    worker_id: u64,
+/// The training thread and what connects it with the sessions.
+struct Trainer {
     inbox: Inbox,
-    /// The last upload, which waits for the one before it.
-    upload: Option<JoinHandle<Result<(), String>>>,
+    place: Whereabouts,
+    outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    end: oneshot::Receiver<Result<(), v1::Failure>>,
+    run_id: String,
+    hold: Duration,
     store: Option<c10d::Store>,
     group: Option<c10d::ProcessGroup>,
+    /// The thread was told to leave its group, and has not said that it did: what it still
+    /// opens is broken at once.
+    halting: bool,
 }
 
-impl Session {
-    /// Runs the training thread and carries its messages until it ends.
-    async fn serve(
-        &mut self,
-        settings: v1::Settings,
-        address: IpAddr,
-        mut inbound: Streaming<v1::CoordinatorMessage>,
-    ) -> Result<(), AgentError> {
-        let (link, mut outgoing) = mpsc::unbounded_channel();
-        let (ended, mut end) = oneshot::channel();
-        let inbox = self.inbox.clone();
+impl Trainer {
+    async fn start(
+        cli: &Cli,
+        coordinator: &Coordinator,
+        welcome: &v1::Welcome,
+    ) -> Result<Self, AgentError> {
+        let mut settings = welcome.settings.clone().unwrap_or_default();
+        if let Some(data) = &cli.data {
+            settings.data.clone_from(data);
+        }
+        if let Some(path) = &cli.pretrained {
+            settings.pretrained = Some(path.to_string_lossy().into_owned());
+        }
+        let address = session::own_address(coordinator).await;
+        let hold = Duration::from_secs(settings.hold_timeout_seconds.into());
+        let (link, outgoing) = mpsc::unbounded_channel();
+        let (ended, end) = oneshot::channel();
+        let (inbox, place) = (Inbox::default(), Whereabouts::default());
+        let (orders, whereabouts) = (inbox.clone(), place.clone());
         std::thread::Builder::new()
             .name("train".to_owned())
             .spawn(move || {
+                let link = Link::new(link);
+                let result = train::run(&settings, address, &orders, &link, &whereabouts);
                 // The agent may have given up waiting: then the process is about to exit.
-                let _ = ended.send(train::run(&settings, address, &inbox, &Link::new(link)));
+                let _ = ended.send(result);
             })
             .map_err(|error| AgentError::Training(format!("cannot start a thread: {error}")))?;
-        let mut over = false;
-        let result = loop {
-            tokio::select! {
-                biased;
-                Some(outgoing) = outgoing.recv() => self.pass_on(outgoing).await,
-                result = &mut end => break result,
-                // After a polite shutdown the coordinator hangs up, which is no news.
-                message = next(&mut inbound), if !over => match message {
-                    Ok(message) => {
-                        if let Some(shutdown) = self.take(message) {
-                            over = true;
-                            if shutdown.abort {
-                                self.abort(&mut end).await;
-                                return Err(AgentError::Training(shutdown.reason));
-                            }
-                        }
-                    }
-                    Err(error) => {
-                        self.inbox.push(Order::Shutdown(v1::Shutdown::default()));
-                        self.abort(&mut end).await;
-                        return Err(error);
-                    }
-                },
-            }
-        };
-        while let Ok(outgoing) = outgoing.try_recv() {
-            self.pass_on(outgoing).await;
-        }
-        if let Err(error) = self.settle_uploads().await {
-            tracing::error!(error);
-        }
-        match result {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(failure)) => {
-                let message = failure.message.clone();
-                say(&self.outbox, Up::Failure(failure));
-                self.drain(inbound).await;
-                Err(AgentError::Training(message))
-            }
-            Err(_) => {
-                let message = "the training thread panicked".to_owned();
-                let kind = v1::FailureKind::Internal.into();
-                say(
-                    &self.outbox,
-                    Up::Failure(v1::Failure {
-                        kind,
-                        message: message.clone(),
-                    }),
-                );
-                self.drain(inbound).await;
-                Err(AgentError::Training(message))
-            }
-        }
+        Ok(Self {
+            inbox,
+            place,
+            outgoing,
+            end,
+            run_id: welcome.run_id.clone(),
+            hold,
+            store: None,
+            group: None,
+            halting: false,
+        })
     }
 
-    /// Gives the coordinator a moment to read the last words and answer with its shutdown.
-    async fn drain(&self, mut inbound: Streaming<v1::CoordinatorMessage>) {
+    /// Carries orders and messages until the run or the session ends.
+    async fn serve(
+        &mut self,
+        session: Session,
+        asked_to_end: &mut Signal,
+    ) -> Result<(), AgentError> {
+        let Session {
+            client,
+            outbox,
+            mut inbound,
+            welcome,
+        } = session;
+        let mut transfers = Transfers::new(client, welcome.worker_id);
+        // What it still says belongs to the last session.
+        while let Ok(stale) = self.outgoing.try_recv() {
+            if let Outgoing::Store(_) | Outgoing::Group(_) = stale {
+                self.pass_on(stale, &outbox, &mut transfers).await;
+            }
+        }
+        self.inbox.push(Order::Introduce);
+        let mut heartbeats = tokio::time::interval(HEARTBEAT);
+        let mut over = false;
+        let mut leaving = None;
+        let result = loop {
+            let gone = async {
+                match leaving {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(outgoing) = self.outgoing.recv() => {
+                    self.pass_on(outgoing, &outbox, &mut transfers).await;
+                }
+                result = &mut self.end => break result,
+                _ = asked_to_end.recv() => {
+                    if over || leaving.is_some() {
+                        return Ok(());
+                    }
+                    say(&outbox, Up::Leaving(v1::Leaving {}));
+                    leaving = Some(tokio::time::Instant::now() + LEAVE_GRACE);
+                }
+                () = gone => return Ok(()),
+                // After a polite shutdown the coordinator hangs up, which is no news.
+                message = next(&mut inbound), if !over => match message {
+                    Ok(Down::Shutdown(shutdown)) => {
+                        over = true;
+                        self.inbox.push(Order::Shutdown(shutdown.clone()));
+                        if shutdown.abort {
+                            self.abort().await;
+                            let _ = tokio::time::timeout(ABORT_GRACE, &mut self.end).await;
+                            return Err(AgentError::Training(shutdown.reason));
+                        }
+                    }
+                    Ok(message) => self.take(message).await,
+                    Err(_) if leaving.is_some() => return Ok(()),
+                    Err(cause) => return Err(AgentError::Broken(cause)),
+                },
+                _ = heartbeats.tick() => {
+                    say(&outbox, Up::Heartbeat(self.place.heartbeat()));
+                }
+            }
+        };
+        while let Ok(outgoing) = self.outgoing.try_recv() {
+            self.pass_on(outgoing, &outbox, &mut transfers).await;
+        }
+        if let Err(error) = transfers.settle().await {
+            tracing::error!(error);
+        }
+        let failure = match result {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(failure)) => failure,
+            Err(_) => v1::Failure {
+                kind: v1::FailureKind::Internal.into(),
+                message: "the training thread panicked".to_owned(),
+            },
+        };
+        let message = failure.message.clone();
+        say(&outbox, Up::Failure(failure));
+        // A moment for the coordinator to read the last words and answer with its shutdown.
         let farewell = async {
             while let Ok(message) = next(&mut inbound).await {
                 if matches!(message, Down::Shutdown(_)) {
@@ -235,84 +247,75 @@ impl Session {
             }
         };
         let _ = tokio::time::timeout(ABORT_GRACE, farewell).await;
+        Err(AgentError::Training(message))
     }
 
-    fn take(&self, message: Down) -> Option<v1::Shutdown> {
+    async fn take(&mut self, message: Down) {
         let order = match message {
-            Down::Welcome(_) => return None,
-            Down::StepGrant(grant) => {
-                self.inbox.grant(&grant);
-                return None;
-            }
+            Down::Welcome(_) | Down::Shutdown(_) => return,
+            Down::StepGrant(grant) => return self.inbox.grant(&grant),
             Down::Prepare(order) => Order::Prepare(order),
             Down::Assignment(order) => Order::Assign(order),
             Down::EpochPlan(order) => Order::Plan(order),
             Down::Verdict(order) => Order::Verdict(order),
+            Down::Keep(order) => Order::Keep(order),
             Down::Finish(order) => Order::Finish(order),
-            Down::Shutdown(shutdown) => {
-                self.inbox.push(Order::Shutdown(shutdown.clone()));
-                return Some(shutdown);
+            Down::Halt(order) => {
+                // Before the abort, so that the thread finds it when its collective breaks.
+                self.inbox.push(Order::Halt(order));
+                return self.abort().await;
             }
         };
         self.inbox.push(order);
-        None
     }
 
-    async fn pass_on(&mut self, outgoing: Outgoing) {
+    async fn pass_on(
+        &mut self,
+        outgoing: Outgoing,
+        outbox: &mpsc::UnboundedSender<v1::WorkerMessage>,
+        transfers: &mut Transfers,
+    ) {
+        let failed = |message| {
+            let kind = v1::FailureKind::Internal.into();
+            say(outbox, Up::Failure(v1::Failure { kind, message }));
+        };
         match outgoing {
-            Outgoing::Store(store) => self.store = Some(store),
-            Outgoing::Group(group) => self.group = Some(group),
+            Outgoing::Store(store) => {
+                self.store = Some(store);
+                if self.halting {
+                    self.abort().await;
+                }
+            }
+            Outgoing::Group(group) => {
+                self.group = Some(group);
+                if self.halting {
+                    self.abort().await;
+                }
+            }
+            Outgoing::Message(message @ (Up::Halted(_) | Up::Scanned(_))) => {
+                self.halting = false;
+                say(outbox, message);
+            }
             // "Finished" promises that everything is with the coordinator.
-            Outgoing::Message(message @ Up::Finished(_)) => match self.settle_uploads().await {
-                Ok(()) => say(&self.outbox, message),
-                Err(message) => {
-                    let kind = v1::FailureKind::Internal.into();
-                    say(&self.outbox, Up::Failure(v1::Failure { kind, message }));
-                }
+            Outgoing::Message(message @ Up::Finished(_)) => match transfers.settle().await {
+                Ok(()) => say(outbox, message),
+                Err(message) => failed(message),
             },
-            Outgoing::Message(message) => say(&self.outbox, message),
-            Outgoing::Upload {
-                kind,
-                generation,
-                epoch,
-                bytes,
-            } => self.upload(kind, generation, epoch, bytes),
+            Outgoing::Message(message) => say(outbox, message),
+            Outgoing::Upload { label, bytes } => transfers.upload(label, bytes),
+            Outgoing::Fetch { request, reply } => transfers.download(request, reply),
         }
     }
 
-    /// One upload after the other, so that newer weights never arrive before older ones.
-    fn upload(&mut self, kind: v1::BlobKind, generation: u64, epoch: u32, bytes: Vec<u8>) {
-        let mut client = self.client.clone();
-        let chunks = proto::blob::chunks(self.worker_id, generation, epoch, kind, bytes);
-        let previous = self.upload.take();
-        self.upload = Some(tokio::spawn(async move {
-            if let Some(previous) = previous {
-                outcome(previous.await)?;
-            }
-            let sent = client.upload(tokio_stream::iter(chunks)).await;
-            match sent {
-                Ok(_) => Ok(()),
-                Err(status) if kind == v1::BlobKind::BestState => Err(format!(
-                    "the best weights of epoch {epoch} could not be handed over: {}",
-                    status.message()
-                )),
-                Err(status) => {
-                    tracing::warn!(status = status.message(), ?kind, "an upload was refused");
-                    Ok(())
-                }
-            }
-        }));
+    /// Leaves whatever the thread is in; it keeps its state.
+    async fn let_go(&mut self) {
+        self.inbox.push(Order::Halt(v1::Halt::default()));
+        self.abort().await;
     }
 
-    async fn settle_uploads(&mut self) -> Result<(), String> {
-        match self.upload.take() {
-            Some(upload) => outcome(upload.await),
-            None => Ok(()),
-        }
-    }
-
-    /// Breaks collectives that will not complete, then gives the thread a moment.
-    async fn abort(&mut self, end: &mut oneshot::Receiver<Result<(), v1::Failure>>) {
+    /// Breaks collectives that will not complete, from outside of them.
+    async fn abort(&mut self) {
+        self.halting = true;
         if let Some(store) = self.store.take() {
             store.interrupt();
         }
@@ -320,10 +323,5 @@ impl Session {
             let abort = tokio::task::spawn_blocking(move || group.abort());
             let _ = tokio::time::timeout(ABORT_GRACE, abort).await;
         }
-        let _ = tokio::time::timeout(ABORT_GRACE, end).await;
     }
-}
-
-fn outcome(ended: Result<Result<(), String>, JoinError>) -> Result<(), String> {
-    ended.unwrap_or_else(|error| Err(format!("an upload failed: {error}")))
 }

@@ -1,32 +1,29 @@
 //! How a worker reaches its coordinator and proves who it is: address, TLS and join token. It
-//! makes connections, not conversations, and knows nothing of training.
+//! makes one connection at a time; `session` has the patience, and what is said on it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use proto::MAX_MESSAGE_BYTES;
 use proto::tls::TlsFiles;
-use proto::token::{HEADER, MAX_LINE_BYTES, Token};
+use proto::token::{HEADER, MAX_LINE_BYTES, Token, TokenError};
 use proto::v1::trainer_client::TrainerClient;
-use proto::{MAX_MESSAGE_BYTES, v1};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Stdin};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Request, Status};
 
 use crate::agent::AgentError;
 use crate::cli::Cli;
 
-const RETRY: Duration = Duration::from_millis(200);
 /// One attempt to connect, TLS included.
 const ATTEMPT: Duration = Duration::from_secs(5);
 /// A launcher writes the token before anything else can happen.
@@ -59,129 +56,98 @@ struct Target {
     tls: Option<(TlsFiles, ServerName<'static>)>,
 }
 
-/// A session that the coordinator has let in.
+/// A coordinator to connect to, as often as it takes.
 #[derive(Debug)]
-pub struct Joined {
-    /// For further calls on the same connection.
-    pub client: Client,
-    /// What the worker says; `Hello` has been said.
-    pub outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
-    /// What the coordinator says.
-    pub inbound: Streaming<v1::CoordinatorMessage>,
+pub struct Coordinator {
+    url: String,
+    target: Arc<Target>,
+    given: Option<Token>,
+    token_file: Option<PathBuf>,
 }
 
-/// Connects to the coordinator and opens a session with `hello`, trying again until
-/// `cli.connect_timeout` is over: also when a connection breaks before the session stands, since
-/// a crowded coordinator turns connections away without a word. `given` is the token from a
-/// launcher; it stands above that of `cli.token_file`. Files are read anew for each attempt.
-///
-/// # Errors
-/// [`AgentError::Credentials`] at once for flags and files that cannot be used,
-/// [`AgentError::Refused`] at once for a typed refusal, [`AgentError::Unreachable`] when the time
-/// is over.
-pub async fn join(
-    cli: &Cli,
-    given: Option<&Token>,
-    hello: v1::Hello,
-) -> Result<Joined, AgentError> {
-    let target = Arc::new(Target::of(cli)?);
-    if let Some((files, _)) = &target.tls {
-        files
-            .load()
+impl Coordinator {
+    /// The coordinator that the flags name. `given` is the token from a launcher; it stands above
+    /// that of `cli.token_file`.
+    ///
+    /// # Errors
+    /// [`AgentError::Credentials`] for flags that do not fit together and files that cannot be
+    /// used.
+    pub fn of(cli: &Cli, given: Option<Token>) -> Result<Self, AgentError> {
+        let coordinator = Self {
+            url: cli.coordinator.clone(),
+            target: Arc::new(Target::of(cli)?),
+            given,
+            token_file: cli.token_file.clone(),
+        };
+        if let Some((files, _)) = &coordinator.target.tls {
+            files
+                .load()
+                .map_err(|error| AgentError::Credentials(error.to_string()))?;
+        }
+        coordinator
+            .token()
             .map_err(|error| AgentError::Credentials(error.to_string()))?;
+        Ok(coordinator)
     }
-    let deadline = Instant::now() + Duration::from_secs(cli.connect_timeout);
-    let mut said = String::new();
-    loop {
-        let token = match (given, &cli.token_file) {
-            (Some(token), _) => Some(token.clone()),
-            (None, Some(path)) => Some(
-                Token::read(path).map_err(|error| AgentError::Credentials(error.to_string()))?,
-            ),
-            (None, None) => None,
-        };
-        let cause = match attempt(cli, &target, token, hello.clone()).await {
-            Ok(joined) => return Ok(joined),
-            Err(Failed::Refused(message)) => return Err(AgentError::Refused(message)),
-            Err(Failed::Broken(cause)) => cause,
-        };
-        if Instant::now() >= deadline {
-            return Err(AgentError::Unreachable {
-                url: cli.coordinator.clone(),
-                seconds: cli.connect_timeout,
-                cause,
-            });
+
+    /// Its address as given.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Makes one attempt to connect. The files are read anew, for this connection and for those
+    /// that the client makes when it breaks.
+    ///
+    /// # Errors
+    /// The innermost cause in words; another attempt may succeed.
+    pub async fn client(&self) -> Result<Client, String> {
+        let token = self.token().map_err(|error| error.to_string())?;
+        let endpoint = Endpoint::from_shared(self.url.clone())
+            .map_err(|error| root_cause(&error))?
+            .http2_keep_alive_interval(Duration::from_secs(2))
+            .keep_alive_timeout(Duration::from_secs(3))
+            .keep_alive_while_idle(true);
+        let target = Arc::clone(&self.target);
+        let connector = tower::service_fn(move |_: Uri| {
+            let target = Arc::clone(&target);
+            async move { target.dial().await.map(TokioIo::new) }
+        });
+        let channel = endpoint
+            .connect_with_connector(connector)
+            .await
+            .map_err(|error| root_cause(&error))?;
+        let bearer = Bearer(token.and_then(|token| token.header()));
+        Ok(TrainerClient::with_interceptor(channel, bearer)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// Where its name leads first.
+    pub async fn address(&self) -> Option<SocketAddr> {
+        let target = (self.target.host.as_str(), self.target.port);
+        tokio::net::lookup_host(target).await.ok()?.next()
+    }
+
+    fn token(&self) -> Result<Option<Token>, TokenError> {
+        match (&self.given, &self.token_file) {
+            (Some(token), _) => Ok(Some(token.clone())),
+            (None, Some(path)) => Token::read(path).map(Some),
+            (None, None) => Ok(None),
         }
-        if said != cause {
-            tracing::info!("no coordinator yet: {cause}");
-            said = cause;
-        }
-        tokio::time::sleep(RETRY).await;
     }
 }
 
-enum Failed {
-    /// Another attempt may succeed.
-    Broken(String),
-    /// The coordinator has answered, and no attempt will.
-    Refused(String),
-}
-
-async fn attempt(
-    cli: &Cli,
-    target: &Arc<Target>,
-    token: Option<Token>,
-    hello: v1::Hello,
-) -> Result<Joined, Failed> {
-    let endpoint = Endpoint::from_shared(cli.coordinator.clone())
-        .map_err(|error| Failed::Refused(root_cause(&error)))?
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(3));
-    let target = Arc::clone(target);
-    let connector = tower::service_fn(move |_: Uri| {
-        let target = Arc::clone(&target);
-        async move { target.dial().await.map(TokioIo::new) }
-    });
-    let channel = endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| Failed::Broken(root_cause(&error)))?;
-    let bearer = Bearer(token.and_then(|token| token.header()));
-    let mut client = TrainerClient::with_interceptor(channel, bearer)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let (outbox, outgoing) = mpsc::unbounded_channel();
-    // The other end is in this function.
-    let _ = outbox.send(v1::WorkerMessage {
-        message: Some(v1::worker_message::Message::Hello(hello)),
-    });
-    let inbound = client
-        .session(UnboundedReceiverStream::new(outgoing))
-        .await
-        .map_err(|status| failed(&status))?
-        .into_inner();
-    Ok(Joined {
-        client,
-        outbox,
-        inbound,
-    })
-}
-
-/// A connection that broke has a cause below the status; what the coordinator itself answers
-/// has none. It is too busy only for the moment.
-fn failed(status: &Status) -> Failed {
-    match std::error::Error::source(status) {
-        Some(source) => Failed::Broken(format!(
-            "the connection was closed: {}; if that goes on, check that the address has the \
-             scheme that the coordinator prints, http:// or https://, and that each side's \
-             --tls-ca signed the other's certificate",
-            root_cause(source)
-        )),
-        None if status.code() == Code::ResourceExhausted => {
-            Failed::Broken(status.message().to_owned())
-        }
-        None => Failed::Refused(status.message().to_owned()),
-    }
+/// Why the connection of a call broke; `None` when the coordinator itself answered with this
+/// status. What breaks has a cause below the status, what is answered has none.
+pub fn broken(status: &Status) -> Option<String> {
+    let source = std::error::Error::source(status)?;
+    Some(format!(
+        "the connection was closed: {}; if that goes on, check that the address has the scheme \
+         that the coordinator prints, http:// or https://, and that each side's --tls-ca signed \
+         the other's certificate",
+        root_cause(source)
+    ))
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {
@@ -276,19 +242,6 @@ impl Target {
                 Err(std::io::Error::new(std::io::ErrorKind::TimedOut, message))
             })
     }
-
-    /// Where the name leads first.
-    async fn resolve(&self) -> Option<SocketAddr> {
-        let mut found = tokio::net::lookup_host((self.host.as_str(), self.port))
-            .await
-            .ok()?;
-        found.next()
-    }
-}
-
-/// The address of the coordinator, as `cli` names it.
-pub async fn peer(cli: &Cli) -> Option<SocketAddr> {
-    Target::of(cli).ok()?.resolve().await
 }
 
 /// The launcher at the other end of the standard input, which says one line and then holds it
@@ -303,24 +256,37 @@ impl Launcher {
         Self(tokio::io::stdin())
     }
 
-    /// The token that it hands over, once.
+    /// The token that it hands over, once; `None` without a launcher.
     ///
     /// # Errors
     /// It is gone, or says something else.
-    pub async fn token(&mut self) -> Result<Token, AgentError> {
-        let line = tokio::time::timeout(TOKEN_WAIT, first_line(&mut self.0))
+    pub async fn token(launcher: &mut Option<Self>) -> Result<Option<Token>, AgentError> {
+        let Some(launcher) = launcher else {
+            return Ok(None);
+        };
+        let line = tokio::time::timeout(TOKEN_WAIT, first_line(&mut launcher.0))
             .await
             .unwrap_or_default();
         if line.is_empty() {
             return Err(AgentError::Broken("its launcher is gone".to_owned()));
         }
-        Token::from_line(&line).map_err(|error| AgentError::Credentials(error.to_string()))
+        Token::from_line(&line)
+            .map(Some)
+            .map_err(|error| AgentError::Credentials(error.to_string()))
     }
 
-    /// Returns when it is gone. May be dropped and called again.
-    pub async fn gone(&mut self) {
+    /// Returns when it is gone; never without one. May be dropped and called again.
+    pub async fn gone(launcher: &mut Option<Self>) {
+        let Some(launcher) = launcher else {
+            return std::future::pending().await;
+        };
         let mut buffer = [0; 64];
-        while self.0.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+        while launcher
+            .0
+            .read(&mut buffer)
+            .await
+            .is_ok_and(|read| read > 0)
+        {}
     }
 }
 

@@ -10,6 +10,8 @@ use tokio::sync::mpsc;
 /// What the training thread is told to do, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Order {
+    /// Say what there is: data, device, state. The first order of each session.
+    Introduce,
     /// Decode these samples.
     Prepare(v1::Prepare),
     /// Form this group.
@@ -18,6 +20,10 @@ pub enum Order {
     Plan(v1::EpochPlan),
     /// How the epoch was judged.
     Verdict(v1::Verdict),
+    /// Leave this group.
+    Halt(v1::Halt),
+    /// Hand something over for the run directory.
+    Keep(v1::Keep),
     /// Show predictions, then be done.
     Finish(v1::Finish),
     /// End.
@@ -29,8 +35,10 @@ pub enum Order {
 pub enum Grant {
     /// It may.
     Go,
-    /// It will never run: an order that ends training is waiting.
+    /// It will not run: another order is waiting.
     Stop,
+    /// First a checkpoint is wanted.
+    Checkpoint,
 }
 
 #[derive(Debug, Default)]
@@ -77,18 +85,34 @@ impl Inbox {
         }
     }
 
-    /// Waits until a rank that completed `completed` steps of the running epoch may go on.
-    pub fn wait_for_grant(&self, completed: u32) -> Grant {
+    /// Whether a rank that completed `completed` steps of the running epoch may go on; `None`
+    /// when nobody has said yet.
+    pub fn try_grant(&self, completed: u32) -> Option<Grant> {
         let mut state = self.lock();
-        loop {
-            if !state.orders.is_empty() {
-                return Grant::Stop;
-            }
-            if completed < state.granted {
-                return Grant::Go;
-            }
-            state = self.0.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+        if let Some(Order::Keep(v1::Keep {
+            what: Some(v1::keep::What::Checkpoint(_)),
+        })) = state.orders.front()
+        {
+            state.orders.pop_front();
+            return Some(Grant::Checkpoint);
         }
+        if !state.orders.is_empty() {
+            return Some(Grant::Stop);
+        }
+        (completed < state.granted).then_some(Grant::Go)
+    }
+
+    /// Waits until something is put in.
+    pub fn wait_for_news(&self) {
+        let state = self.lock();
+        let (news, granted) = (state.orders.len(), state.granted);
+        let unchanged = |state: &mut State| state.orders.len() == news && state.granted == granted;
+        drop(
+            self.0
+                .1
+                .wait_while(state, unchanged)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     /// A poisoned lock means that the other side panicked; the state is plain values and
@@ -106,13 +130,16 @@ pub enum Outgoing {
     /// A blob; it travels while training goes on.
     Upload {
         /// What it is.
-        kind: v1::BlobKind,
-        /// Of which generation.
-        generation: u64,
-        /// After which epoch.
-        epoch: u32,
+        label: v1::BlobHeader,
         /// All of it.
         bytes: Vec<u8>,
+    },
+    /// A blob of the run directory is needed; the thread waits for it.
+    Fetch {
+        /// Which.
+        request: v1::DownloadRequest,
+        /// All of it, or why not.
+        reply: std::sync::mpsc::Sender<Result<Vec<u8>, String>>,
     },
     /// The store of a group being formed, for the agent to interrupt when a peer dies.
     Store(c10d::Store),
@@ -154,16 +181,25 @@ mod tests {
             ..Default::default()
         }));
         assert!(matches!(inbox.next(), Order::Plan(_)));
-        assert_eq!(inbox.wait_for_grant(0), Grant::Go);
+        assert_eq!(inbox.try_grant(0), Some(Grant::Go));
         let late = v1::StepGrant {
             epoch: 1,
             granted: 9,
             ..Default::default()
         };
         inbox.grant(&late);
+        assert_eq!(inbox.try_grant(1), None);
+        inbox.push(Order::Keep(v1::Keep {
+            what: Some(v1::keep::What::Checkpoint(true)),
+        }));
+        assert_eq!(inbox.try_grant(1), Some(Grant::Checkpoint));
+        assert_eq!(inbox.try_grant(1), None);
         let waiting = inbox.clone();
-        let thread = std::thread::spawn(move || waiting.wait_for_grant(1));
+        let thread = std::thread::spawn(move || {
+            waiting.wait_for_news();
+            waiting.try_grant(1)
+        });
         inbox.push(Order::Finish(v1::Finish::default()));
-        assert_eq!(thread.join().unwrap(), Grant::Stop);
+        assert_eq!(thread.join().unwrap(), Some(Grant::Stop));
     }
 }

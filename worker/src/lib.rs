@@ -7,5 +7,8 @@ pub mod connect;
 pub mod control;
 pub mod data;
 pub mod model;
+mod session;
 pub mod telemetry;
 pub mod train;
+mod transfer;
+pub mod whereabouts;

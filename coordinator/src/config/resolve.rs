@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::sources::{Merged, Origin};
 use super::{
-    BatchNorm, ConfigError, DEFAULT_DATA, DEFAULT_RUNS, DEFAULT_WEIGHTS, DataSource, Device,
-    LayerRates, Loaded, LogFormat, LrSchedule, Precision, RunConfig, exists,
+    BatchNorm, CheckpointEvery, ConfigError, DEFAULT_DATA, DEFAULT_RUNS, DEFAULT_WEIGHTS,
+    DataSource, Device, LayerRates, Loaded, LogFormat, LrSchedule, Precision, RunConfig, exists,
 };
 
 /// Defaults that depend on the data set: the recipe's, and smaller ones for the demo set, so
@@ -100,8 +100,9 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
         Some(text) => LayerRates::parse(text, ladder)?,
     };
 
+    let workers = given.workers.unwrap_or(1);
     let config = RunConfig {
-        workers: given.workers.unwrap_or(1),
+        workers,
         no_spawn: given.no_spawn.unwrap_or(false),
         data,
         pretrained,
@@ -141,6 +142,17 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
         strict_data: given.strict_data.unwrap_or(false),
         worker_binary: given.worker_binary.clone(),
         log_format: given.log_format.unwrap_or(LogFormat::Text),
+        min_workers: given.min_workers.unwrap_or(1),
+        max_workers: given.max_workers.unwrap_or(workers),
+        rejoin_timeout: Duration::from_secs(given.rejoin_timeout.unwrap_or(30)),
+        max_restarts: given.max_restarts.unwrap_or(3),
+        stall_timeout: Duration::from_secs(given.stall_timeout.unwrap_or(60)),
+        checkpoint_every: match &given.checkpoint_every {
+            None => CheckpointEvery::Epoch,
+            Some(text) => text.parse()?,
+        },
+        hold_timeout: Duration::from_secs(given.hold_timeout.unwrap_or(60)),
+        grace: Duration::from_secs(given.grace.unwrap_or(20)),
         collective_timeout: Duration::from_secs(given.collective_timeout.unwrap_or(60)),
     };
     Ok(Loaded { config, notes })

@@ -13,6 +13,7 @@ const RUN: &str = "Run";
 const DATA: &str = "Data";
 const RECIPE: &str = "Model and recipe";
 const COMPUTE: &str = "Where it computes";
+const FAULTS: &str = "When something fails";
 const SEEN: &str = "What others see";
 
 /// One layer of settings: what one source says, and nothing where it is silent.
@@ -148,6 +149,49 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", help_heading = COMPUTE)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_binary: Option<PathBuf>,
+
+    /// With fewer workers the run does not go on [default: 1]
+    #[arg(long, value_name = "N", help_heading = FAULTS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_workers: Option<usize>,
+
+    /// Up to so many workers may join while it runs [default: as --workers]
+    #[arg(long, value_name = "N", help_heading = FAULTS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_workers: Option<usize>,
+
+    /// How long to wait for the replacement of a lost worker before going on with fewer
+    /// [default: 30]
+    #[arg(long, value_name = "SECONDS", help_heading = FAULTS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejoin_timeout: Option<u64>,
+
+    /// How often in a row a local worker that makes no step is started again [default: 3]
+    #[arg(long, value_name = "N", help_heading = FAULTS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_restarts: Option<u32>,
+
+    /// How long nothing may move before the rank that holds up the others is replaced
+    /// [default: 60]
+    #[arg(long, value_name = "SECONDS", help_heading = FAULTS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall_timeout: Option<u64>,
+
+    /// Checkpoints beside those after each epoch: `epoch` for none, every N steps, or every
+    /// N seconds as `30s` [default: epoch]
+    #[arg(long, value_name = "N|Ns|epoch", help_heading = FAULTS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_every: Option<String>,
+
+    /// How long workers keep their state and look for a coordinator that is gone [default: 60]
+    #[arg(long, value_name = "SECONDS", help_heading = FAULTS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_timeout: Option<u64>,
+
+    /// How long a run that was asked to stop may take for its last checkpoint [default: 20]
+    #[arg(long, value_name = "SECONDS", help_heading = FAULTS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<u64>,
 
     /// The longest that one operation between the workers may take [default: 60]
     #[arg(long, value_name = "SECONDS", help_heading = COMPUTE)]
@@ -333,6 +377,14 @@ impl TryFrom<&RunConfig> for Settings {
             threads_per_worker: config.threads_per_worker,
             worker_binary: config.worker_binary.clone(),
             collective_timeout: Some(config.collective_timeout.as_secs()),
+            min_workers: Some(config.min_workers),
+            max_workers: Some(config.max_workers),
+            rejoin_timeout: Some(config.rejoin_timeout.as_secs()),
+            max_restarts: Some(config.max_restarts),
+            stall_timeout: Some(config.stall_timeout.as_secs()),
+            checkpoint_every: Some(config.checkpoint_every.to_string()),
+            hold_timeout: Some(config.hold_timeout.as_secs()),
+            grace: Some(config.grace.as_secs()),
             listen: Some(config.listen),
             tls_cert: config.tls_cert.clone(),
             tls_key: config.tls_key.clone(),

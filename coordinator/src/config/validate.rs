@@ -35,6 +35,36 @@ impl RunConfig {
                 .to_owned(),
         );
         rule(
+            (1..=self.workers.max(1)).contains(&self.min_workers),
+            format!(
+                "min-workers must be from 1 to workers {}, not {}",
+                self.workers, self.min_workers
+            ),
+        );
+        rule(
+            self.max_workers == self.workers
+                || (self.workers..=self.global_batch).contains(&self.max_workers),
+            format!(
+                "max-workers must be from workers {} to global-batch {}, not {}",
+                self.workers, self.global_batch, self.max_workers
+            ),
+        );
+        rule(
+            !self.stall_timeout.is_zero() && !self.grace.is_zero(),
+            "stall-timeout and grace must be at least 1 second".to_owned(),
+        );
+        rule(
+            [
+                self.rejoin_timeout,
+                self.stall_timeout,
+                self.hold_timeout,
+                self.grace,
+            ]
+            .iter()
+            .all(|timeout| *timeout <= MAX_TIMEOUT),
+            "rejoin-timeout, stall-timeout, hold-timeout and grace must fit a day".to_owned(),
+        );
+        rule(
             self.min_delta >= 0.0 && self.min_delta.is_finite(),
             format!(
                 "min-delta must be 0 or a positive number, not {}",

@@ -7,7 +7,31 @@ use super::schedule::LayerRates;
 use super::shard::{Chunk, Shard};
 use super::split::Split;
 
-/// The name of a worker within a run, given at its first message.
+/// How far a state has come: so many steps of an epoch, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Position {
+    pub epoch: u32,
+    pub completed: u32,
+}
+
+impl Position {
+    /// Before the first step of an epoch.
+    pub const fn start_of(epoch: u32) -> Self {
+        Self {
+            epoch,
+            completed: 0,
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step {} of epoch {}", self.completed, self.epoch)
+    }
+}
+
+/// The name of a worker's session within a run, given at its first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u64);
 
@@ -54,6 +78,47 @@ pub struct Scan {
     pub device: String,
     /// Whether the device multiplies bf16 in silicon.
     pub bf16_in_silicon: bool,
+    /// What a worker that comes back brings with it.
+    pub memory: Memory,
+}
+
+/// What a worker kept while it had no coordinator or no group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// Its images are decoded.
+    pub prepared: bool,
+    /// The state that it holds.
+    pub held: Option<Position>,
+    /// The epoch of the best weights of which it holds a copy.
+    pub best: Option<u32>,
+}
+
+/// Where a training thread is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Activity {
+    Idle,
+    Preparing,
+    Forming,
+    DataWait,
+    Forward,
+    /// With the all-reduce, which it overlaps.
+    Backward,
+    Optimizer,
+    Validation,
+}
+
+/// What a worker says of itself every second, however busy its training thread is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Heartbeat {
+    /// The generation that it works for.
+    pub generation: u64,
+    /// What it has done.
+    pub position: Position,
+    /// What it does.
+    pub activity: Activity,
+    /// Since how many seconds.
+    pub seconds: f64,
 }
 
 /// One rank's progress since its last report.
@@ -65,9 +130,9 @@ pub struct StepReport {
     pub epoch: u32,
     /// Steps completed in this epoch.
     pub completed: u32,
-    /// Over the rank's samples since its last report.
+    /// The rank's part, by samples, of the loss of the global batches since its last report.
     pub loss_sum: f64,
-    /// Samples since its last report.
+    /// The rank's samples since its last report.
     pub samples: u32,
     /// Wall seconds since its last report.
     pub seconds: f64,
@@ -92,9 +157,9 @@ pub struct EpochReport {
     pub generation: u64,
     /// From 1.
     pub epoch: u32,
-    /// Over the rank's training samples.
+    /// Over all training samples of the epoch, whoever trained on them.
     pub loss_sum: f64,
-    /// The rank's training samples.
+    /// The rank's training samples in this generation.
     pub samples: u32,
     /// Of each of the rank's chunks.
     pub validation: Vec<ValidationSum>,
@@ -124,6 +189,7 @@ pub enum Event {
     Joined {
         worker: WorkerId,
         host: String,
+        pid: u32,
         slot: Option<u32>,
     },
     Scanned {
@@ -157,8 +223,29 @@ pub enum Event {
         report: EpochReport,
     },
     /// The best weights of this epoch are durable.
-    StateStored {
+    BestStored {
         epoch: u32,
+    },
+    CheckpointStored {
+        position: Position,
+    },
+    /// The answer to [`Action::FindCheckpoint`].
+    CheckpointFound {
+        position: Option<Position>,
+    },
+    Heartbeat {
+        worker: WorkerId,
+        heartbeat: Heartbeat,
+    },
+    /// It left a generation, with what it holds.
+    Halted {
+        worker: WorkerId,
+        generation: u64,
+        held: Option<Position>,
+    },
+    /// It was asked to end.
+    Leaving {
+        worker: WorkerId,
     },
     Finished {
         worker: WorkerId,
@@ -173,10 +260,21 @@ pub enum Event {
     Lost {
         worker: WorkerId,
     },
-    /// A process of the launcher ended.
+    /// A process that this coordinator started.
+    ProcessStarted {
+        slot: u32,
+        pid: u32,
+    },
+    /// It ended; by a signal, or of itself.
     ProcessExited {
         slot: u32,
+        pid: u32,
+        signalled: bool,
         status: String,
+    },
+    /// A process could not be started.
+    LaunchFailed {
+        reason: String,
     },
     /// Something that the run must keep could not be written.
     StoreFailed {
@@ -205,10 +303,16 @@ pub enum Command {
         store: Option<String>,
         nccl: bool,
         bf16: bool,
+        origin: Origin,
+        /// The rank that gives its state to all.
+        source: u32,
+        position: Position,
     },
     Plan {
         generation: u64,
         epoch: u32,
+        /// Steps done before.
+        completed: u32,
         shard: Shard,
         rates: LayerRates,
         validation: Vec<Chunk>,
@@ -225,6 +329,10 @@ pub enum Command {
         improved: bool,
         validation_loss: f64,
     },
+    Halt {
+        generation: u64,
+    },
+    Keep(Keep),
     Finish {
         generation: u64,
         show: Vec<u32>,
@@ -233,6 +341,37 @@ pub enum Command {
         reason: String,
         abort: bool,
     },
+}
+
+/// Where the state of a generation comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The settings' weights.
+    Fresh,
+    /// What the source rank holds.
+    Held,
+    /// The run directory.
+    Checkpoint,
+}
+
+/// What a worker is to upload into the run directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// The weights that it holds since the verdict on this epoch.
+    Best(u32),
+    /// Its whole state, at the next step boundary.
+    Checkpoint,
+}
+
+/// A row of the ledger: these steps of an epoch were made once, by this generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Span {
+    pub generation: u64,
+    pub world_size: u32,
+    pub first: u32,
+    /// Exclusive.
+    pub end: u32,
 }
 
 /// A finished epoch.
@@ -256,15 +395,55 @@ pub struct EpochSummary {
     pub improved: bool,
     pub best: Option<Best>,
     pub wait: u32,
+    pub ledger: Vec<Span>,
 }
 
 /// What observers (store, metrics, progress) should know.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Notice {
-    Member {
-        joined: usize,
+    Joined {
+        worker: WorkerId,
+        host: String,
+        slot: Option<u32>,
+        members: usize,
         expected: usize,
+    },
+    /// A member is gone, and the run goes on.
+    Lost {
+        who: String,
+        rank: Option<u32>,
+        slot: Option<u32>,
+        when: String,
+        cause: String,
+    },
+    /// A member ended because somebody asked it to.
+    Left {
+        who: String,
+    },
+    /// Somebody was turned away.
+    Refused {
+        who: String,
+        reason: String,
+    },
+    Stalled {
+        line: String,
+    },
+    /// What a run without a group waits for; said when it changes.
+    Waiting {
+        reason: String,
+    },
+    /// The run goes on from an older state: epochs from this one on are made again.
+    WentBack {
+        position: Position,
+    },
+    /// A group works again after a loss.
+    Recovered {
+        generation: u64,
+        position: Position,
+        world_size: usize,
+        seconds: f64,
+        steps_lost: u32,
     },
     Preparing {
         done: usize,
@@ -275,6 +454,7 @@ pub enum Notice {
         reason: String,
     },
     SplitReady {
+        fingerprint: String,
         classes: Vec<String>,
         files: Vec<String>,
         split: Split,
@@ -288,6 +468,7 @@ pub enum Notice {
     },
     EpochStarted {
         epoch: u32,
+        completed: u32,
         steps: u32,
         world_size: u32,
         rates: LayerRates,
@@ -332,15 +513,14 @@ pub enum RunError {
     Weights(String),
     #[error("{0}")]
     Environment(String),
-    #[error("lost {who} {when}: {cause}")]
-    WorkerLost {
-        who: String,
-        slot: Option<u32>,
-        when: String,
-        cause: String,
-    },
     #[error("worker process {slot} ended before it joined: {status}")]
     ExitedEarly { slot: u32, status: String },
+    #[error("{missing}; last loss: {last}")]
+    TooFewWorkers {
+        missing: String,
+        slot: Option<u32>,
+        last: String,
+    },
     /// The run directory cannot be written.
     #[error("{0}")]
     RunDirectory(String),
@@ -357,6 +537,12 @@ pub type Outcome = Result<StopReason, RunError>;
 pub enum Action {
     Send(WorkerId, Command),
     Notify(Notice),
+    /// Start a worker process in this slot, after ending what may still run there.
+    Launch {
+        slot: u32,
+    },
+    /// Look for the newest whole checkpoint, after what is being written is written.
+    FindCheckpoint,
     /// The last action of a run.
     End(Outcome),
 }

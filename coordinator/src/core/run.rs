@@ -1,24 +1,42 @@
 //! The life of a run:
 //!
 //! ```text
-//! Gathering ──all scanned──▶ Preparing ──all prepared──▶ Forming ──all in the group──▶ Training
-//!     │                          │                          │        (epoch after epoch)  │
-//!     └──────────── failure, interrupt: shut everyone down ─┴──────────────▶ Closed ◀── Finishing
+//! Gathering ─all scanned─▶ Preparing ─all decoded─▶ Assembling ─▶ Forming ─all in the group─▶ Training
+//!     │                        │                      ▲   ▲          │                      │   │
+//!     │                        │                      │   └── lost ──┘    lost, joined, left │   │
+//!     │                        │                      └──── every survivor has halted ──────┘   │
+//!     └─── failure, interrupt ─┴─────────────────────▶ Closed ◀───────── Finishing ◀── the rule ┘
 //! ```
+//!
+//! A generation is one agreed membership. When one of its members is lost, the others leave it,
+//! keep their state, and the next generation goes on from the furthest state that any of them
+//! holds: since a step changes the parameters only after its gradients are reduced over all
+//! ranks, whoever made a step made it with everybody's samples.
 
+mod assemble;
 mod end;
+mod finish;
 mod form;
 mod gather;
 mod judge;
+mod launch;
+mod prepare;
+mod restore;
+mod stall;
 mod train;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::early_stopping::{EarlyStopping, Rule};
-use super::event::{Action, EpochReport, Event, RunError, Scan, StopReason, WorkerId};
+use super::event::{
+    Action, EpochReport, Event, Heartbeat, Origin, Position, RunError, Scan, Span, StopReason,
+    WorkerId,
+};
 use super::schedule::Schedule;
 use super::split::Split;
+pub use restore::Resumed;
 
 /// Time since the coordinator started.
 pub type Now = Duration;
@@ -33,11 +51,36 @@ pub enum Precision {
     Bf16,
 }
 
+/// How often a checkpoint is taken, beside the one after each epoch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Cadence {
+    EpochsOnly,
+    Steps(u32),
+    Seconds(f64),
+}
+
 /// Everything that decides what a run does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
-    /// Workers to wait for.
+    /// Workers to wait for before training starts.
     pub workers: usize,
+    /// Slots of the local launcher: `workers`, or 0 where others start them.
+    pub slots: u32,
+    /// With fewer the run does not go on.
+    pub min_workers: usize,
+    /// The world does not grow beyond.
+    pub max_workers: usize,
+    /// How long a lost worker's replacement may take before the run goes on with fewer.
+    pub rejoin_timeout: Duration,
+    /// How often in a row the launcher restarts a worker that makes no step.
+    pub max_restarts: u32,
+    /// How long nothing may move.
+    pub stall_timeout: Duration,
+    /// When a checkpoint is taken.
+    pub checkpoints: Cadence,
+    /// How long the last words of a run may take.
+    pub grace: Duration,
     /// Samples of a step, over all ranks.
     pub global_batch: usize,
     /// Part of the samples kept for validation, in (0, 1).
@@ -56,40 +99,105 @@ pub struct Recipe {
     pub precision: Precision,
 }
 
+/// How far a member is from being able to train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Stage {
+    Joined,
+    Scanned,
+    Preparing,
+    Ready,
+}
+
 #[derive(Debug)]
 struct Member {
     host: String,
+    pid: u32,
     slot: Option<u32>,
     scan: Option<Scan>,
-    preparing: u32,
-    prepared: bool,
+    stage: Stage,
+    /// What it decodes, and how much of it is done.
+    decoding: (Vec<u32>, u32),
+    /// The state that it holds outside a generation.
+    held: Option<Position>,
+    /// The best epoch of whose weights it has a copy.
+    best: Option<u32>,
+    leaving: bool,
+    heartbeat: Option<(Now, Heartbeat)>,
+    /// Its place in the generation, until it has halted.
+    seat: Option<Seat>,
+}
+
+#[derive(Debug)]
+struct Seat {
     rank: u32,
     in_group: bool,
     completed: u32,
-    /// Training samples and first and last-plus-one validation chunk of its plan.
-    share: (u32, std::ops::Range<u32>),
+    /// Training samples, and first and last-plus-one validation chunk, of its plan.
+    share: (u32, Range<u32>),
     report: Option<EpochReport>,
     finished: bool,
 }
 
 #[derive(Debug)]
 struct Training {
-    epoch: u32,
     steps: u32,
     granted: u32,
     started: Now,
     trained: Option<Now>,
-    step_seconds: f64,
+}
+
+/// No generation is live. It waits for the last one's members to halt, and for others to come.
+#[derive(Debug)]
+struct Assembling {
+    since: Now,
+    /// Members worth waiting for.
+    expected: usize,
+    checkpoint: Looked,
+    said: String,
+}
+
+/// Whether the run directory was searched for a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Looked {
+    NotYet,
+    Asked,
+    Found(Option<Position>),
+}
+
+#[derive(Debug)]
+struct Finishing {
+    reason: StopReason,
+    until: Now,
+    /// Who was asked for the last picture.
+    shows: Option<WorkerId>,
+    asked: bool,
 }
 
 #[derive(Debug)]
 enum Phase {
     Gathering,
     Preparing,
-    Forming,
+    Assembling(Assembling),
+    Forming { origin: Origin, source: u32 },
     Training(Training),
-    Finishing { reason: StopReason, until: Now },
+    Finishing(Finishing),
     Closed,
+}
+
+/// Why no more steps are granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// The world changes at the next step boundary.
+    Regroup,
+    Stop(StopReason),
+}
+
+/// A loss that the run has not yet recovered from.
+#[derive(Debug)]
+struct Outage {
+    since: Now,
+    /// The furthest step that any rank had reported.
+    reported: Position,
 }
 
 /// The state machine. The only owner of the run's truth.
@@ -98,15 +206,34 @@ pub struct Run {
     recipe: Recipe,
     phase: Phase,
     members: BTreeMap<WorkerId, Member>,
+    slots: BTreeMap<u32, launch::Slot>,
     generation: u64,
+    fingerprint: Option<String>,
     classes: Vec<String>,
     files: Vec<(String, u64)>,
     bad: BTreeMap<u32, String>,
-    split: Split,
+    split: Option<Split>,
+    resumed: Option<Resumed>,
+    /// Where the run stands; all epochs before are judged.
+    position: Position,
+    /// A state exists, or has existed, so that starting afresh would lose something.
+    born: bool,
+    /// Validation losses of the judged epochs.
+    judged: Vec<f64>,
     stopping: EarlyStopping,
-    interrupted: Option<StopReason>,
-    blame: Option<(Now, WorkerId, String)>,
-    awaited_state: Option<u32>,
+    ledger: Vec<Span>,
+    step_seconds: f64,
+    pause: Option<Pause>,
+    outage: Option<Outage>,
+    /// Group failures in a row in which nobody died and no step was made.
+    futile: u32,
+    last_loss: (Option<u32>, String),
+    /// The epoch of the best weights in the run directory.
+    best_stored: Option<u32>,
+    awaited_best: Option<(u32, WorkerId)>,
+    awaited_checkpoint: Option<WorkerId>,
+    durable: Option<Position>,
+    last_checkpoint: (Now, u32),
 }
 
 impl Run {
@@ -117,18 +244,29 @@ impl Run {
             recipe,
             phase: Phase::Gathering,
             members: BTreeMap::new(),
+            slots: BTreeMap::new(),
             generation: 0,
+            fingerprint: None,
             classes: Vec::new(),
             files: Vec::new(),
             bad: BTreeMap::new(),
-            split: Split {
-                train: Vec::new(),
-                validation: Vec::new(),
-            },
+            split: None,
+            resumed: None,
+            position: Position::start_of(1),
+            born: false,
+            judged: Vec::new(),
             stopping,
-            interrupted: None,
-            blame: None,
-            awaited_state: None,
+            ledger: Vec::new(),
+            step_seconds: 0.0,
+            pause: None,
+            outage: None,
+            futile: 0,
+            last_loss: (None, String::new()),
+            best_stored: None,
+            awaited_best: None,
+            awaited_checkpoint: None,
+            durable: None,
+            last_checkpoint: (Now::ZERO, 0),
         }
     }
 
@@ -139,54 +277,62 @@ impl Run {
             return out;
         }
         match event {
-            Event::Joined { worker, host, slot } => self.on_joined(worker, host, slot, &mut out),
-            Event::Scanned { worker, scan } => self.on_scanned(worker, scan, &mut out),
+            Event::Joined {
+                worker,
+                host,
+                pid,
+                slot,
+            } => self.on_joined(now, worker, host, pid, slot, &mut out),
+            Event::Scanned { worker, scan } => self.on_scanned(now, worker, scan, &mut out),
             Event::Preparing { worker, done } => self.on_preparing(worker, done, &mut out),
-            Event::Prepared { worker, bad } => self.on_prepared(worker, bad, &mut out),
+            Event::Prepared { worker, bad } => self.on_prepared(now, worker, bad, &mut out),
             Event::StoreListening {
                 worker,
                 generation,
                 address,
-            } => {
-                self.on_store(worker, generation, &address, &mut out);
-            }
+            } => self.on_store(worker, generation, &address, &mut out),
             Event::GroupReady { worker, generation } => {
                 self.on_group_ready(now, worker, generation, &mut out);
             }
             Event::Step { worker, report } => self.on_step(now, worker, report, &mut out),
             Event::EpochDone { worker, report } => self.on_epoch(now, worker, report, &mut out),
-            Event::StateStored { epoch } => {
-                if self.awaited_state == Some(epoch) {
-                    self.awaited_state = None;
-                }
-                self.close_if_finished(&mut out);
+            Event::BestStored { epoch } => self.on_best_stored(now, epoch, &mut out),
+            Event::CheckpointStored { position } => {
+                self.on_checkpoint_stored(now, position, &mut out);
             }
-            Event::Finished { worker, generation } => {
-                if generation == self.generation
-                    && matches!(self.phase, Phase::Finishing { .. })
-                    && let Some(member) = self.members.get_mut(&worker)
-                {
-                    member.finished = true;
+            Event::CheckpointFound { position } => {
+                self.on_checkpoint_found(now, position, &mut out);
+            }
+            Event::Heartbeat { worker, heartbeat } => {
+                if let Some(member) = self.members.get_mut(&worker) {
+                    member.heartbeat = Some((now, heartbeat));
                 }
-                self.close_if_finished(&mut out);
+            }
+            Event::Halted {
+                worker,
+                generation,
+                held,
+            } => self.on_halted(now, worker, generation, held, &mut out),
+            Event::Leaving { worker } => self.on_leaving(now, worker, &mut out),
+            Event::Finished { worker, generation } => {
+                self.on_finished(now, worker, generation, &mut out);
             }
             Event::Failed {
                 worker,
                 kind,
                 message,
-            } => {
-                self.on_failed(now, worker, kind, message, &mut out);
+            } => self.on_failed(now, worker, kind, message, &mut out),
+            Event::Lost { worker } => {
+                self.on_lost(now, worker, "its session broke".to_owned(), &mut out);
             }
-            Event::Lost { worker } => self.on_lost(worker, &mut out),
-            Event::ProcessExited { slot, status } => {
-                if !self
-                    .members
-                    .values()
-                    .any(|member| member.slot == Some(slot))
-                {
-                    self.fail(RunError::ExitedEarly { slot, status }, &mut out);
-                }
-            }
+            Event::ProcessStarted { slot, pid } => self.on_started(slot, pid),
+            Event::ProcessExited {
+                slot,
+                pid,
+                signalled,
+                status,
+            } => self.on_exited(now, slot, pid, signalled, &status, &mut out),
+            Event::LaunchFailed { reason } => self.fail(RunError::Environment(reason), &mut out),
             Event::StoreFailed { reason } => self.fail(RunError::RunDirectory(reason), &mut out),
             Event::Interrupt => self.stop_early(now, StopReason::Interrupted, &mut out),
             Event::Tick => self.on_tick(now, &mut out),
@@ -194,27 +340,51 @@ impl Run {
         out
     }
 
-    /// Whether these are the best weights so far, from the rank that is to hand them over.
-    pub fn awaits_state(&self, worker: WorkerId, generation: u64, epoch: u32) -> bool {
-        self.awaited_state == Some(epoch)
-            && generation == self.generation
-            && self
-                .members
-                .get(&worker)
-                .is_some_and(|member| member.rank == 0)
+    /// Whether this worker is to hand over the best weights, of this epoch.
+    pub fn awaits_best(&self, worker: WorkerId, epoch: u32) -> bool {
+        self.awaited_best == Some((epoch, worker))
     }
 
-    /// Whether this worker is rank 0 of this generation, and the run is about to end.
-    pub fn awaits_predictions(&self, worker: WorkerId, generation: u64) -> bool {
-        matches!(self.phase, Phase::Finishing { .. })
-            && generation == self.generation
-            && self
-                .members
-                .get(&worker)
-                .is_some_and(|member| member.rank == 0)
+    /// Whether this worker is to hand over a checkpoint.
+    pub fn awaits_checkpoint(&self, worker: WorkerId) -> bool {
+        self.awaited_checkpoint == Some(worker)
     }
 
-    fn all(&self, holds: impl Fn(&Member) -> bool) -> bool {
-        !self.members.is_empty() && self.members.values().all(holds)
+    /// Whether this worker was asked for the run's last picture.
+    pub fn awaits_predictions(&self, worker: WorkerId) -> bool {
+        matches!(&self.phase, Phase::Finishing(finishing) if finishing.shows == Some(worker))
+    }
+
+    /// Whether this worker belongs to the run, and may read the run directory's states.
+    pub fn is_member(&self, worker: WorkerId) -> bool {
+        self.members.contains_key(&worker)
+    }
+
+    fn seated(&self) -> impl Iterator<Item = (WorkerId, &Member, &Seat)> {
+        self.members
+            .iter()
+            .filter_map(|(id, member)| Some((*id, member, member.seat.as_ref()?)))
+    }
+
+    fn seats(&mut self) -> impl Iterator<Item = (WorkerId, &mut Seat)> {
+        self.members
+            .iter_mut()
+            .filter_map(|(id, member)| Some((*id, member.seat.as_mut()?)))
+    }
+
+    fn world_size(&self) -> usize {
+        self.seated().count()
+    }
+
+    /// The rank 0 of the generation.
+    fn first(&self) -> Option<WorkerId> {
+        self.seated()
+            .find(|(_, _, seat)| seat.rank == 0)
+            .map(|(id, _, _)| id)
+    }
+
+    fn steps_of_an_epoch(&self) -> u32 {
+        let samples = self.split.as_ref().map_or(0, |split| split.train.len());
+        samples.div_ceil(self.recipe.global_batch) as u32
     }
 }

@@ -95,7 +95,7 @@ async fn stop(watched: &mut Watched, grace: Duration) -> io::Result<std::process
 }
 
 /// Signals the group that the worker leads, so that nothing it started stays behind.
-fn signal(pid: u32, signal: Signal) {
+pub(super) fn signal(pid: u32, signal: Signal) {
     let group = i32::try_from(pid).ok().and_then(Pid::from_raw);
     // It may have just ended, which is what the signal is for.
     let _ = group.map(|group| kill_process_group(group, signal));

@@ -48,6 +48,16 @@ table! {
         "Which coordinator this is; always 1.";
     RUN_INFO = Gauge "run_info" ["run", "model", "dataset"]
         "Which run this is; always 1.";
+    WORKERS_LOST = Counter "workers_lost_total" []
+        "Workers that were lost: died, hung, or cut off.";
+    RECOVERY_DURATION = Histogram "recovery_duration_seconds" []
+        "From the loss of a worker to a group that works again.";
+    STRAGGLER_RATIO = Gauge "straggler_ratio" ["rank"]
+        "The rank's median busy time of a step over the group's median; above 1.2 others wait.";
+    CHECKPOINT_TIME = Gauge "checkpoint_last_success_timestamp_seconds" []
+        "When the last checkpoint became durable, in Unix time; 0 before the first.";
+    CHECKPOINT_BYTES = Gauge "checkpoint_bytes" []
+        "Size of the last checkpoint.";
     RUN_STATE = Gauge "run_state" ["state"]
         "1 for the state that the run is in, 0 for the others.";
     STOP_REASON = Gauge "stop_reason_info" ["reason"]

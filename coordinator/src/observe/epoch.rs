@@ -1,7 +1,7 @@
 //! The running epoch as it is shown, and its record when it is done.
 
 use std::collections::BTreeMap;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use super::Observers;
 use crate::admin::BestEpoch;
@@ -10,7 +10,7 @@ use crate::core::schedule::{LAYER_GROUPS, LayerRates};
 use crate::metrics::{RunState, StepSeconds};
 use crate::progress::{EpochRow, StepView};
 use crate::report::curves::EpochPoint;
-use crate::store::EpochRecord;
+use crate::store::{EpochRecord, LedgerRow};
 
 /// Sums over the steps of the running epoch.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct EpochSoFar {
 
 impl EpochSoFar {
     /// An epoch of which no rank has made a step.
-    pub(super) fn new(epoch: u32, steps: u32, world_size: u32) -> Self {
+    pub(super) fn new(epoch: u32, completed: u32, steps: u32, world_size: u32) -> Self {
         Self {
             epoch,
             steps,
@@ -35,7 +35,7 @@ impl EpochSoFar {
             loss_sum: 0.0,
             samples: 0,
             uncounted: 0,
-            completed: (0..world_size).map(|rank| (rank, 0)).collect(),
+            completed: (0..world_size).map(|rank| (rank, completed)).collect(),
         }
     }
 
@@ -49,11 +49,12 @@ impl Observers {
     pub(super) fn epoch_started(
         &mut self,
         epoch: u32,
+        completed: u32,
         steps: u32,
         world_size: u32,
         rates: LayerRates,
     ) {
-        self.epoch = EpochSoFar::new(epoch, steps, world_size);
+        self.epoch = EpochSoFar::new(epoch, completed, steps, world_size);
         self.metrics.set_run_state(RunState::Training);
         self.metrics
             .begin_epoch(epoch, LAYER_GROUPS.iter().zip(rates));
@@ -61,7 +62,7 @@ impl Observers {
             "training".clone_into(&mut status.state);
             status.waiting_for = None;
             status.epoch = epoch;
-            status.step = 0;
+            status.step = completed.into();
             status.steps_per_epoch = steps.into();
         });
     }
@@ -81,6 +82,8 @@ impl Observers {
                 optimizer: report.phases.optimizer,
             },
         );
+        self.stragglers
+            .add(rank as usize, report.seconds - report.phases.allreduce_wait);
         self.epoch.uncounted += u64::from(report.samples);
         if let Some(view) = usize::try_from(rank)
             .ok()
@@ -92,11 +95,13 @@ impl Observers {
         if done == before {
             return;
         }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0.0, |t| t.as_secs_f64());
-        self.metrics
-            .step_done(std::mem::take(&mut self.epoch.uncounted), now);
+        self.metrics.step_done(
+            std::mem::take(&mut self.epoch.uncounted),
+            super::unix_seconds(),
+        );
+        for (rank, ratio) in self.stragglers.ratios().into_iter().enumerate() {
+            self.metrics.set_straggler(rank, ratio);
+        }
         let elapsed = self.epoch.started.elapsed().as_secs_f64();
         let loss = self.epoch.loss_sum / self.epoch.samples.max(1) as f64;
         let images_per_second = self.epoch.samples as f64 / elapsed.max(1e-9);
@@ -149,6 +154,16 @@ impl Observers {
                 .collect(),
             world_size: summary.world_size as usize,
             generation: summary.generation,
+            ledger: summary
+                .ledger
+                .iter()
+                .map(|span| LedgerRow {
+                    generation: span.generation,
+                    world_size: span.world_size,
+                    first: span.first,
+                    end: span.end,
+                })
+                .collect(),
         };
         if summary.improved {
             self.best = Some((

@@ -8,7 +8,7 @@ use crate::core::event::{Outcome, RunError, StopReason};
 use crate::metrics::{self, RunState, WorkerState};
 use crate::progress::Summary;
 use crate::report::{curves, grid};
-use crate::store::{BEST_WEIGHTS, CURVES, PREDICTIONS, StoreError, Upload};
+use crate::store::{BEST_WEIGHTS, CURVES, JournalEntry, PREDICTIONS, StoreError, Upload};
 
 impl Observers {
     /// Where the next best weights go.
@@ -40,10 +40,20 @@ impl Observers {
             Ok(StopReason::Interrupted) => "interrupted",
             Err(_) => "failed",
         });
+        self.journal(match outcome {
+            Ok(reason) => JournalEntry::Ended {
+                reason: reason.as_str().to_owned(),
+                ok: true,
+            },
+            Err(error) => JournalEntry::Ended {
+                reason: error.to_string(),
+                ok: false,
+            },
+        });
         let reason = match outcome {
             Ok(reason) => reason,
             Err(error) => {
-                if matches!(error, RunError::WorkerLost { .. }) {
+                if matches!(error, RunError::TooFewWorkers { .. }) {
                     self.metrics.set_workers(WorkerState::Lost, 1);
                     self.metrics
                         .set_stop_reason(metrics::StopReason::WorkerLost);

@@ -1,4 +1,4 @@
-//! Counts what goes on at the edge: sessions before their `Hello`, live sessions, uploads. It
+//! Counts what goes on at the edge: sessions before their `Hello`, live ones, transfers. It
 //! knows names and numbers, not what is said.
 
 use std::collections::HashSet;
@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-use super::limits::{MAX_SESSIONS, MAX_SESSIONS_PENDING, MAX_UPLOADS};
+use super::limits::{MAX_DOWNLOADS, MAX_SESSIONS, MAX_SESSIONS_PENDING, MAX_UPLOADS};
 
 /// The counts; clones share them.
 #[derive(Debug, Clone)]
 pub struct Gate {
     pending: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
     live: Arc<Mutex<HashSet<u64>>>,
 }
 
@@ -33,6 +34,7 @@ impl Default for Gate {
         Self {
             pending: Arc::new(Semaphore::new(MAX_SESSIONS_PENDING)),
             uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            downloads: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
             live: Arc::default(),
         }
     }
@@ -64,7 +66,7 @@ impl Gate {
         }
     }
 
-    /// An upload of `worker`.
+    /// An upload or a download of `worker`.
     ///
     /// # Errors
     /// `NOT_FOUND` when `worker` has no session.
@@ -75,6 +77,16 @@ impl Gate {
         Err(Status::not_found(format!(
             "worker {worker} has no session here"
         )))
+    }
+
+    /// A place for one download.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` when there are too many.
+    pub fn download(&self) -> Result<Slot, Status> {
+        slot(&self.downloads, || {
+            format!("{MAX_DOWNLOADS} downloads are under way already; try again")
+        })
     }
 
     /// A place for one upload.

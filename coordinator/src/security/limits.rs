@@ -33,6 +33,8 @@ pub(super) const BYTE_BURST: f64 = MAX_MESSAGE_BYTES as f64;
 
 /// Uploads at the same time; each may take the largest blob's memory.
 pub(super) const MAX_UPLOADS: usize = 4;
+/// Downloads at the same time: all ranks of a machine full of GPUs may want one.
+pub(super) const MAX_DOWNLOADS: usize = 16;
 /// The longest pause between two chunks of an upload.
 pub const UPLOAD_STALL_LIMIT: Duration = Duration::from_secs(30);
 

@@ -14,8 +14,6 @@ const MAX_PATH: usize = 4096;
 const MAX_MESSAGE: usize = 64 << 10;
 const MAX_CLASSES: usize = 100_000;
 const MAX_FILES: usize = 10_000_000;
-/// The largest blob, in bytes.
-pub const MAX_BLOB_BYTES: u64 = 1 << 30;
 
 /// The greeting that opens a session.
 ///
@@ -84,26 +82,18 @@ pub fn message(message: v1::WorkerMessage) -> Result<Up, Status> {
             phases("EpochReport.phases", m.phases)?;
         }
         Up::Failure(m) => text("Failure.message", &m.message, MAX_MESSAGE)?,
-        Up::Preparing(_) | Up::GroupReady(_) | Up::Finished(_) => {}
+        Up::Heartbeat(m) => seconds("Heartbeat.seconds", m.seconds)?,
+        Up::Preparing(_) | Up::GroupReady(_) | Up::Finished(_) | Up::Halted(_) | Up::Leaving(_) => {
+        }
     }
     Ok(message)
 }
 
-/// The header that opens an upload.
+/// What the header of an upload says beside its size.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for anything else and for a header of no known kind,
-/// `RESOURCE_EXHAUSTED` for a blob that is too large.
-pub fn header(first: Option<v1::Chunk>) -> Result<v1::BlobHeader, Status> {
-    let Some(v1::chunk::Part::Header(header)) = first.and_then(|chunk| chunk.part) else {
-        return Err(Status::invalid_argument("an upload begins with its header"));
-    };
-    if header.bytes > MAX_BLOB_BYTES {
-        return Err(Status::resource_exhausted(format!(
-            "{} bytes are more than the {MAX_BLOB_BYTES} accepted",
-            header.bytes
-        )));
-    }
+/// `INVALID_ARGUMENT` for a blob of no known kind and for a sum that is none.
+pub fn header(header: &v1::BlobHeader) -> Result<(), Status> {
     if header.kind() == v1::BlobKind::Unspecified {
         let kind = header.kind;
         return Err(Status::invalid_argument(format!(
@@ -116,7 +106,7 @@ pub fn header(first: Option<v1::Chunk>) -> Result<v1::BlobHeader, Status> {
             "a sha256 of {length} bytes instead of 32"
         )));
     }
-    Ok(header)
+    Ok(())
 }
 
 /// Words that stand in logs and labels.
@@ -300,46 +290,24 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_begins_with_a_header_of_a_known_kind_and_size() {
+    fn a_blob_is_of_a_known_kind_and_has_a_sum() {
         let sound = v1::BlobHeader {
-            kind: v1::BlobKind::BestState.into(),
+            kind: v1::BlobKind::Checkpoint.into(),
             sha256: vec![0; 32],
             ..Default::default()
         };
-        let first = |header: &v1::BlobHeader| {
-            Some(v1::Chunk {
-                part: Some(v1::chunk::Part::Header(header.clone())),
-            })
-        };
-        assert!(header(first(&sound)).is_ok());
-        let data = v1::Chunk {
-            part: Some(v1::chunk::Part::Data(vec![1])),
-        };
-        assert!(header(Some(data)).is_err() && header(None).is_err());
-        for (wrong, code) in [
-            (
-                v1::BlobHeader {
-                    kind: 99,
-                    ..sound.clone()
-                },
-                Code::InvalidArgument,
-            ),
-            (
-                v1::BlobHeader {
-                    sha256: vec![0; 31],
-                    ..sound.clone()
-                },
-                Code::InvalidArgument,
-            ),
-            (
-                v1::BlobHeader {
-                    bytes: MAX_BLOB_BYTES + 1,
-                    ..sound.clone()
-                },
-                Code::ResourceExhausted,
-            ),
-        ] {
-            assert_eq!(header(first(&wrong)).unwrap_err().code(), code);
+        assert!(header(&sound).is_ok());
+        for kind in [0, 99] {
+            let wrong = v1::BlobHeader {
+                kind,
+                ..sound.clone()
+            };
+            assert_eq!(header(&wrong).unwrap_err().code(), Code::InvalidArgument);
         }
+        let wrong = v1::BlobHeader {
+            sha256: vec![0; 31],
+            ..sound
+        };
+        assert_eq!(header(&wrong).unwrap_err().code(), Code::InvalidArgument);
     }
 }

@@ -7,7 +7,10 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, NamedTempFile, TempDir};
+
+/// How the names of things under way begin.
+const PARTIAL: &str = ".partial-";
 
 /// Writes through `fill` and puts the result at `path`.
 ///
@@ -22,17 +25,54 @@ pub(super) fn write(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>)
 /// A temporary file beside `path`, which removes itself unless [`replace`] takes it.
 pub(super) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     Builder::new()
-        .prefix(".partial-")
+        .prefix(PARTIAL)
         // As for any new file, the umask decides who may read; tempfile's own default is nobody.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(directory(path))
+}
+
+/// A temporary directory in `parent`, which removes itself unless it is renamed.
+pub(super) fn temporary_directory(parent: &Path) -> io::Result<TempDir> {
+    Builder::new()
+        .prefix(PARTIAL)
+        .permissions(Permissions::from_mode(0o777))
+        .tempdir_in(parent)
 }
 
 /// Makes `file` durable and gives it the name `path`.
 pub(super) fn replace(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
-    File::open(directory(path))?.sync_all()
+    sync(directory(path))
+}
+
+/// Makes the names in `directory` durable.
+pub(super) fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Removes the directory `path` so that no crash leaves a part of it under that name.
+pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
+    let grave = temporary_directory(directory(path))?;
+    // A directory may take the place of an empty one.
+    std::fs::rename(path, grave.path())?;
+    grave.close()
+}
+
+/// Removes what a crash left half done in `directory`. Nothing may be under way there.
+pub(super) fn sweep(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn directory(path: &Path) -> &Path {

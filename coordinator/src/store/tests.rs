@@ -1,5 +1,8 @@
 //! Nothing torn, nothing overwritten, nothing outside.
 
+mod formats;
+mod resume;
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -30,6 +33,12 @@ fn record(epoch: u32, validation_loss: f64) -> EpochRecord {
         seconds: [("train".to_owned(), 2.5)].into(),
         world_size: 2,
         generation: 1,
+        ledger: vec![LedgerRow {
+            generation: 1,
+            world_size: 2,
+            first: 0,
+            end: 7,
+        }],
     }
 }
 
@@ -62,10 +71,10 @@ fn the_metrics_file_has_the_documented_keys_and_grows_by_lines() {
         text,
         "{\"epoch\":1,\"train_loss\":0.5,\"validation_loss\":0.25,\"validation_accuracy\":0.75,\
          \"learning_rates\":{\"fc\":0.001},\"images_per_second\":100.0,\"seconds\":{\"train\":2.5},\
-         \"world_size\":2,\"generation\":1}\n\
+         \"world_size\":2,\"generation\":1,\"ledger\":[{\"generation\":1,\"world_size\":2,\"first\":0,\"end\":7}]}\n\
          {\"epoch\":2,\"train_loss\":0.5,\"validation_loss\":null,\"validation_accuracy\":0.75,\
          \"learning_rates\":{\"fc\":0.001},\"images_per_second\":100.0,\"seconds\":{\"train\":2.5},\
-         \"world_size\":2,\"generation\":1}\n"
+         \"world_size\":2,\"generation\":1,\"ledger\":[{\"generation\":1,\"world_size\":2,\"first\":0,\"end\":7}]}\n"
     );
 }
 
@@ -84,7 +93,7 @@ fn a_failed_write_leaves_the_former_content_and_no_litter() {
     // The last step, the rename, fails when a folder has the name.
     std::fs::create_dir(store.root().join(METRICS)).unwrap();
     assert!(store.append_epoch(&record(1, 0.5)).is_err());
-    assert_eq!(names(&store), [CURVES, LOGS, METRICS]);
+    assert_eq!(names(&store), [CURVES, LOCK, LOGS, METRICS]);
     std::fs::remove_dir(store.root().join(METRICS)).unwrap();
     store.append_epoch(&record(1, 0.5)).unwrap();
     let text = std::fs::read_to_string(store.root().join(METRICS)).unwrap();
@@ -120,7 +129,7 @@ fn an_upload_counts_only_with_its_checksum() {
         .commit(&sha(b"new weights"))
         .unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"new weights");
-    assert_eq!(names(&store), [BEST_WEIGHTS, LOGS]);
+    assert_eq!(names(&store), [BEST_WEIGHTS, LOCK, LOGS]);
 
     // Others may read results as far as the umask lets them, as with any new file.
     let plain = store.root().join("plain");

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use super::{StoreError, atomic};
+use super::{StoreError, atomic, hex};
 
 /// A file under way. Dropped without [`Upload::commit`], it leaves nothing behind.
 #[derive(Debug)]
 pub struct Upload {
     path: PathBuf,
-    file: NamedTempFile,
+    pub(super) file: NamedTempFile,
     hash: Sha256,
     bytes: u64,
 }
@@ -62,8 +62,8 @@ impl Upload {
         if actual.as_slice() != expected {
             return Err(StoreError::Checksum {
                 path: self.path,
-                expected: hex(expected),
-                actual: hex(&actual),
+                expected: hex::encode(expected),
+                actual: hex::encode(&actual),
             });
         }
         match atomic::replace(self.file, &self.path) {
@@ -74,8 +74,4 @@ impl Upload {
             }),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -119,9 +119,29 @@ impl Stranger {
         self.session(vec![up(Up::Hello(greeting())), report], true)
     }
 
+    /// Asks for the best weights in the name of `worker`.
+    pub(crate) fn download(&self, worker: u64) -> Status {
+        let request = self.request(v1::DownloadRequest {
+            worker_id: worker,
+            kind: v1::BlobKind::BestState.into(),
+            position: None,
+        });
+        self.runtime.block_on(async {
+            match self.client().await.download(request).await {
+                Ok(_) => Status::ok("given"),
+                Err(status) => status,
+            }
+        })
+    }
+
     /// Hands over a sound blob in the name of `worker`.
     pub(crate) fn upload(&self, worker: u64) -> Status {
-        let chunks = proto::blob::chunks(worker, 1, 1, v1::BlobKind::BestState, vec![1; 10]);
+        let label = v1::BlobHeader {
+            worker_id: worker,
+            kind: v1::BlobKind::BestState.into(),
+            ..Default::default()
+        };
+        let chunks = proto::blob::chunks(label, vec![1; 10]);
         self.runtime.block_on(async {
             let chunks = self.request(tokio_stream::iter(chunks));
             match self.client().await.upload(chunks).await {

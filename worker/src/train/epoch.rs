@@ -12,35 +12,38 @@ use tch::{Kind, Reduction, Tensor};
 use v1::worker_message::Message as Up;
 
 use super::device::Compute;
-use super::failure::{collective, internal};
-use super::group::Rank;
-use crate::control::{Grant, Inbox, Link};
+use super::failure::internal;
+use super::group::Seat;
+use super::replica::Replica;
+use crate::control::{Grant, Inbox, Link, Outgoing};
 use crate::data::{Cache, Loader};
 use crate::model::{BatchNorm, LayerGroup};
+use crate::whereabouts::Whereabouts;
 
 pub(super) struct Epoch<'a> {
     pub(super) plan: &'a v1::EpochPlan,
     pub(super) labels: &'a Arc<[u32]>,
     pub(super) inbox: &'a Inbox,
     pub(super) link: &'a Link,
+    pub(super) place: &'a Whereabouts,
+    pub(super) frozen: bool,
 }
 
-/// A completed epoch's sums.
+/// What this rank did of an epoch.
 #[derive(Debug, Default)]
 pub(super) struct Trained {
-    pub(super) loss_sum: f64,
     pub(super) samples: u32,
     pub(super) phases: v1::PhaseSeconds,
 }
 
 impl Epoch<'_> {
-    /// Runs every step; `None` when an order to stop came between two of them.
+    /// Runs every step that is left; `None` when an order came between two of them.
     pub(super) fn train(
         &self,
-        rank: &mut Rank,
+        seat: &mut Seat,
+        replica: &mut Replica,
         cache: &Cache,
         compute: &Compute,
-        frozen: bool,
     ) -> Result<Option<Trained>, v1::Failure> {
         let rates = self.rates()?;
         let mut loader = Loader::new(
@@ -52,71 +55,95 @@ impl Epoch<'_> {
         )
         .map_err(internal)?;
         let mut trained = Trained::default();
-        for (step, (&local, &global)) in self
-            .plan
-            .local_counts
-            .iter()
-            .zip(&self.plan.global_counts)
-            .enumerate()
-        {
-            if self.inbox.wait_for_grant(step as u32) == Grant::Stop {
+        let counts = self.plan.local_counts.iter().zip(&self.plan.global_counts);
+        for (&local, &global) in counts {
+            self.place.at(seat.generation, replica.position);
+            if !self.may_step(replica)? {
                 return Ok(None);
             }
-            let started = Instant::now();
-            let batch = loader
-                .next()
-                .ok_or_else(|| internal("the batch loader ended before the epoch"))?
-                .map_err(internal)?;
-            let data_wait = started.elapsed().as_secs_f64();
-            let mode = if frozen || local == 0 {
-                BatchNorm::Running
-            } else {
-                BatchNorm::Batch
-            };
-            let scale = match local {
-                // A rank without samples takes part with a borrowed one that weighs nothing.
-                0 => 0.0,
-                _ => f64::from(rank.world_size) / f64::from(global),
-            };
-            let computing = Instant::now();
-            rank.optimizer.zero_grad().map_err(internal)?;
-            rank.reducer.prepare_for_forward().map_err(collective)?;
-            let loss = rank
-                .logits(&batch.images, mode)?
-                .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Sum, -100, 0.0);
-            let scaled = &loss * scale;
-            rank.reducer.backward(&scaled).map_err(collective)?;
-            let backward_done = computing.elapsed().as_secs_f64();
-            let timings = rank.reducer.last_timings().map_err(collective)?;
-            let waited = timings.map_or(0.0, |timings| timings.allreduce_wait.as_secs_f64());
-            let optimizing = Instant::now();
-            rank.optimizer.step(&rates).map_err(internal)?;
-            let loss_sum = if local == 0 {
-                0.0
-            } else {
-                loss.double_value(&[])
-            };
-            let phases = v1::PhaseSeconds {
+            let report = self.step(seat, replica, &mut loader, &rates, (local, global))?;
+            trained.samples += local;
+            if let Some(phases) = &report.phases {
+                add(&mut trained.phases, phases);
+            }
+            self.link.message(Up::StepReport(report));
+        }
+        self.place.at(seat.generation, replica.position);
+        Ok(Some(trained))
+    }
+
+    /// Waits for the grant of the next step; takes a checkpoint where one is wanted.
+    fn may_step(&self, replica: &Replica) -> Result<bool, v1::Failure> {
+        loop {
+            match self.inbox.try_grant(replica.position.completed) {
+                Some(Grant::Go) => return Ok(true),
+                Some(Grant::Stop) => return Ok(false),
+                Some(Grant::Checkpoint) => checkpoint(replica, self.link)?,
+                None => {
+                    self.place.enter(v1::Phase::Unspecified);
+                    self.inbox.wait_for_news();
+                }
+            }
+        }
+    }
+
+    fn step(
+        &self,
+        seat: &mut Seat,
+        replica: &mut Replica,
+        loader: &mut Loader,
+        rates: &[f64; 6],
+        (local, global): (u32, u32),
+    ) -> Result<v1::StepReport, v1::Failure> {
+        let started = Instant::now();
+        self.place.enter(v1::Phase::DataWait);
+        let batch = loader
+            .next()
+            .ok_or_else(|| internal("the batch loader ended before the epoch"))?
+            .map_err(internal)?;
+        let data_wait = started.elapsed().as_secs_f64();
+        let moves = !self.frozen && local > 0;
+        let mode = if moves {
+            BatchNorm::Batch
+        } else {
+            BatchNorm::Running
+        };
+        let scale = match local {
+            // A rank without samples takes part with a borrowed one that weighs nothing.
+            0 => 0.0,
+            _ => f64::from(seat.world_size) / f64::from(global),
+        };
+        let computing = Instant::now();
+        self.place.enter(v1::Phase::Forward);
+        replica.begin_step(moves);
+        replica.optimizer.zero_grad().map_err(internal)?;
+        seat.prepare_for_forward()?;
+        let loss = replica
+            .logits(&batch.images, mode)?
+            .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Sum, -100, 0.0);
+        self.place.enter(v1::Phase::Backward);
+        let mean_loss = seat.backward(&(&loss * scale))?;
+        let backward_done = computing.elapsed().as_secs_f64();
+        let waited = seat.allreduce_wait()?;
+        let optimizing = Instant::now();
+        self.place.enter(v1::Phase::Optimizer);
+        replica.optimizer.step(rates).map_err(internal)?;
+        replica.end_step(mean_loss, global);
+        Ok(v1::StepReport {
+            generation: self.plan.generation,
+            epoch: self.plan.epoch,
+            completed: replica.position.completed,
+            loss_sum: mean_loss * f64::from(local),
+            samples: local,
+            seconds: started.elapsed().as_secs_f64(),
+            phases: Some(v1::PhaseSeconds {
                 data_wait,
                 forward_backward: (backward_done - waited).max(0.0),
                 allreduce_wait: waited,
                 optimizer: optimizing.elapsed().as_secs_f64(),
                 validation: 0.0,
-            };
-            trained.loss_sum += loss_sum;
-            trained.samples += local;
-            add(&mut trained.phases, &phases);
-            self.link.message(Up::StepReport(v1::StepReport {
-                generation: self.plan.generation,
-                epoch: self.plan.epoch,
-                completed: step as u32 + 1,
-                loss_sum,
-                samples: local,
-                seconds: started.elapsed().as_secs_f64(),
-                phases: Some(phases),
-            }));
-        }
-        Ok(Some(trained))
+            }),
+        })
     }
 
     /// The samples of each step; where the rank has none, the first image of the set is borrowed.
@@ -157,4 +184,18 @@ fn add(sum: &mut v1::PhaseSeconds, step: &v1::PhaseSeconds) {
     sum.forward_backward += step.forward_backward;
     sum.allreduce_wait += step.allreduce_wait;
     sum.optimizer += step.optimizer;
+}
+
+/// Hands the state over for the run directory.
+pub(super) fn checkpoint(replica: &Replica, link: &Link) -> Result<(), v1::Failure> {
+    link.send(Outgoing::Upload {
+        label: v1::BlobHeader {
+            kind: v1::BlobKind::Checkpoint.into(),
+            epoch: replica.position.epoch,
+            completed: replica.position.completed,
+            ..Default::default()
+        },
+        bytes: replica.to_checkpoint()?,
+    });
+    Ok(())
 }

@@ -7,17 +7,19 @@ use tch::{Kind, Reduction, Tensor};
 
 use super::device::Compute;
 use super::failure::internal;
-use super::group::Rank;
+use super::replica::Replica;
 use crate::data::{Cache, Loader};
 use crate::model::BatchNorm;
+use crate::whereabouts::Whereabouts;
 
 /// Σ loss, correct answers and samples of each chunk.
 pub(super) fn chunks(
-    rank: &Rank,
+    replica: &Replica,
     cache: &Cache,
     labels: &Arc<[u32]>,
     chunks: &[v1::ValidationChunk],
     compute: &Compute,
+    place: &Whereabouts,
 ) -> Result<Vec<v1::ValidationSum>, v1::Failure> {
     let batches = chunks.iter().map(|chunk| chunk.samples.clone()).collect();
     let mut loader = Loader::new(
@@ -30,12 +32,13 @@ pub(super) fn chunks(
     .map_err(internal)?;
     let mut sums = Vec::with_capacity(chunks.len());
     for chunk in chunks {
+        place.enter(v1::Phase::Validation);
         let batch = loader
             .next()
             .ok_or_else(|| internal("the batch loader ended before the chunks"))?
             .map_err(internal)?;
         let (loss_sum, correct) = tch::no_grad(|| {
-            let logits = rank.logits(&batch.images, BatchNorm::Running)?;
+            let logits = replica.logits(&batch.images, BatchNorm::Running)?;
             let losses = logits
                 .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::None, -100, 0.0)
                 .sum(Kind::Double);

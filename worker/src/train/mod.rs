@@ -1,17 +1,24 @@
 //! The training thread: it owns every tensor and does what the inbox says, one order at a time.
 //!
 //! ```text
-//! scan ─▶ Prepare ─▶ Assign ─▶ ( Plan ─▶ Verdict )* ─▶ Finish ─▶ Shutdown
+//! Introduce ─▶ Prepare ─▶ Assign ─▶ ( Plan ─▶ Verdict )* ─▶ Finish ─▶ Shutdown
+//!                           ▲             │ a peer or the coordinator is gone
+//!                           └──── Halt ◀──┘
 //! ```
+//!
+//! A group that breaks is no failure of this worker: it reports that, and waits with its state
+//! for what comes next.
 
 pub mod optimizer;
 
+mod best;
 mod device;
 mod epoch;
 mod evaluate;
 mod failure;
 mod group;
 mod predict;
+mod replica;
 
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -23,9 +30,12 @@ use v1::worker_message::Message as Up;
 
 use crate::control::{Inbox, Link, Order, Outgoing};
 use crate::data::{Cache, Manifest, available_memory, bytes_needed, demo, fits_in_memory};
+use crate::whereabouts::Whereabouts;
+use best::Best;
 use device::Compute;
-use failure::{data_failure, environment, internal};
-use group::Rank;
+use failure::{collective, data_failure, environment, internal};
+use group::Seat;
+use replica::Replica;
 
 /// The share of decoded images between two reports of progress.
 const PROGRESS_EVERY: usize = 32;
@@ -39,74 +49,100 @@ pub fn run(
     address: IpAddr,
     inbox: &Inbox,
     link: &Link,
+    place: &Whereabouts,
 ) -> Result<(), v1::Failure> {
     let compute = device::choose(settings)?;
-    let mut worker = Worker::scan(settings, compute, address, inbox, link)?;
+    let mut worker = Worker {
+        manifest: scan(settings)?,
+        settings,
+        inbox,
+        link,
+        place,
+        compute,
+        address,
+        cache: None,
+        replica: None,
+        seat: None,
+        best: None,
+    };
     loop {
-        match inbox.next() {
-            Order::Prepare(order) => worker.prepare(&order)?,
-            Order::Assign(order) => worker.form(&order)?,
-            Order::Plan(plan) => worker.train(&plan)?,
-            Order::Verdict(verdict) => worker.judge(&verdict)?,
-            Order::Finish(finish) => worker.finish(&finish)?,
+        place.enter(v1::Phase::Unspecified);
+        let order = inbox.next();
+        let done = match &order {
+            Order::Introduce => worker.introduce(),
+            Order::Prepare(order) => worker.prepare(order),
+            Order::Assign(order) => worker.form(order),
+            Order::Plan(plan) => worker.train(plan),
+            Order::Verdict(verdict) => worker.judge(verdict),
+            Order::Halt(halt) => worker.halt(halt),
+            Order::Keep(keep) => worker.keep(keep),
+            Order::Finish(finish) => worker.finish(finish),
             Order::Shutdown(_) => return Ok(()),
+        };
+        match done {
+            Err(failure) if failure.kind() == v1::FailureKind::Collective => {
+                tracing::warn!(reason = failure.message, "the group broke");
+                worker.leave();
+                link.message(Up::Failure(failure));
+            }
+            other => other?,
         }
     }
+}
+
+fn scan(settings: &v1::Settings) -> Result<Manifest, v1::Failure> {
+    let root = if settings.data == "demo" {
+        demo::ensure(Path::new("data/demo")).map_err(data_failure)?
+    } else {
+        settings.data.clone().into()
+    };
+    let limit = (settings.limit_per_class > 0).then_some(settings.limit_per_class as usize);
+    Manifest::scan(&root, limit).map_err(data_failure)
 }
 
 struct Worker<'a> {
     settings: &'a v1::Settings,
     inbox: &'a Inbox,
     link: &'a Link,
+    place: &'a Whereabouts,
     compute: Compute,
     /// Where this machine is reached by its peers.
     address: IpAddr,
     manifest: Manifest,
     cache: Option<Cache>,
-    rank: Option<Rank>,
+    replica: Option<Replica>,
+    seat: Option<Seat>,
+    best: Option<Best>,
 }
 
-impl<'a> Worker<'a> {
-    fn scan(
-        settings: &'a v1::Settings,
-        compute: Compute,
-        address: IpAddr,
-        inbox: &'a Inbox,
-        link: &'a Link,
-    ) -> Result<Self, v1::Failure> {
-        let root = if settings.data == "demo" {
-            demo::ensure(Path::new("data/demo")).map_err(data_failure)?
-        } else {
-            settings.data.clone().into()
-        };
-        let limit = (settings.limit_per_class > 0).then_some(settings.limit_per_class as usize);
-        let manifest = Manifest::scan(&root, limit).map_err(data_failure)?;
-        let files = manifest.files.iter();
-        link.message(Up::Scanned(v1::Scanned {
-            fingerprint: manifest.fingerprint(),
-            classes: manifest.classes.clone(),
+impl Worker<'_> {
+    fn introduce(&mut self) -> Result<(), v1::Failure> {
+        self.leave();
+        let files = self.manifest.files.iter();
+        self.link.message(Up::Scanned(v1::Scanned {
+            fingerprint: self.manifest.fingerprint(),
+            classes: self.manifest.classes.clone(),
             files: files
                 .map(|f| v1::FileEntry {
                     path: f.path.clone(),
                     size: f.size,
                 })
                 .collect(),
-            device: compute.name(),
-            bf16_in_silicon: compute.bf16_in_silicon,
+            device: self.compute.name(),
+            bf16_in_silicon: self.compute.bf16_in_silicon,
+            prepared: self.cache.is_some(),
+            held: self.held(),
+            best_epoch: self.best.as_ref().map(|best| best.epoch),
         }));
-        Ok(Self {
-            settings,
-            inbox,
-            link,
-            compute,
-            address,
-            manifest,
-            cache: None,
-            rank: None,
-        })
+        Ok(())
+    }
+
+    fn held(&self) -> Option<v1::Position> {
+        self.replica.as_ref().map(|replica| replica.position)
     }
 
     fn prepare(&mut self, order: &v1::Prepare) -> Result<(), v1::Failure> {
+        self.place.enter(v1::Phase::Preparing);
         let images = self.manifest.files.len();
         let size = i64::from(self.settings.image_size);
         // Too large for memory alone: a nameless file lets the kernel page it out.
@@ -149,20 +185,90 @@ impl<'a> Worker<'a> {
     }
 
     fn form(&mut self, order: &v1::Assignment) -> Result<(), v1::Failure> {
-        let classes = self.manifest.classes.len() as i64;
-        let rank = Rank::form(
-            order,
-            self.settings,
-            &self.compute,
-            classes,
-            self.address,
-            self.link,
-        )?;
+        self.leave();
+        self.place.enter(v1::Phase::Forming);
+        let position = order.position.unwrap_or_default();
+        self.place.at(order.generation, position);
+        let group = group::meet(order, self.settings, &self.compute, self.address, self.link)?;
+        // A state that was there before stays until all of the common one has arrived.
+        let mut replica = match self.replica.take() {
+            Some(replica) if order.origin() != v1::Origin::Fresh => replica,
+            _ => Replica::new(
+                self.settings,
+                self.manifest.classes.len() as i64,
+                self.compute.device,
+            ),
+        };
+        replica.compute_in(order.precision());
+        let held = (order.origin() == v1::Origin::Held && order.rank == order.source)
+            .then_some(replica.position);
+        let result = self.fill(&mut replica, order, &group);
+        if result.is_ok() || held.is_some() {
+            self.replica = Some(replica);
+        }
+        result?;
+        let (Some(replica), device) = (&self.replica, self.compute.device) else {
+            return Err(internal("a group without a state"));
+        };
+        if replica.position != position {
+            return Err(internal(format!(
+                "the state is at step {} of epoch {}, not at step {} of epoch {}",
+                replica.position.completed,
+                replica.position.epoch,
+                position.completed,
+                position.epoch
+            )));
+        }
+        self.seat = Some(Seat::take(order, group, replica, device)?);
         self.link.message(Up::GroupReady(v1::GroupReady {
             generation: order.generation,
         }));
-        self.rank = Some(rank);
         Ok(())
+    }
+
+    /// Gives the replica the state that the generation begins with.
+    fn fill(
+        &self,
+        replica: &mut Replica,
+        order: &v1::Assignment,
+        group: &c10d::ProcessGroup,
+    ) -> Result<(), v1::Failure> {
+        if order.rank == order.source {
+            match order.origin() {
+                v1::Origin::Checkpoint => {
+                    let request = v1::DownloadRequest {
+                        kind: v1::BlobKind::Checkpoint.into(),
+                        position: order.position,
+                        ..Default::default()
+                    };
+                    replica.load_checkpoint(&self.fetch(request)?)?;
+                }
+                v1::Origin::Fresh => {
+                    if let Some(path) = self.settings.pretrained.as_deref() {
+                        replica.load_pretrained(path)?;
+                    }
+                }
+                v1::Origin::Held | v1::Origin::Unspecified => {}
+            }
+            // The coordinator knows an epoch whose verdict has not reached this worker.
+            if order
+                .position
+                .is_some_and(|at| at.epoch > replica.position.epoch)
+            {
+                replica.next_epoch();
+            }
+        }
+        replica.share(group, order.source)
+    }
+
+    fn fetch(&self, request: v1::DownloadRequest) -> Result<Vec<u8>, v1::Failure> {
+        let (reply, answer) = std::sync::mpsc::channel();
+        self.link.send(Outgoing::Fetch { request, reply });
+        match answer.recv() {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(message)) => Err(collective(message)),
+            Err(_) => Err(collective("the session broke during a download")),
+        }
     }
 
     fn train(&mut self, plan: &v1::EpochPlan) -> Result<(), v1::Failure> {
@@ -172,23 +278,35 @@ impl<'a> Worker<'a> {
             labels: &labels,
             inbox: self.inbox,
             link: self.link,
+            place: self.place,
+            frozen: self.settings.frozen_batch_norm,
         };
-        let (frozen, compute) = (self.settings.frozen_batch_norm, &self.compute.clone());
-        let (rank, cache) = self.ready()?;
-        let Some(trained) = epoch.train(rank, cache, compute, frozen)? else {
+        let (Some(seat), Some(replica), Some(cache)) =
+            (&mut self.seat, &mut self.replica, &self.cache)
+        else {
+            // A plan of a group that this worker has left meanwhile.
             return Ok(());
         };
-        if !frozen {
-            rank.average_batch_norm()?;
+        if seat.generation != plan.generation {
+            return Ok(());
+        }
+        let Some(trained) = epoch.train(seat, replica, cache, &self.compute)? else {
+            return Ok(());
+        };
+        self.place.enter(v1::Phase::Validation);
+        if !self.settings.frozen_batch_norm {
+            replica.average_batch_norm(&seat.group)?;
         }
         let started = std::time::Instant::now();
-        let validation = evaluate::chunks(rank, cache, &labels, &plan.validation, compute)?;
+        let chunks = &plan.validation;
+        let validation =
+            evaluate::chunks(replica, cache, &labels, chunks, &self.compute, self.place)?;
         let mut phases = trained.phases;
         phases.validation = started.elapsed().as_secs_f64();
         self.link.message(Up::EpochReport(v1::EpochReport {
             generation: plan.generation,
             epoch: plan.epoch,
-            loss_sum: trained.loss_sum,
+            loss_sum: replica.loss_sum,
             samples: trained.samples,
             validation,
             phases: Some(phases),
@@ -197,39 +315,62 @@ impl<'a> Worker<'a> {
     }
 
     fn judge(&mut self, verdict: &v1::Verdict) -> Result<(), v1::Failure> {
-        if !verdict.improved {
+        let Some(replica) = &mut self.replica else {
+            return Ok(());
+        };
+        if replica.position.epoch != verdict.epoch {
             return Ok(());
         }
-        let size = self.settings.image_size;
-        let classes = self.manifest.classes.clone();
-        let (rank, _) = self.ready()?;
-        if rank.index != 0 {
-            return Ok(());
+        if verdict.improved {
+            self.best = Some(Best::of(replica, verdict));
         }
-        let bytes = rank.keep_best(verdict, &classes, size)?;
-        self.link.send(Outgoing::Upload {
-            kind: v1::BlobKind::BestState,
-            generation: verdict.generation,
-            epoch: verdict.epoch,
-            bytes,
-        });
+        replica.next_epoch();
+        Ok(())
+    }
+
+    fn keep(&mut self, keep: &v1::Keep) -> Result<(), v1::Failure> {
+        match (keep.what, &self.best, &self.replica) {
+            (Some(v1::keep::What::Best(epoch)), Some(best), _) if best.epoch == epoch => {
+                self.link.send(Outgoing::Upload {
+                    label: v1::BlobHeader {
+                        kind: v1::BlobKind::BestState.into(),
+                        epoch,
+                        ..Default::default()
+                    },
+                    bytes: best.to_file(&self.manifest.classes, self.settings.image_size)?,
+                });
+                Ok(())
+            }
+            (Some(v1::keep::What::Checkpoint(_)), _, Some(replica)) => {
+                epoch::checkpoint(replica, self.link)
+            }
+            _ => Err(internal("asked for a state that this worker does not hold")),
+        }
+    }
+
+    /// Leaves the group; what a broken step has moved is put back.
+    fn leave(&mut self) {
+        self.seat = None;
+        if let Some(replica) = &mut self.replica {
+            replica.undo_step();
+        }
+    }
+
+    fn halt(&mut self, halt: &v1::Halt) -> Result<(), v1::Failure> {
+        self.leave();
+        self.link.message(Up::Halted(v1::Halted {
+            generation: halt.generation,
+            held: self.held(),
+        }));
         Ok(())
     }
 
     fn finish(&mut self, finish: &v1::Finish) -> Result<(), v1::Failure> {
-        let compute = self.compute.clone();
-        let (rank, cache) = self.ready()?;
-        if rank.index == 0
-            && !finish.show.is_empty()
-            && let Some(epoch) = rank.restore_best()?
+        if !finish.show.is_empty()
+            && let Err(failure) = self.show(&finish.show)
         {
-            let bytes = predict::show(rank, cache, &finish.show, &compute)?;
-            self.link.send(Outgoing::Upload {
-                kind: v1::BlobKind::Predictions,
-                generation: finish.generation,
-                epoch,
-                bytes,
-            });
+            // A run without its last picture is still a run.
+            tracing::warn!(reason = failure.message, "no picture of predictions");
         }
         self.link.message(Up::Finished(v1::Finished {
             generation: finish.generation,
@@ -237,13 +378,24 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn ready(&mut self) -> Result<(&mut Rank, &Cache), v1::Failure> {
-        match (&mut self.rank, &self.cache) {
-            (Some(rank), Some(cache)) => Ok((rank, cache)),
-            _ => Err(internal(
-                "the coordinator gave work before data and group were ready",
-            )),
-        }
+    fn show(&mut self, samples: &[u32]) -> Result<(), v1::Failure> {
+        let file = self.fetch(v1::DownloadRequest {
+            kind: v1::BlobKind::BestState.into(),
+            ..Default::default()
+        })?;
+        let (Some(replica), Some(cache)) = (&mut self.replica, &self.cache) else {
+            return Err(internal("there is no model to show it with"));
+        };
+        best::load(&mut replica.model, &file)?;
+        let bytes = predict::show(replica, cache, samples, &self.compute)?;
+        self.link.send(Outgoing::Upload {
+            label: v1::BlobHeader {
+                kind: v1::BlobKind::Predictions.into(),
+                ..Default::default()
+            },
+            bytes,
+        });
+        Ok(())
     }
 }
 

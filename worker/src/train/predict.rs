@@ -6,20 +6,20 @@ use tch::Kind;
 
 use super::device::Compute;
 use super::failure::internal;
-use super::group::Rank;
+use super::replica::Replica;
 use crate::data::{Cache, normalise};
 use crate::model::BatchNorm;
 
 /// An encoded [`v1::Predictions`] of `samples`.
 pub(super) fn show(
-    rank: &Rank,
+    replica: &Replica,
     cache: &Cache,
     samples: &[u32],
     compute: &Compute,
 ) -> Result<Vec<u8>, v1::Failure> {
     let pixels = cache.batch(samples).map_err(internal)?;
     let images = normalise(&pixels, compute.device, Kind::Float).map_err(internal)?;
-    let logits = tch::no_grad(|| rank.logits(&images, BatchNorm::Running))?;
+    let logits = tch::no_grad(|| replica.logits(&images, BatchNorm::Running))?;
     let (values, classes) = logits.softmax(-1, Kind::Float).max_dim(1, false);
     let size = pixels.size().get(1).copied().unwrap_or_default();
     let mut predictions = Vec::with_capacity(samples.len());

@@ -1,86 +1,9 @@
-//! How a run ends: by its rule, by an interrupt, or because somebody failed.
+//! How a run ends otherwise: because somebody cannot go on, and nobody can instead.
 
 use super::{Now, Phase, Run};
-use crate::core::event::{
-    Action, Command, FailureKind, Notice, Outcome, RunError, StopReason, WorkerId,
-};
-
-/// How long the last pictures and uploads may take before the run ends without them.
-const FINISH_TIMEOUT: Now = Now::from_secs(60);
-/// A failed collective usually means a dead peer, whose broken session tells more: wait for it.
-const BLAME_WAIT: Now = Now::from_secs(2);
-/// Tiles of the final picture.
-const SHOWN: usize = 16;
+use crate::core::event::{Action, Command, FailureKind, Outcome, RunError, WorkerId};
 
 impl Run {
-    /// Ends training at the next step boundary that all ranks will reach.
-    pub(super) fn stop_early(&mut self, now: Now, reason: StopReason, out: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Training(_) => {
-                if self.interrupted.is_none() {
-                    self.interrupted = Some(reason);
-                    out.push(Action::Notify(Notice::Stopping(reason)));
-                }
-                self.stop_if_parked(now, out);
-            }
-            Phase::Finishing { .. } | Phase::Closed => {}
-            Phase::Gathering | Phase::Preparing | Phase::Forming => {
-                out.push(Action::Notify(Notice::Stopping(reason)));
-                self.close(Ok(reason), true, out);
-            }
-        }
-    }
-
-    /// All ranks wait for a grant that will not come. When the epoch's last step is granted,
-    /// they do not park, and the barrier at its end takes the stop into account.
-    pub(super) fn stop_if_parked(&mut self, now: Now, out: &mut Vec<Action>) {
-        let (Phase::Training(training), Some(reason)) = (&self.phase, self.interrupted) else {
-            return;
-        };
-        let parked = training.granted < training.steps
-            && self.all(|member| member.completed >= training.granted);
-        if parked {
-            self.finish(now, reason, out);
-        }
-    }
-
-    pub(super) fn finish(&mut self, now: Now, reason: StopReason, out: &mut Vec<Action>) {
-        let spacing = (self.split.validation.len() / SHOWN).max(1);
-        let show: Vec<u32> = self
-            .split
-            .validation
-            .iter()
-            .step_by(spacing)
-            .take(SHOWN)
-            .copied()
-            .collect();
-        let show = if self.stopping.best().is_some() {
-            show
-        } else {
-            Vec::new()
-        };
-        for id in self.members.keys() {
-            let finish = Command::Finish {
-                generation: self.generation,
-                show: show.clone(),
-            };
-            out.push(Action::Send(*id, finish));
-        }
-        self.phase = Phase::Finishing {
-            reason,
-            until: now + FINISH_TIMEOUT,
-        };
-    }
-
-    pub(super) fn close_if_finished(&mut self, out: &mut Vec<Action>) {
-        if let Phase::Finishing { reason, .. } = self.phase
-            && self.awaited_state.is_none()
-            && self.all(|member| member.finished)
-        {
-            self.close(Ok(reason), false, out);
-        }
-    }
-
     pub(super) fn on_failed(
         &mut self,
         now: Now,
@@ -89,84 +12,77 @@ impl Run {
         message: String,
         out: &mut Vec<Action>,
     ) {
-        if !self.members.contains_key(&worker) {
-            return;
-        }
-        match kind {
-            FailureKind::Data => self.fail(RunError::Data(message), out),
-            FailureKind::Weights => self.fail(RunError::Weights(message), out),
-            FailureKind::Environment => self.fail(RunError::Environment(message), out),
-            FailureKind::Internal => {
-                let message = format!("{}: {message}", self.describe(worker));
-                let slot = self.members.get(&worker).and_then(|member| member.slot);
-                self.fail(RunError::Internal { slot, message }, out);
-            }
-            FailureKind::Collective => {
-                self.blame.get_or_insert((now, worker, message));
-            }
-        }
-    }
-
-    pub(super) fn on_lost(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
         let Some(member) = self.members.get(&worker) else {
             return;
         };
-        let finished = matches!(self.phase, Phase::Finishing { .. }) && member.finished;
-        let itself = self
-            .blame
-            .as_ref()
-            .is_some_and(|(_, blamed, _)| *blamed == worker);
-        if finished || (itself && self.members.len() > 1) {
-            return;
+        // What one worker cannot do another cannot do either, unless others have done it already.
+        let alone = self.born && !matches!(kind, FailureKind::Collective | FailureKind::Internal);
+        let slot = member.slot;
+        match kind {
+            FailureKind::Collective => self.on_broken_group(now, worker, &message, out),
+            FailureKind::Internal => self.on_defect(now, worker, message, out),
+            _ if alone => {
+                self.close_slot(slot);
+                self.drop_member(now, worker, &message, false, out);
+            }
+            FailureKind::Data => self.fail(RunError::Data(message), out),
+            FailureKind::Weights => self.fail(RunError::Weights(message), out),
+            FailureKind::Environment => self.fail(RunError::Environment(message), out),
         }
-        let cause = "its session broke".to_owned();
-        self.fail(self.worker_lost(worker, cause), out);
     }
 
-    pub(super) fn worker_lost(&self, worker: WorkerId, cause: String) -> RunError {
-        let member = self.members.get(&worker);
-        let step = member.map_or(0, |member| member.completed);
-        let when = match &self.phase {
-            Phase::Training(training) => format!("after step {step} of epoch {}", training.epoch),
-            Phase::Gathering | Phase::Preparing => "while it prepared its data".to_owned(),
-            Phase::Forming => "while it joined the group".to_owned(),
-            Phase::Finishing { .. } | Phase::Closed => format!("after its last step, {step}"),
-        };
-        RunError::WorkerLost {
-            who: self.describe(worker),
-            slot: member.and_then(|member| member.slot),
-            when,
-            cause,
+    /// A worker that broke in itself is replaced, as one that died.
+    fn on_defect(&mut self, now: Now, worker: WorkerId, message: String, out: &mut Vec<Action>) {
+        if self.born {
+            return self.put_down(now, worker, &message, out);
         }
+        let message = format!("{}: {message}", self.describe(worker));
+        self.defect(worker, message, out);
+    }
+
+    pub(super) fn defect(&mut self, worker: WorkerId, message: String, out: &mut Vec<Action>) {
+        let slot = self.members.get(&worker).and_then(|member| member.slot);
+        self.fail(RunError::Internal { slot, message }, out);
     }
 
     pub(super) fn on_tick(&mut self, now: Now, out: &mut Vec<Action>) {
-        if let Some((since, worker, message)) = &self.blame
-            && now.saturating_sub(*since) >= BLAME_WAIT
-        {
-            let error = self.worker_lost(*worker, message.clone());
-            return self.fail(error, out);
-        }
-        if let Phase::Finishing { reason, until } = self.phase
-            && now >= until
-        {
-            let outcome = match self.awaited_state {
-                // Without its last picture a run is whole, without its best weights it is not.
-                Some(epoch) => Err(RunError::Internal {
-                    slot: None,
-                    message: format!("the best weights, of epoch {epoch}, did not arrive"),
-                }),
-                None => Ok(reason),
-            };
-            self.close(outcome, true, out);
+        self.launch_missing(now, out);
+        self.drop_the_stuck(now, out);
+        self.find_stall(now, out);
+        match self.phase {
+            Phase::Gathering => self.gather_no_longer(now, out),
+            Phase::Assembling(_) => self.assemble_if_possible(now, out),
+            Phase::Finishing(_) => self.finish_in_time(now, out),
+            _ => {}
         }
     }
 
     pub(super) fn describe(&self, worker: WorkerId) -> String {
-        match (self.members.get(&worker), self.generation) {
-            (Some(member), 1..) => format!("rank {} on {}", member.rank, member.host),
-            (Some(member), 0) => format!("{worker} on {}", member.host),
-            (None, _) => worker.to_string(),
+        let Some(member) = self.members.get(&worker) else {
+            return worker.to_string();
+        };
+        match &member.seat {
+            Some(seat) => format!("rank {} on {}", seat.rank, member.host),
+            None => format!("{worker} on {}", member.host),
+        }
+    }
+
+    /// What a member was doing, for those who want to know what was lost.
+    pub(super) fn whereabouts(&self, worker: WorkerId) -> String {
+        let member = self.members.get(&worker);
+        let seat = member.and_then(|member| member.seat.as_ref());
+        let step = seat.map_or(0, |seat| seat.completed);
+        match &self.phase {
+            Phase::Training(training) if seat.is_some() && step >= training.steps => {
+                format!("in the validation of epoch {}", self.position.epoch)
+            }
+            Phase::Training(_) if seat.is_some() => {
+                format!("after step {step} of epoch {}", self.position.epoch)
+            }
+            Phase::Forming { .. } if seat.is_some() => "while it joined the group".to_owned(),
+            Phase::Assembling(_) if seat.is_some() => "while it left the group".to_owned(),
+            Phase::Finishing(_) | Phase::Closed => "while the run ended".to_owned(),
+            _ => "while it prepared its data".to_owned(),
         }
     }
 
@@ -180,13 +96,8 @@ impl Run {
             Err(error) => error.to_string(),
         };
         for id in self.members.keys() {
-            out.push(Action::Send(
-                *id,
-                Command::Shutdown {
-                    reason: reason.clone(),
-                    abort,
-                },
-            ));
+            let reason = reason.clone();
+            out.push(Action::Send(*id, Command::Shutdown { reason, abort }));
         }
         self.phase = Phase::Closed;
         out.push(Action::End(outcome));

@@ -1,52 +1,81 @@
-//! A generation: ranks, and the store through which they meet.
+//! A generation: ranks, the store through which they meet, and the state that all begin with.
 
-use super::{Now, Phase, Precision, Run};
-use crate::core::event::{Action, Command, Notice, Scan, WorkerId};
+use super::{Now, Phase, Precision, Run, Seat};
+use crate::core::event::{Action, Command, Notice, Origin, Position, Scan, WorkerId};
 
 impl Run {
-    /// Ranks follow the launcher's slots, then the order of joining.
-    pub(super) fn form(&mut self, out: &mut Vec<Action>) {
-        self.phase = Phase::Forming;
+    /// Seats `members`. Ranks follow the launcher's slots, then the order of joining.
+    pub(super) fn form(
+        &mut self,
+        members: &[WorkerId],
+        position: Position,
+        origin: Origin,
+        source: Option<WorkerId>,
+        out: &mut Vec<Action>,
+    ) {
+        self.move_to(position, out);
+        self.ask_for_best(out);
         self.generation += 1;
-        let mut order: Vec<WorkerId> = self.members.keys().copied().collect();
-        order.sort_by_key(|id| (self.members[id].slot.unwrap_or(u32::MAX), *id));
+        let mut order = members.to_vec();
+        order.sort_by_key(|id| {
+            let slot = self.members.get(id).and_then(|member| member.slot);
+            (slot.unwrap_or(u32::MAX), *id)
+        });
         for (worker, rank) in order.iter().zip(0..) {
             if let Some(member) = self.members.get_mut(worker) {
-                member.rank = rank;
-                member.in_group = false;
+                member.heartbeat = None;
+                member.seat = Some(Seat {
+                    rank,
+                    in_group: false,
+                    completed: position.completed,
+                    share: (0, 0..0),
+                    report: None,
+                    finished: false,
+                });
             }
         }
+        let source = order.iter().position(|id| Some(*id) == source);
+        self.phase = Phase::Forming {
+            origin,
+            source: source.unwrap_or(0) as u32,
+        };
         if let Some(first) = order.first() {
-            out.push(Action::Send(*first, self.assignment(0, None)));
+            let command = self.assignment(0, None);
+            out.extend(command.map(|command| Action::Send(*first, command)));
         }
     }
 
-    pub(super) fn assignment(&self, rank: u32, store: Option<String>) -> Command {
-        Command::Assign {
+    fn assignment(&self, rank: u32, store: Option<String>) -> Option<Command> {
+        let Phase::Forming { origin, source, .. } = self.phase else {
+            return None;
+        };
+        Some(Command::Assign {
             generation: self.generation,
             rank,
-            world_size: self.members.len() as u32,
+            world_size: self.world_size() as u32,
             store,
             nccl: self.nccl(),
             bf16: self.bf16(),
-        }
-    }
-
-    pub(super) fn nccl(&self) -> bool {
-        self.all(|m| {
-            m.scan
-                .as_ref()
-                .is_some_and(|scan| scan.device.starts_with("cuda"))
+            origin,
+            source,
+            position: self.position,
         })
     }
 
-    pub(super) fn bf16(&self) -> bool {
+    fn all_scans(&self, holds: impl Fn(&Scan) -> bool) -> bool {
+        self.seated()
+            .all(|(_, member, _)| member.scan.as_ref().is_some_and(&holds))
+    }
+
+    fn nccl(&self) -> bool {
+        self.all_scans(|scan| scan.device.starts_with("cuda"))
+    }
+
+    fn bf16(&self) -> bool {
         match self.recipe.precision {
             Precision::Fp32 => false,
             Precision::Bf16 => true,
-            Precision::Auto => {
-                self.all(|m| m.scan.as_ref().is_some_and(|scan| scan.bf16_in_silicon))
-            }
+            Precision::Auto => self.all_scans(|scan| scan.bf16_in_silicon),
         }
     }
 
@@ -57,22 +86,14 @@ impl Run {
         address: &str,
         out: &mut Vec<Action>,
     ) {
-        if !matches!(self.phase, Phase::Forming) || generation != self.generation {
+        if generation != self.generation || self.first() != Some(worker) {
             return;
         }
-        if self
-            .members
-            .get(&worker)
-            .is_none_or(|member| member.rank != 0)
-        {
-            return;
-        }
-        for (id, member) in &self.members {
-            if member.rank != 0 {
-                let command = self.assignment(member.rank, Some(address.to_owned()));
-                out.push(Action::Send(*id, command));
-            }
-        }
+        let others = self.seated().filter(|(_, _, seat)| seat.rank != 0);
+        out.extend(others.filter_map(|(id, _, seat)| {
+            let command = self.assignment(seat.rank, Some(address.to_owned()))?;
+            Some(Action::Send(id, command))
+        }));
     }
 
     pub(super) fn on_group_ready(
@@ -82,26 +103,65 @@ impl Run {
         generation: u64,
         out: &mut Vec<Action>,
     ) {
-        if !matches!(self.phase, Phase::Forming) || generation != self.generation {
+        if !matches!(self.phase, Phase::Forming { .. }) || generation != self.generation {
             return;
         }
-        if let Some(member) = self.members.get_mut(&worker) {
-            member.in_group = true;
+        let position = self.position;
+        let Some(member) = self.members.get_mut(&worker) else {
+            return;
+        };
+        let Some(seat) = &mut member.seat else {
+            return;
+        };
+        seat.in_group = true;
+        member.held = Some(position);
+        if !self.seated().all(|(_, _, seat)| seat.in_group) {
+            return;
         }
-        if self.all(|member| member.in_group) {
-            let mut members: Vec<_> = self.members.values().collect();
-            members.sort_by_key(|member| member.rank);
-            let device = |scan: &Option<Scan>| scan.as_ref().map_or("", |s| &s.device).to_owned();
-            out.push(Action::Notify(Notice::GroupFormed {
+        self.born = true;
+        let device = |scan: &Option<Scan>| scan.as_ref().map_or("", |s| &s.device).to_owned();
+        let mut ranks: Vec<_> = self
+            .seated()
+            .map(|(_, m, seat)| (seat.rank, (m.host.clone(), device(&m.scan))))
+            .collect();
+        ranks.sort();
+        let world_size = ranks.len();
+        out.push(Action::Notify(Notice::GroupFormed {
+            generation: self.generation,
+            ranks: ranks.into_iter().map(|(_, rank)| rank).collect(),
+            backend: if self.nccl() { "NCCL" } else { "Gloo" },
+            precision: if self.bf16() { "bf16" } else { "fp32" },
+        }));
+        if let Some(outage) = self.outage.take() {
+            let lost = match (outage.reported, position) {
+                (before, after) if before.epoch == after.epoch => {
+                    before.completed.saturating_sub(after.completed)
+                }
+                (before, after) if before > after => {
+                    (before.epoch - after.epoch) * self.steps_of_an_epoch() + before.completed
+                        - after.completed.min(before.completed)
+                }
+                _ => 0,
+            };
+            out.push(Action::Notify(Notice::Recovered {
                 generation: self.generation,
-                ranks: members
-                    .iter()
-                    .map(|m| (m.host.clone(), device(&m.scan)))
-                    .collect(),
-                backend: if self.nccl() { "NCCL" } else { "Gloo" },
-                precision: if self.bf16() { "bf16" } else { "fp32" },
+                position,
+                world_size,
+                seconds: now.saturating_sub(outage.since).as_secs_f64(),
+                steps_lost: lost,
             }));
-            self.start_epoch(now, 1, 0.0, out);
         }
+        self.start_epoch(now, out);
+        if self.somebody_is_left_out() {
+            self.pause(now, super::Pause::Regroup, out);
+        }
+    }
+
+    /// A worker became ready while the others were forming.
+    fn somebody_is_left_out(&self) -> bool {
+        self.world_size() < self.recipe.max_workers
+            && self.members.values().any(|member| {
+                member.seat.is_none() && member.stage == super::Stage::Ready && !member.leaving
+            })
     }
 }

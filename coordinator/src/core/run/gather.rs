@@ -1,214 +1,204 @@
-//! Before training: who joins, what they see, and which files decode.
+//! Who joins, and what they see.
 
 use std::collections::BTreeSet;
 
-use super::{Member, Phase, Run};
+use super::{Member, Now, Phase, Run, Stage};
 use crate::core::event::{Action, Command, Notice, RunError, Scan, WorkerId};
-use crate::core::shard::slice_of;
-use crate::core::split::Split;
 
 impl Run {
     pub(super) fn on_joined(
         &mut self,
+        now: Now,
         worker: WorkerId,
         host: String,
+        pid: u32,
         slot: Option<u32>,
         out: &mut Vec<Action>,
     ) {
-        if !matches!(self.phase, Phase::Gathering) || self.members.len() >= self.recipe.workers {
-            let reason = format!("the run already has its {} workers", self.recipe.workers);
-            out.push(Action::Send(
-                worker,
-                Command::Shutdown {
-                    reason,
-                    abort: false,
-                },
-            ));
-            return;
+        // A process has one session: a second one tells that the first is broken.
+        let former = self
+            .members
+            .iter()
+            .find(|(_, member)| member.pid == pid && member.host == host)
+            .map(|(id, _)| *id);
+        if let Some(former) = former {
+            self.drop_member(now, former, "it opened a new session", false, out);
+        }
+        if let Some(reason) = self.no_place_for(pid, slot) {
+            let who = format!("{worker} on {host}");
+            return self.turn_away(worker, who, reason, out);
         }
         self.members.insert(
             worker,
             Member {
-                host,
+                host: host.clone(),
+                pid,
                 slot,
                 scan: None,
-                preparing: 0,
-                prepared: false,
-                rank: 0,
-                in_group: false,
-                completed: 0,
-                share: (0, 0..0),
-                report: None,
-                finished: false,
+                stage: Stage::Joined,
+                decoding: (Vec::new(), 0),
+                held: None,
+                best: None,
+                leaving: false,
+                heartbeat: None,
+                seat: None,
             },
         );
         out.push(Action::Send(worker, Command::Welcome));
-        out.push(Action::Notify(Notice::Member {
-            joined: self.members.len(),
+        out.push(Action::Notify(Notice::Joined {
+            worker,
+            host,
+            slot,
+            members: self.members.len(),
             expected: self.recipe.workers,
         }));
     }
 
-    pub(super) fn on_scanned(&mut self, worker: WorkerId, mut scan: Scan, out: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Gathering) || !self.members.contains_key(&worker) {
-            return;
+    fn no_place_for(&self, pid: u32, slot: Option<u32>) -> Option<String> {
+        if matches!(self.phase, Phase::Finishing(_) | Phase::Closed) {
+            return Some("the run is about to end".to_owned());
         }
-        let other = self.members.values().find(|member| member.scan.is_some());
-        if let Some(member) = other
-            && let Some(first) = &member.scan
-            && first.fingerprint != scan.fingerprint
-        {
-            let host = self
-                .members
-                .get(&worker)
-                .map_or("", |member| member.host.as_str());
-            let message = different_data(&member.host, first, &self.files, host, &scan);
-            return self.fail(RunError::Data(message), out);
+        if let Some(holder) = self.slot_taken(slot, pid) {
+            return Some(format!(
+                "slot {} is taken by {holder}",
+                slot.unwrap_or_default()
+            ));
         }
-        let files = std::mem::take(&mut scan.files);
-        if other.is_none() {
-            self.files = files;
-            self.classes = scan.classes.clone();
-        }
-        if let Some(member) = self.members.get_mut(&worker) {
-            member.scan = Some(scan);
-        }
-        if self.members.len() == self.recipe.workers && self.all(|member| member.scan.is_some()) {
-            if let Some(message) = self.mixed_devices() {
-                return self.fail(RunError::Environment(message), out);
-            }
-            self.prepare(out);
-        }
-    }
-
-    /// Collectives join CPUs or GPUs, not both.
-    fn mixed_devices(&self) -> Option<String> {
-        let device = |gpu: bool| {
-            self.members.values().find(|member| {
-                member
-                    .scan
-                    .as_ref()
-                    .is_some_and(|scan| scan.device.starts_with("cuda") == gpu)
-            })
+        let first = matches!(self.phase, Phase::Gathering | Phase::Preparing);
+        let limit = if first {
+            self.recipe.workers
+        } else {
+            self.recipe.max_workers
         };
-        let (gpu, cpu) = (device(true)?, device(false)?);
-        Some(format!(
-            "a worker on {} computes on a GPU and one on {} on the CPU; use --device cpu, or GPUs everywhere",
-            gpu.host, cpu.host
-        ))
+        (self.members.len() >= limit).then(|| format!("the run already has its {limit} workers"))
     }
 
-    /// Workers of the launcher share one cache and decode a part of it each; every other
-    /// worker decodes all for itself.
-    pub(super) fn prepare(&mut self, out: &mut Vec<Action>) {
-        self.phase = Phase::Preparing;
-        let all: Vec<u32> = (0..self.files.len() as u32).collect();
-        let sharing: Vec<WorkerId> = self
-            .members
-            .iter()
-            .filter(|(_, m)| m.slot.is_some())
-            .map(|(id, _)| *id)
-            .collect();
-        for worker in self.members.keys() {
-            let place = sharing.iter().position(|id| id == worker);
-            let samples = match place {
-                Some(place) => slice_of(&all, place, sharing.len()).to_vec(),
-                None => all.clone(),
-            };
-            let command = Command::Prepare {
-                samples,
-                images: all.len(),
-                shared: place.is_some(),
-            };
-            out.push(Action::Send(*worker, command));
-        }
-    }
-
-    pub(super) fn on_preparing(&mut self, worker: WorkerId, done: u32, out: &mut Vec<Action>) {
-        if let Some(member) = self.members.get_mut(&worker) {
-            member.preparing = done;
-        }
-        let sharing = self.members.values().any(|member| member.slot.is_some());
-        let total = self.files.len() * if sharing { 1 } else { self.members.len() };
-        let done = self
-            .members
-            .values()
-            .map(|member| member.preparing as usize)
-            .sum();
-        out.push(Action::Notify(Notice::Preparing { done, total }));
-    }
-
-    pub(super) fn on_prepared(
+    /// Says no to somebody who is no member, or no longer one.
+    pub(super) fn turn_away(
         &mut self,
         worker: WorkerId,
-        bad: Vec<(u32, String)>,
+        who: String,
+        reason: String,
         out: &mut Vec<Action>,
     ) {
-        if !matches!(self.phase, Phase::Preparing) {
-            return;
-        }
-        let Some(member) = self.members.get_mut(&worker) else {
-            return;
-        };
-        member.prepared = true;
-        self.bad.extend(bad);
-        if !self.all(|member| member.prepared) {
-            return;
-        }
-        for (sample, reason) in &self.bad {
-            let path = self
-                .files
-                .get(*sample as usize)
-                .map_or_else(String::new, |f| f.0.clone());
-            if self.recipe.strict_data {
-                let message = format!(
-                    "{path}: {reason} (--strict-data is on; {} such files)",
-                    self.bad.len()
-                );
-                return self.fail(RunError::Data(message), out);
-            }
-            out.push(Action::Notify(Notice::BadFile {
-                path,
-                reason: reason.clone(),
-            }));
-        }
-        let good: Vec<u32> = (0..self.files.len() as u32)
-            .filter(|sample| !self.bad.contains_key(sample))
-            .collect();
-        let split = Split::new(&good, self.recipe.validation_fraction, self.recipe.seed);
-        let Some(split) = split else {
-            let message = format!("only {} usable images: at least 2 are needed", good.len());
-            return self.fail(RunError::Data(message), out);
-        };
-        self.split = split;
-        out.push(Action::Notify(Notice::SplitReady {
-            classes: self.classes.clone(),
-            files: self.files.iter().map(|(path, _)| path.clone()).collect(),
-            split: self.split.clone(),
+        out.push(Action::Notify(Notice::Refused {
+            who,
+            reason: reason.clone(),
         }));
-        self.form(out);
+        let abort = false;
+        out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
+    }
+
+    pub(super) fn on_scanned(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        mut scan: Scan,
+        out: &mut Vec<Action>,
+    ) {
+        let stage = self.members.get(&worker).map(|member| member.stage);
+        if stage != Some(Stage::Joined) {
+            return;
+        }
+        let refusal = self.unlike_the_others(worker, &scan);
+        let refusal = match refusal {
+            None => self.adopt(&mut scan, out).err(),
+            some => some,
+        };
+        if let Some(error) = refusal {
+            if self.split.is_none() {
+                return self.fail(error, out);
+            }
+            // The run is fine without it, and the same program would see the same again.
+            return self.expel(worker, error.to_string(), out);
+        }
+        let memory = scan.memory;
+        if let Some(member) = self.members.get_mut(&worker) {
+            member.stage = if memory.prepared && self.fingerprint.is_some() {
+                Stage::Ready
+            } else {
+                Stage::Scanned
+            };
+            // The state of a worker that was cut off while the others went on is of no use.
+            member.held = memory.held.filter(|_| match self.phase {
+                Phase::Gathering | Phase::Preparing | Phase::Assembling(_) => true,
+                Phase::Forming { .. }
+                | Phase::Training(_)
+                | Phase::Finishing(_)
+                | Phase::Closed => false,
+            });
+            member.best = memory.best;
+            member.scan = Some(scan);
+        }
+        self.after_scan(now, worker, out);
+    }
+
+    /// Removes a member that can be of no use to a run which is fine otherwise.
+    pub(super) fn expel(&mut self, worker: WorkerId, reason: String, out: &mut Vec<Action>) {
+        let who = self.describe(worker);
+        if let Some(member) = self.members.remove(&worker) {
+            self.close_slot(member.slot);
+        }
+        self.turn_away(worker, who, reason, out);
+    }
+
+    fn unlike_the_others(&self, worker: WorkerId, scan: &Scan) -> Option<RunError> {
+        let host = self.members.get(&worker).map_or("", |m| m.host.as_str());
+        let other = self.members.values().find(|member| member.scan.is_some());
+        let on_gpu = |scan: &Scan| scan.device.starts_with("cuda");
+        if let Some(other) = other
+            && let Some(theirs) = &other.scan
+            && on_gpu(theirs) != on_gpu(scan)
+        {
+            let (gpu, cpu) = if on_gpu(scan) {
+                (host, other.host.as_str())
+            } else {
+                (other.host.as_str(), host)
+            };
+            return Some(RunError::Environment(format!(
+                "a worker on {gpu} computes on a GPU and one on {cpu} on the CPU; use --device \
+                 cpu, or GPUs everywhere"
+            )));
+        }
+        let known = self.fingerprint.as_ref()?;
+        if *known == scan.fingerprint {
+            return None;
+        }
+        let theirs = other.map_or("the run directory", |member| member.host.as_str());
+        Some(RunError::Data(different_data(
+            (theirs, known, &self.files),
+            (host, &scan.fingerprint, &scan.files),
+        )))
+    }
+
+    /// Learns classes and files from the first worker that knows them.
+    fn adopt(&mut self, scan: &mut Scan, out: &mut Vec<Action>) -> Result<(), RunError> {
+        let files = std::mem::take(&mut scan.files);
+        if !self.files.is_empty() {
+            return Ok(());
+        }
+        self.files = files;
+        self.classes.clone_from(&scan.classes);
+        self.fingerprint = Some(scan.fingerprint.clone());
+        self.restore_split()?;
+        self.show_split(out);
+        Ok(())
     }
 }
 
-/// The message for two workers whose folders differ, with the first path that does.
+/// The message for two folders that differ, with the first path that does.
 fn different_data(
-    host_a: &str,
-    a: &Scan,
-    files_a: &[(String, u64)],
-    host_b: &str,
-    b: &Scan,
+    (host_a, a, files_a): (&str, &str, &[(String, u64)]),
+    (host_b, b, files_b): (&str, &str, &[(String, u64)]),
 ) -> String {
-    let all: BTreeSet<_> = files_a.iter().chain(&b.files).collect();
     let in_a: BTreeSet<_> = files_a.iter().collect();
-    let in_b: BTreeSet<_> = b.files.iter().collect();
-    let differs = all
-        .iter()
-        .find(|file| in_a.contains(*file) != in_b.contains(*file));
-    let path = differs.map_or("(none)", |file| file.0.as_str());
+    let in_b: BTreeSet<_> = files_b.iter().collect();
+    let differs = in_a.symmetric_difference(&in_b).min();
+    let path = differs.map_or("(unknown)", |file| file.0.as_str());
     format!(
         "workers see different data: {} on {host_a}, {} on {host_b}; first difference: {path}",
-        short(&a.fingerprint),
-        short(&b.fingerprint)
+        short(a),
+        short(b)
     )
 }
 

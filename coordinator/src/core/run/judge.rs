@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use super::{Now, Phase, Run};
+use super::{Now, Pause, Phase, Run};
 use crate::core::early_stopping::Judgement;
 use crate::core::event::{
-    Action, Command, EpochReport, EpochSummary, Notice, RunError, StopReason, WorkerId,
+    Action, Command, EpochReport, EpochSummary, Notice, Position, RunError, Span, StopReason,
+    WorkerId,
 };
 
 impl Run {
@@ -16,55 +17,51 @@ impl Run {
         report: EpochReport,
         out: &mut Vec<Action>,
     ) {
-        let Phase::Training(training) = &self.phase else {
+        if !matches!(self.phase, Phase::Training(_)) {
+            return;
+        }
+        if report.generation != self.generation || report.epoch != self.position.epoch {
+            return;
+        }
+        let Some(member) = self.members.get_mut(&worker) else {
             return;
         };
-        if report.generation != self.generation || report.epoch != training.epoch {
+        let Some(seat) = &mut member.seat else {
             return;
+        };
+        if !fits(&report, &seat.share) {
+            let message = format!(
+                "{} reported other samples of epoch {} than it was given",
+                self.describe(worker),
+                self.position.epoch
+            );
+            return self.defect(worker, message, out);
         }
-        if let Some(member) = self.members.get_mut(&worker) {
-            member.report = Some(report);
-        }
-        if self.all(|member| member.report.is_some()) {
+        seat.report = Some(report);
+        if self.seated().all(|(_, _, seat)| seat.report.is_some()) {
             self.judge_epoch(now, out);
         }
     }
 
-    pub(super) fn judge_epoch(&mut self, now: Now, out: &mut Vec<Action>) {
-        let Phase::Training(training) = &self.phase else {
+    fn judge_epoch(&mut self, now: Now, out: &mut Vec<Action>) {
+        let (Phase::Training(training), Some(split)) = (&self.phase, &self.split) else {
             return;
         };
-        let (epoch, step_seconds) = (training.epoch, training.step_seconds);
-        let wrong = self.members.iter().find(|(_, member)| {
-            member
-                .report
-                .as_ref()
-                .is_some_and(|report| !fits(report, &member.share))
-        });
-        if let Some((worker, member)) = wrong {
-            let message = format!(
-                "{} reported other samples of epoch {epoch} than it was given",
-                self.describe(*worker)
-            );
-            let slot = member.slot;
-            return self.fail(RunError::Internal { slot, message }, out);
-        }
+        let epoch = self.position.epoch;
+        let (started, trained) = (training.started, training.trained.unwrap_or(now));
+        let (steps, expected) = (training.steps, split.validation.len() as u64);
+        let samples = split.train.len() as u64;
         let mut reports: Vec<(u32, EpochReport)> = self
-            .members
-            .values_mut()
-            .filter_map(|member| Some((member.rank, member.report.take()?)))
+            .seats()
+            .filter_map(|(_, seat)| Some((seat.rank, seat.report.take()?)))
             .collect();
         reports.sort_by_key(|(rank, _)| *rank);
         let reports: Vec<EpochReport> = reports.into_iter().map(|(_, report)| report).collect();
-        let totals = Totals::of(&reports);
-        let expected = (
-            self.split.train.len() as u64,
-            self.split.validation.len() as u64,
-        );
-        if (totals.trained, totals.validated) != expected {
+        let totals = Totals::of(&reports, samples);
+        if totals.validated != expected || !tiles(&self.ledger, steps) {
             let message = format!(
-                "epoch {epoch} used {} training and {} validation samples instead of {} and {}",
-                totals.trained, totals.validated, expected.0, expected.1
+                "epoch {epoch} validated {} of {expected} samples, and its steps are {:?}",
+                totals.validated, self.ledger
             );
             return self.fail(
                 RunError::Internal {
@@ -75,13 +72,14 @@ impl Run {
             );
         }
         let judgement = self.stopping.observe(epoch, totals.validation_loss);
+        self.judged.push(totals.validation_loss);
         let improved = judgement == Judgement::Improved;
-        let seconds = (training.trained.unwrap_or(now) - training.started).as_secs_f64();
+        let seconds = (trained - started).as_secs_f64();
         let finite = totals.train_loss.is_finite() && totals.validation_loss.is_finite();
-        let reason = match judgement {
+        let reason = match (judgement, self.pause) {
             _ if !finite => Some(StopReason::NonFiniteLoss),
-            _ if self.interrupted.is_some() => self.interrupted,
-            Judgement::OutOfPatience => Some(StopReason::Patience),
+            (_, Some(Pause::Stop(reason))) => Some(reason),
+            (Judgement::OutOfPatience, _) => Some(StopReason::Patience),
             _ if epoch >= self.recipe.schedule.epochs => Some(StopReason::MaxEpochs),
             _ => None,
         };
@@ -92,37 +90,61 @@ impl Run {
             validation_accuracy: totals.accuracy,
             validated: totals.validated,
             rates: self.recipe.schedule.rates(epoch),
+            // Of this generation, which may have made only a part of the epoch.
             images_per_second: totals.trained as f64 / seconds.max(1e-9),
             phases: reports.iter().map(|report| report.phases).collect(),
-            seconds: (now - training.started).as_secs_f64(),
-            world_size: self.members.len() as u32,
+            seconds: (now - started).as_secs_f64(),
+            world_size: self.world_size() as u32,
             generation: self.generation,
             improved,
             best: self.stopping.best(),
             wait: self.stopping.wait(),
+            ledger: std::mem::take(&mut self.ledger),
         })));
-        if improved {
-            self.awaited_state = Some(epoch);
-        }
-        for id in self.members.keys() {
+        let verdict = |id| {
             let verdict = Command::Verdict {
                 generation: self.generation,
                 epoch,
                 improved,
                 validation_loss: totals.validation_loss,
             };
-            out.push(Action::Send(*id, verdict));
+            Action::Send(id, verdict)
+        };
+        out.extend(self.seated().map(|(id, _, _)| verdict(id)));
+        self.position = Position::start_of(epoch + 1);
+        if improved {
+            self.awaited_best = None;
+            for member in self.members.values_mut() {
+                member.best = member.seat.is_some().then_some(epoch);
+            }
+            self.ask_for_best(out);
         }
         match reason {
-            None => self.start_epoch(now, epoch + 1, step_seconds, out),
             Some(reason) => {
-                if self.interrupted.is_none() {
+                if self.pause != Some(Pause::Stop(reason)) {
                     out.push(Action::Notify(Notice::Stopping(reason)));
                 }
                 self.finish(now, reason, out);
             }
+            None => {
+                self.last_checkpoint = (now, 0);
+                self.ask_for_checkpoint(out);
+                if self.pause == Some(Pause::Regroup) {
+                    self.regroup(now, out);
+                } else {
+                    self.start_epoch(now, out);
+                }
+            }
         }
     }
+}
+
+/// Whether the spans are all steps of an epoch, each once, in order.
+fn tiles(ledger: &[Span], steps: u32) -> bool {
+    let end = ledger.iter().try_fold(0, |at, span| {
+        (span.first == at && span.end >= at).then_some(span.end)
+    });
+    end == Some(steps)
 }
 
 /// Whether a report is about what the rank was given: its samples, its chunks, once each.
@@ -150,15 +172,16 @@ struct Totals {
 impl Totals {
     /// Adds in f64, chunk by chunk in the order of the validation set: the same for any world.
     /// `reports` are in the order of the ranks, whose chunks follow each other.
-    fn of(reports: &[EpochReport]) -> Self {
+    /// All ranks know the same loss of the `samples` that the epoch trained on.
+    fn of(reports: &[EpochReport], samples: u64) -> Self {
         let trained = reports.iter().map(|report| u64::from(report.samples)).sum();
-        let loss: f64 = reports.iter().map(|report| report.loss_sum).sum();
+        let loss = reports.first().map_or(f64::NAN, |report| report.loss_sum);
         let chunks = || reports.iter().flat_map(|report| &report.validation);
         let validated = chunks().map(|sum| u64::from(sum.samples)).sum();
         let validation: f64 = chunks().map(|sum| sum.loss_sum).sum();
         let correct: u64 = chunks().map(|sum| u64::from(sum.correct)).sum();
         Self {
-            train_loss: loss / trained as f64,
+            train_loss: loss / samples as f64,
             trained,
             validation_loss: validation / validated as f64,
             accuracy: correct as f64 / validated as f64,

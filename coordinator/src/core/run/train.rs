@@ -1,58 +1,65 @@
 //! The steps of an epoch, and how far ahead of the slowest rank they may run.
 
-use super::{Now, Phase, Run, Training};
-use crate::core::event::{Action, Command, Notice, StepReport, StopReason, WorkerId};
+use super::{Cadence, Now, Pause, Phase, Run, Training};
+use crate::core::event::{Action, Command, Keep, Notice, Span, StepReport, StopReason, WorkerId};
 use crate::core::shard::{epoch_order, shard, validation_chunks};
 
 impl Run {
-    pub(super) fn start_epoch(
-        &mut self,
-        now: Now,
-        epoch: u32,
-        step_seconds: f64,
-        out: &mut Vec<Action>,
-    ) {
-        let order = epoch_order(&self.split.train, self.recipe.seed, epoch);
-        let steps = order.len().div_ceil(self.recipe.global_batch) as u32;
-        let granted = steps.min(ahead(step_seconds));
+    /// Hands out what is left of the epoch, from the run's position on.
+    pub(super) fn start_epoch(&mut self, now: Now, out: &mut Vec<Action>) {
+        let Some(split) = &self.split else {
+            return;
+        };
+        let (epoch, completed) = (self.position.epoch, self.position.completed);
+        let order = epoch_order(&split.train, self.recipe.seed, epoch);
+        let batch = self.recipe.global_batch;
+        let steps = order.len().div_ceil(batch) as u32;
+        let left = order.get(completed as usize * batch..).unwrap_or_default();
+        let granted = steps.min(completed + ahead(self.step_seconds));
         let rates = self.recipe.schedule.rates(epoch);
-        let world_size = self.members.len();
-        for (id, member) in &mut self.members {
-            member.completed = 0;
-            member.report = None;
-            let rank = member.rank as usize;
-            let shard = shard(&order, self.recipe.global_batch, rank, world_size);
-            let chunk_size = self.recipe.validation_chunk;
-            let validation =
-                validation_chunks(&self.split.validation, chunk_size, rank, world_size);
+        let world_size = self.world_size();
+        let (validation_set, chunk) = (split.validation.clone(), self.recipe.validation_chunk);
+        let generation = self.generation;
+        for (id, seat) in self.seats() {
+            let rank = seat.rank as usize;
+            let shard = shard(left, batch, rank, world_size);
+            let validation = validation_chunks(&validation_set, chunk, rank, world_size);
             let first = validation.first().map_or(0, |chunk| chunk.index);
-            member.share = (
+            seat.completed = completed;
+            seat.report = None;
+            seat.share = (
                 shard.samples.len() as u32,
                 first..first + validation.len() as u32,
             );
             let plan = Command::Plan {
-                generation: self.generation,
+                generation,
                 epoch,
+                completed,
                 shard,
                 rates,
                 validation,
                 granted,
             };
-            out.push(Action::Send(*id, plan));
+            out.push(Action::Send(id, plan));
         }
+        self.ledger.push(Span {
+            generation,
+            world_size: world_size as u32,
+            first: completed,
+            end: completed,
+        });
         out.push(Action::Notify(Notice::EpochStarted {
             epoch,
+            completed,
             steps,
             world_size: world_size as u32,
             rates,
         }));
         self.phase = Phase::Training(Training {
-            epoch,
             steps,
             granted,
             started: now,
             trained: None,
-            step_seconds,
         });
     }
 
@@ -69,49 +76,123 @@ impl Run {
         let Some(member) = self.members.get_mut(&worker) else {
             return;
         };
-        let current = report.generation == self.generation && report.epoch == training.epoch;
-        if !current || report.completed <= member.completed || report.completed > training.granted {
+        let Some(seat) = &mut member.seat else {
+            return;
+        };
+        let current = report.generation == self.generation && report.epoch == self.position.epoch;
+        if !current || report.completed <= seat.completed || report.completed > training.granted {
             return;
         }
-        let steps = f64::from(report.completed - member.completed);
-        member.completed = report.completed;
+        let steps = f64::from(report.completed - seat.completed);
+        seat.completed = report.completed;
+        let (rank, slot) = (seat.rank, member.slot);
         let seconds = report.seconds / steps;
-        training.step_seconds = match training.step_seconds {
+        self.step_seconds = match self.step_seconds {
             0.0 => seconds,
             known => 0.9 * known + 0.1 * seconds,
         };
         let finite = report.loss_sum.is_finite();
-        out.push(Action::Notify(Notice::Step {
-            rank: member.rank,
-            report,
-        }));
-        let slowest = self
-            .members
-            .values()
-            .map(|member| member.completed)
-            .min()
-            .unwrap_or(0);
+        out.push(Action::Notify(Notice::Step { rank, report }));
+        self.futile = 0;
+        self.works(slot);
+        let slowest = self.seated().map(|(_, _, seat)| seat.completed).min();
+        let slowest = slowest.unwrap_or(0);
+        if let Some(span) = self.ledger.last_mut() {
+            span.end = slowest;
+        }
+        let Phase::Training(training) = &mut self.phase else {
+            return;
+        };
         if slowest >= training.steps && training.trained.is_none() {
             training.trained = Some(now);
         }
         if !finite {
             return self.stop_early(now, StopReason::NonFiniteLoss, out);
         }
-        if self.interrupted.is_some() {
-            return self.stop_if_parked(now, out);
+        self.checkpoint_if_due(now, slowest, out);
+        self.grant(now, slowest, out);
+    }
+
+    fn grant(&mut self, now: Now, slowest: u32, out: &mut Vec<Action>) {
+        if self.pause.is_some() {
+            return self.pause_if_parked(now, out);
         }
-        let wanted = training.steps.min(slowest + ahead(training.step_seconds));
+        let ahead = ahead(self.step_seconds);
+        let Phase::Training(training) = &mut self.phase else {
+            return;
+        };
+        let wanted = training.steps.min(slowest + ahead);
         if wanted > training.granted {
             training.granted = wanted;
-            let (generation, epoch) = (self.generation, training.epoch);
-            for id in self.members.keys() {
+            let (generation, epoch) = (self.generation, self.position.epoch);
+            let granted = wanted;
+            let grant = |id| {
                 let grant = Command::Grant {
                     generation,
                     epoch,
-                    granted: wanted,
+                    granted,
                 };
-                out.push(Action::Send(*id, grant));
-            }
+                Action::Send(id, grant)
+            };
+            out.extend(self.seated().map(|(id, _, _)| grant(id)));
+        }
+    }
+
+    /// Grants no more steps, so that all ranks come to stand at one step boundary.
+    pub(super) fn pause(&mut self, now: Now, pause: Pause, out: &mut Vec<Action>) {
+        if !matches!(self.pause, Some(Pause::Stop(_))) {
+            self.pause = Some(pause);
+        }
+        self.pause_if_parked(now, out);
+    }
+
+    /// All ranks wait for a grant that will not come. When the epoch's last step is granted,
+    /// they do not park, and the barrier at its end takes the pause into account.
+    pub(super) fn pause_if_parked(&mut self, now: Now, out: &mut Vec<Action>) {
+        let (Phase::Training(training), Some(pause)) = (&self.phase, self.pause) else {
+            return;
+        };
+        let granted = training.granted;
+        let parked =
+            granted < training.steps && self.seated().all(|(_, _, seat)| seat.completed >= granted);
+        if !parked {
+            return;
+        }
+        self.position.completed = granted;
+        match pause {
+            Pause::Stop(reason) => self.finish(now, reason, out),
+            Pause::Regroup => self.regroup(now, out),
+        }
+    }
+
+    /// Ends a healthy generation at a step boundary, for one with other members.
+    pub(super) fn regroup(&mut self, now: Now, out: &mut Vec<Action>) {
+        let expected = self.members.values().filter(|member| {
+            !member.leaving && (member.seat.is_some() || member.stage == super::Stage::Ready)
+        });
+        let expected = expected.count().min(self.recipe.max_workers);
+        self.halt(now, expected, out);
+    }
+
+    fn checkpoint_if_due(&mut self, now: Now, slowest: u32, out: &mut Vec<Action>) {
+        let (since, step) = self.last_checkpoint;
+        let due = match self.recipe.checkpoints {
+            Cadence::EpochsOnly => false,
+            Cadence::Steps(steps) => slowest >= step + steps,
+            Cadence::Seconds(seconds) => now.saturating_sub(since).as_secs_f64() >= seconds,
+        };
+        if due {
+            self.last_checkpoint = (now, slowest);
+            self.ask_for_checkpoint(out);
+        }
+    }
+
+    pub(super) fn ask_for_checkpoint(&mut self, out: &mut Vec<Action>) {
+        if self.awaited_checkpoint.is_none()
+            && let Some(first) = self.first()
+        {
+            self.awaited_checkpoint = Some(first);
+            out.push(Action::Send(first, Command::Keep(Keep::Checkpoint)));
         }
     }
 }

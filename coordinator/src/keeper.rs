@@ -1,0 +1,139 @@
+//! Writes what the workers hand over into the run directory, one thing after the other and off
+//! the driver's task: a slow disk must not hold up the grants.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::core::event::Position;
+use crate::service::Arrival;
+use crate::store::{Checkpoints, Newest, StoreError, Upload};
+
+/// How something that the keeper did came out.
+#[derive(Debug)]
+pub enum Kept {
+    /// The best weights of an epoch.
+    Best {
+        /// From 1.
+        epoch: u32,
+        /// Why not, in words.
+        result: Result<(), String>,
+    },
+    /// A checkpoint.
+    Checkpoint {
+        /// Where in the run it stands.
+        position: Position,
+        /// Of its state.
+        bytes: u64,
+        /// That the writing took.
+        seconds: f64,
+        /// Why not, in words.
+        result: Result<(), String>,
+    },
+    /// The newest whole checkpoint.
+    Newest(Result<Newest, String>),
+}
+
+/// The one writer of uploaded files.
+#[derive(Debug)]
+pub struct Keeper {
+    checkpoints: Checkpoints,
+    arrivals: mpsc::UnboundedSender<Arrival>,
+    last: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// A keeper that reports to `arrivals`.
+    pub fn new(checkpoints: Checkpoints, arrivals: mpsc::UnboundedSender<Arrival>) -> Self {
+        Self {
+            checkpoints,
+            arrivals,
+            last: None,
+        }
+    }
+
+    /// Stores the best weights of an epoch.
+    pub fn best(
+        &mut self,
+        epoch: u32,
+        upload: Result<Upload, StoreError>,
+        bytes: Vec<u8>,
+        sha256: Vec<u8>,
+    ) {
+        self.then(move || {
+            let write = || {
+                let mut upload = upload?;
+                upload.write(&bytes)?;
+                upload.commit(&sha256).map(drop)
+            };
+            Kept::Best {
+                epoch,
+                result: write().map_err(in_words),
+            }
+        });
+    }
+
+    /// Stores a checkpoint.
+    pub fn checkpoint(&mut self, position: Position, bytes: Vec<u8>, sha256: Vec<u8>) {
+        let checkpoints = self.checkpoints.clone();
+        self.then(move || {
+            let started = Instant::now();
+            let size = bytes.len() as u64;
+            let write = || {
+                let mut upload = checkpoints.begin(position.into(), size)?;
+                upload.write(&bytes)?;
+                let committed = upload.commit(&sha256)?;
+                if let Some(error) = committed.not_pruned {
+                    tracing::warn!(%error, "an old checkpoint could not be removed");
+                }
+                Ok(())
+            };
+            Kept::Checkpoint {
+                position,
+                bytes: size,
+                result: write().map_err(in_words),
+                seconds: started.elapsed().as_secs_f64(),
+            }
+        });
+    }
+
+    /// Looks for the newest whole checkpoint among those that are written by now.
+    pub fn find(&mut self) {
+        let checkpoints = self.checkpoints.clone();
+        self.then(move || Kept::Newest(checkpoints.newest().map_err(in_words)));
+    }
+
+    /// Removes what a run that went back will make again.
+    pub fn discard_after(&mut self, position: Position) {
+        if let Err(error) = self.checkpoints.discard_after(position.into()) {
+            tracing::warn!(%error, "a checkpoint of the discarded part could not be removed");
+        }
+    }
+
+    /// Where a checkpoint's state lies.
+    pub fn state_path(&self, position: Position) -> PathBuf {
+        self.checkpoints.state_path(position.into())
+    }
+
+    fn then(&mut self, work: impl FnOnce() -> Kept + Send + 'static) {
+        let previous = self.last.take();
+        let arrivals = self.arrivals.clone();
+        self.last = Some(tokio::spawn(async move {
+            if let Some(previous) = previous {
+                // However it ended, it has said so itself.
+                let _ = previous.await;
+            }
+            match tokio::task::spawn_blocking(work).await {
+                // The driver is gone only when the run is over.
+                Ok(kept) => drop(arrivals.send(Arrival::Kept(kept))),
+                Err(error) => tracing::error!(%error, "writing to the run directory failed"),
+            }
+        }));
+    }
+}
+
+fn in_words(error: StoreError) -> String {
+    error.to_string()
+}

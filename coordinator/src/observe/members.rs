@@ -1,0 +1,164 @@
+//! Who came, who went, and how the run went on: one line for people, one for the journal.
+
+use super::Observers;
+use crate::core::event::Position;
+use crate::metrics::WorkerState;
+use crate::opening::Past;
+use crate::report::curves::EpochPoint;
+use crate::store::JournalEntry;
+
+impl Observers {
+    pub(super) fn joined(&mut self, joined: usize, expected: usize) {
+        self.members = joined;
+        self.metrics.set_workers(WorkerState::Joined, joined);
+        self.metrics.set_workers(WorkerState::Healthy, joined);
+        self.status.send_modify(|status| {
+            status.waiting_for =
+                (joined < expected).then(|| format!("{} more workers", expected - joined));
+        });
+        tracing::info!(joined, expected, "a worker joined");
+    }
+
+    fn one_less(&mut self) {
+        self.members = self.members.saturating_sub(1);
+        self.metrics.set_workers(WorkerState::Joined, self.members);
+        self.metrics.set_workers(WorkerState::Healthy, self.members);
+    }
+
+    pub(super) fn lost(
+        &mut self,
+        who: &str,
+        rank: Option<u32>,
+        slot: Option<u32>,
+        when: &str,
+        cause: &str,
+    ) {
+        self.one_less();
+        self.metrics.worker_lost();
+        self.progress.say(&format!("lost {who} {when}: {cause}"));
+        self.journal(JournalEntry::Lost {
+            who: who.to_owned(),
+            rank,
+            slot,
+            when: when.to_owned(),
+            cause: cause.to_owned(),
+        });
+    }
+
+    pub(super) fn left(&mut self, who: &str) {
+        self.one_less();
+        self.progress
+            .say(&format!("{who} left, as it was asked to"));
+        self.journal(JournalEntry::Left {
+            who: who.to_owned(),
+        });
+    }
+
+    pub(super) fn waiting(&mut self, reason: String) {
+        tracing::info!(reason, "waiting");
+        self.status
+            .send_modify(|status| status.waiting_for = Some(reason));
+    }
+
+    /// The epochs from `position` on are made again.
+    pub(super) fn went_back(&mut self, position: Position) {
+        self.progress.say(&format!(
+            "nobody holds a later state: going on from {position}"
+        ));
+        self.history.retain(|point| point.epoch < position.epoch);
+        if self.best.is_some_and(|(epoch, ..)| epoch >= position.epoch) {
+            let best = self
+                .history
+                .iter()
+                .min_by(|a, b| a.validation_loss.total_cmp(&b.validation_loss));
+            self.best =
+                best.map(|best| (best.epoch, best.validation_loss, best.validation_accuracy));
+        }
+        self.keep(|store| store.truncate_epochs(position.epoch - 1));
+    }
+
+    pub(super) fn recovered(
+        &mut self,
+        generation: u64,
+        position: Position,
+        world_size: usize,
+        seconds: f64,
+        steps_lost: u32,
+    ) {
+        self.metrics.recovered(seconds);
+        self.progress.say(&format!(
+            "recovered in {seconds:.1} s: {world_size} ranks go on from {position}{}",
+            match steps_lost {
+                0 => String::new(),
+                1 => "; 1 step is made again".to_owned(),
+                lost => format!("; {lost} steps are made again"),
+            }
+        ));
+        self.journal(JournalEntry::Recovered {
+            generation,
+            world_size,
+            epoch: position.epoch,
+            completed: position.completed,
+            seconds,
+            steps_lost,
+        });
+    }
+
+    /// Learns what a former coordinator left.
+    pub fn remember(&mut self, past: Past) {
+        for torn in &past.torn {
+            self.torn(torn);
+        }
+        self.progress.say(&format!(
+            "resuming after {} epochs{}",
+            past.epochs.len(),
+            match past.checkpoint {
+                Some(position) => format!("; the newest checkpoint is at {position}"),
+                None => String::new(),
+            }
+        ));
+        for record in &past.epochs {
+            let improved = |(_, loss, _): (u32, f64, f64)| record.validation_loss < loss;
+            if self.best.is_none_or(improved) {
+                self.best = Some((
+                    record.epoch,
+                    record.validation_loss,
+                    record.validation_accuracy,
+                ));
+            }
+            self.history.push(EpochPoint {
+                epoch: record.epoch,
+                train_loss: record.train_loss,
+                validation_loss: record.validation_loss,
+                validation_accuracy: record.validation_accuracy,
+            });
+        }
+    }
+
+    /// A checkpoint is durable.
+    pub fn checkpoint(&mut self, position: Position, bytes: u64, seconds: f64) {
+        let now = super::unix_seconds();
+        self.metrics.checkpoint(now, bytes);
+        self.journal(JournalEntry::Checkpoint {
+            epoch: position.epoch,
+            completed: position.completed,
+            bytes,
+            seconds,
+        });
+    }
+
+    /// A checkpoint was found to be of no use.
+    pub fn torn(&mut self, reason: &str) {
+        self.progress.say(reason);
+        self.journal(JournalEntry::TornCheckpoint {
+            reason: reason.to_owned(),
+        });
+    }
+
+    /// Writes a line of the journal.
+    pub fn journal(&mut self, entry: JournalEntry) {
+        if let Err(error) = self.journal.append(&entry) {
+            self.broken(error.into());
+        }
+    }
+}

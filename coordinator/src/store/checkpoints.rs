@@ -1,0 +1,119 @@
+//! Checkpoints: the whole state of a run at one place of it, durable. One directory each under
+//! `RUN_DIR/checkpoints`, named by its [`Position`], with the state (bytes that mean nothing
+//! here) and a manifest that proves it whole; and the file `latest`, which names the last one.
+//!
+//! A checkpoint grows in a temporary directory and gets its name when all of it is on the disk;
+//! then the pointer moves; then older ones go. So a crash at any moment leaves a whole one. This
+//! module never decides when a checkpoint is due or which one a run goes on from.
+
+mod folder;
+mod manifest;
+mod newest;
+mod position;
+mod upload;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+pub use manifest::Flaw;
+pub use newest::{Newest, Torn, Whole};
+pub use position::Position;
+pub use upload::{CheckpointUpload, Committed};
+
+use super::{StoreError, atomic};
+
+/// The folder of the checkpoints in the run directory.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// The state within a checkpoint.
+pub const STATE: &str = "state.safetensors";
+/// What proves a checkpoint whole.
+pub const MANIFEST: &str = "manifest.json";
+/// Names the checkpoint that was finished last.
+pub const LATEST: &str = "latest";
+/// Checkpoints that stay when a new one is finished.
+pub const KEEP: usize = 2;
+
+/// The checkpoints of a run. Cheap to clone; one upload at a time is under way.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+/// A checkpoint's state, open for reading from its beginning. It stays readable when the
+/// checkpoint is pruned meanwhile.
+#[derive(Debug)]
+pub struct State {
+    /// The open file.
+    pub file: File,
+    /// Its length.
+    pub bytes: u64,
+    /// The SHA-256 that its bytes must have.
+    pub sha256: [u8; 32],
+}
+
+impl Checkpoints {
+    /// The checkpoints of the run in `run_dir`. Touches nothing: the folder comes with the first
+    /// checkpoint.
+    #[must_use]
+    pub fn open(run_dir: &Path) -> Self {
+        Self {
+            folder: run_dir.join(CHECKPOINTS),
+        }
+    }
+
+    /// Starts to receive the state at `position`, of `bytes` bytes. Nothing counts before
+    /// [`CheckpointUpload::commit`], and dropping the upload leaves no trace.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when the file system takes no temporary directory.
+    pub fn begin(&self, position: Position, bytes: u64) -> Result<CheckpointUpload, StoreError> {
+        CheckpointUpload::begin(self.clone(), position, bytes)
+    }
+
+    /// Opens the state of the checkpoint at `position`, whose sum [`Checkpoints::newest`] has
+    /// proven; here only its length is looked at again.
+    ///
+    /// # Errors
+    /// [`StoreError::Torn`] when it is not, or no longer, there as it should be.
+    pub fn open_state(&self, position: Position) -> Result<State, StoreError> {
+        let path = self.path(position);
+        manifest::open(&path, position).map_err(|flaw| StoreError::Torn { path, flaw })
+    }
+
+    /// Removes the checkpoints after `position`, of a run that went back to it; returns which.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] naming what could not be removed.
+    pub fn discard_after(&self, position: Position) -> Result<Vec<Position>, StoreError> {
+        let (later, rest): (Vec<_>, Vec<_>) =
+            self.positions()?.into_iter().partition(|at| *at > position);
+        // The pointer first: it never names what is gone.
+        let names_the_rest = match self.latest()? {
+            None => true,
+            Some(name) => rest.iter().any(|at| at.to_string() == name),
+        };
+        if !names_the_rest {
+            self.point_to(rest.first().copied())?;
+        }
+        for at in &later {
+            self.remove(*at)?;
+        }
+        if !later.is_empty() {
+            atomic::sync(&self.folder).map_err(StoreError::write(&self.folder))?;
+        }
+        Ok(later)
+    }
+
+    /// Where the state of a checkpoint lies, whether it is there or not.
+    #[must_use]
+    pub fn state_path(&self, position: Position) -> PathBuf {
+        self.path(position).join(STATE)
+    }
+
+    fn path(&self, position: Position) -> PathBuf {
+        self.folder.join(position.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! Which checkpoint a run can go on from, and why not from a newer one.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::{Checkpoints, Flaw, LATEST, Position, manifest};
+use crate::store::{StoreError, atomic};
+
+/// A checkpoint whose bytes are proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whole {
+    /// Where in the run it stands.
+    pub position: Position,
+    /// Bytes of its state.
+    pub bytes: u64,
+    /// The SHA-256 of its state.
+    pub sha256: [u8; 32],
+    /// Its directory.
+    pub path: PathBuf,
+}
+
+/// A checkpoint that cannot be used. Displayed, it is one line for the user.
+#[derive(Debug)]
+pub struct Torn {
+    /// Its name, or what the pointer says instead of one.
+    pub name: String,
+    /// What is wrong with it.
+    pub flaw: Flaw,
+    /// The one that is used in its place.
+    pub used: Option<Position>,
+}
+
+/// The newest whole checkpoint, and everything that is wrong with those that should have come
+/// before it.
+#[derive(Debug, Default)]
+pub struct Newest {
+    /// `None` when there is no whole one.
+    pub checkpoint: Option<Whole>,
+    /// Newest first.
+    pub torn: Vec<Torn>,
+}
+
+impl fmt::Display for Torn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, flaw, used } = self;
+        match flaw {
+            Flaw::Missing | Flaw::NoName => write!(f, "the file {LATEST} names {name:?}: {flaw}")?,
+            _ => write!(f, "checkpoint {name} is torn: {flaw}")?,
+        }
+        match used {
+            Some(position) => write!(f, "; {position} is used instead"),
+            None => write!(f, "; there is no whole one"),
+        }
+    }
+}
+
+impl Checkpoints {
+    /// Finds the newest checkpoint that is whole, reading all of its state, and removes what
+    /// a crash left half done. No upload may be under way.
+    ///
+    /// A whole checkpoint that is newer than the one the pointer names counts: a crash came
+    /// between its last rename and the pointer's, when all of it was on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] or [`StoreError::Write`] for the folder itself. A checkpoint that
+    /// cannot be read is no error but one of [`Newest::torn`].
+    pub fn newest(&self) -> Result<Newest, StoreError> {
+        let there = self.folder.try_exists();
+        if !there.map_err(StoreError::read(&self.folder))? {
+            return Ok(Newest::default());
+        }
+        atomic::sweep(&self.folder).map_err(StoreError::write(&self.folder))?;
+        self.put_back()?;
+        let positions = self.positions()?;
+        let mut torn = Vec::new();
+        let mut refuse = |name: String, flaw| {
+            torn.push(Torn {
+                name,
+                flaw,
+                used: None,
+            });
+        };
+        if let Some(name) = self.latest()? {
+            match Position::parse(&name) {
+                None => refuse(name, Flaw::NoName),
+                Some(position) if !positions.contains(&position) => refuse(name, Flaw::Missing),
+                Some(_) => {}
+            }
+        }
+        let mut checkpoint = None;
+        for position in positions {
+            let path = self.path(position);
+            match manifest::prove(&path, position) {
+                Ok(state) => {
+                    checkpoint = Some(Whole {
+                        position,
+                        bytes: state.bytes,
+                        sha256: state.sha256,
+                        path,
+                    });
+                    break;
+                }
+                Err(flaw) => refuse(position.to_string(), flaw),
+            }
+        }
+        let used = checkpoint.as_ref().map(|whole| whole.position);
+        torn.iter_mut().for_each(|torn| torn.used = used);
+        Ok(Newest { checkpoint, torn })
+    }
+}

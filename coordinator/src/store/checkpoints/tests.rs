@@ -1,0 +1,349 @@
+//! Crashes at every stage, damage to every file, and disks that refuse.
+
+mod any_history;
+mod refusals;
+
+use std::io;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::upload::Stage;
+use super::*;
+
+const STAGES: [Stage; 6] = [
+    Stage::State,
+    Stage::Manifest,
+    Stage::SetAside,
+    Stage::Renamed,
+    Stage::Durable,
+    Stage::Pointer,
+];
+
+fn at(epoch: u32, completed: u32) -> Position {
+    Position { epoch, completed }
+}
+
+fn new_checkpoints() -> (tempfile::TempDir, Checkpoints) {
+    let run = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(run.path());
+    (run, checkpoints)
+}
+
+fn upload(checkpoints: &Checkpoints, position: Position, state: &[u8]) -> CheckpointUpload {
+    let mut upload = checkpoints.begin(position, state.len() as u64).unwrap();
+    for piece in state.chunks(7) {
+        upload.write(piece).unwrap();
+    }
+    upload
+}
+
+fn commit(checkpoints: &Checkpoints, position: Position, state: &[u8]) {
+    let committed = upload(checkpoints, position, state)
+        .commit(&Sha256::digest(state))
+        .unwrap();
+    assert!(committed.not_pruned.is_none(), "{committed:?}");
+}
+
+/// Commits until `last`, where the process is killed (nothing is cleaned up) or the file system
+/// fails. Returns the last stage reached if it came to that.
+fn commit_until(
+    last: Stage,
+    killed: bool,
+    (checkpoints, position, state): (&Checkpoints, Position, &[u8]),
+) -> Option<Stage> {
+    let mut upload = upload(checkpoints, position, state);
+    upload.partial.disable_cleanup(killed);
+    let committed = upload.commit_by_stages(&Sha256::digest(state), &mut |stage| {
+        if stage == last {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
+    });
+    match committed {
+        Ok(_) => None,
+        Err(StoreError::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+            Some(last)
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// The newest whole checkpoint and its state, and the lines that say what is wrong.
+fn newest(checkpoints: &Checkpoints) -> (Option<(Position, Vec<u8>)>, Vec<String>) {
+    let newest = checkpoints.newest().unwrap();
+    let whole = newest.checkpoint.map(|whole| {
+        let mut state = checkpoints.open_state(whole.position).unwrap();
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut state.file, &mut bytes).unwrap();
+        assert_eq!(state.bytes, bytes.len() as u64);
+        assert_eq!((state.bytes, state.sha256), (whole.bytes, whole.sha256));
+        assert_eq!(whole.path, checkpoints.path(whole.position));
+        (whole.position, bytes)
+    });
+    (whole, newest.torn.iter().map(Torn::to_string).collect())
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_checkpoint_is_a_directory_of_two_files_and_the_pointer_names_it() {
+    let (_run, checkpoints) = new_checkpoints();
+    assert_eq!(newest(&checkpoints), (None, vec![]));
+    assert!(!checkpoints.folder.exists(), "looking makes no folder");
+
+    commit(&checkpoints, at(3, 12), b"abc");
+    assert_eq!(
+        names(&checkpoints.folder),
+        ["epoch-0003-step-00012", LATEST]
+    );
+    let path = checkpoints.path(at(3, 12));
+    assert_eq!(names(&path), [MANIFEST, STATE]);
+    // The sum of `abc` is that of FIPS 180-4.
+    assert_eq!(
+        std::fs::read_to_string(path.join(MANIFEST)).unwrap(),
+        "{\"version\":1,\"epoch\":3,\"completed\":12,\"bytes\":3,\"sha256\":\
+         \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"}\n"
+    );
+    let latest = std::fs::read_to_string(checkpoints.folder.join(LATEST)).unwrap();
+    assert_eq!(latest, "epoch-0003-step-00012");
+}
+
+#[test]
+fn a_crash_at_any_stage_leaves_the_old_or_the_new_one() {
+    for killed in [true, false] {
+        for stage in STAGES {
+            let counts = !matches!(stage, Stage::State | Stage::Manifest | Stage::SetAside);
+
+            // The next one.
+            let (_run, checkpoints) = new_checkpoints();
+            commit(&checkpoints, at(1, 9), b"old");
+            if stage != Stage::SetAside {
+                let reached = commit_until(stage, killed, (&checkpoints, at(2, 0), b"new"));
+                assert_eq!(reached, Some(stage));
+                let expected = match counts {
+                    true => (at(2, 0), b"new".to_vec()),
+                    false => (at(1, 9), b"old".to_vec()),
+                };
+                assert_eq!(newest(&checkpoints), (Some(expected), vec![]), "{stage:?}");
+            }
+
+            // The same one again, while it is the only one.
+            let (_run, checkpoints) = new_checkpoints();
+            commit(&checkpoints, at(1, 9), b"old");
+            let reached = commit_until(stage, killed, (&checkpoints, at(1, 9), b"new"));
+            assert_eq!(reached, Some(stage));
+            let state: &[u8] = if counts { b"new" } else { b"old" };
+            let expected = (at(1, 9), state.to_vec());
+            assert_eq!(newest(&checkpoints), (Some(expected), vec![]), "{stage:?}");
+            assert_eq!(
+                names(&checkpoints.folder),
+                ["epoch-0001-step-00009", LATEST],
+                "{stage:?}"
+            );
+            // And life goes on.
+            commit(&checkpoints, at(1, 9), b"newer");
+            let expected = (at(1, 9), b"newer".to_vec());
+            assert_eq!(newest(&checkpoints), (Some(expected), vec![]), "{stage:?}");
+        }
+    }
+}
+
+#[test]
+fn damage_to_any_file_is_named_and_the_one_before_is_used() {
+    type Harm = fn(&Path);
+    let rewrite = |path: &Path, from: &str, to: &str| {
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    };
+    let cases: [(&str, Harm, &str); 8] = [
+        (
+            STATE,
+            |file| std::fs::write(file, b"new").unwrap(),
+            "state.safetensors has 3 of 9 bytes",
+        ),
+        (
+            STATE,
+            |file| std::fs::write(file, b"new stati").unwrap(),
+            "the sha256 of state.safetensors is ",
+        ),
+        (
+            STATE,
+            |file| std::fs::remove_file(file).unwrap(),
+            "state.safetensors is missing",
+        ),
+        (
+            STATE,
+            |file| {
+                std::fs::remove_file(file).unwrap();
+                std::fs::create_dir(file).unwrap();
+            },
+            "state.safetensors ",
+        ),
+        (
+            MANIFEST,
+            |file| std::fs::write(file, b"{\"version\":1,\"epo").unwrap(),
+            "manifest.json is damaged: EOF",
+        ),
+        (
+            MANIFEST,
+            |file| std::fs::remove_file(file).unwrap(),
+            "manifest.json is missing",
+        ),
+        (
+            MANIFEST,
+            |file| std::fs::write(file, vec![b' '; 1 << 20]).unwrap(),
+            "manifest.json is damaged: EOF",
+        ),
+        (
+            MANIFEST,
+            |file| std::fs::write(file, b"").unwrap(),
+            "manifest.json is damaged: EOF",
+        ),
+    ];
+    let check = |harm: &dyn Fn(&Path), file: &str, reason: &str| {
+        let (_run, checkpoints) = new_checkpoints();
+        commit(&checkpoints, at(3, 6), b"old");
+        commit(&checkpoints, at(3, 12), b"new state");
+        harm(&checkpoints.path(at(3, 12)).join(file));
+        let (whole, lines) = newest(&checkpoints);
+        assert_eq!(whole, Some((at(3, 6), b"old".to_vec())), "{reason}");
+        let [line] = lines.as_slice() else {
+            panic!("{lines:?}")
+        };
+        let begin = format!("checkpoint epoch-0003-step-00012 is torn: {reason}");
+        assert!(line.starts_with(&begin), "{line}");
+        assert!(
+            line.ends_with("; epoch-0003-step-00006 is used instead"),
+            "{line}"
+        );
+    };
+    for (file, harm, reason) in cases {
+        check(&harm, file, reason);
+    }
+    for (from, to, reason) in [
+        (
+            "\"version\":1",
+            "\"version\":2",
+            "manifest.json has version 2, and this program reads version 1",
+        ),
+        (
+            "\"epoch\":3",
+            "\"epoch\":4",
+            "manifest.json is that of epoch-0004-step-00012",
+        ),
+        (
+            "\"sha256\":\"",
+            "\"sha256\":\"0",
+            "manifest.json is damaged: sha256 is no sha256",
+        ),
+        (
+            "\"bytes\":9",
+            "\"bytes\":9,\"more\":1",
+            "manifest.json is damaged: unknown field `more`",
+        ),
+    ] {
+        check(&|path| rewrite(path, from, to), MANIFEST, reason);
+    }
+}
+
+#[test]
+fn the_pointer_alone_decides_nothing() {
+    let (_run, checkpoints) = new_checkpoints();
+    let point = |text: &str| std::fs::write(checkpoints.folder.join(LATEST), text).unwrap();
+    commit(&checkpoints, at(1, 5), b"old");
+    commit(&checkpoints, at(2, 0), b"new");
+    let new = Some((at(2, 0), b"new".to_vec()));
+
+    point("epoch-0009-step-00000");
+    let line = "the file latest names \"epoch-0009-step-00000\": there is none of that name; \
+                epoch-0002-step-00000 is used instead";
+    assert_eq!(newest(&checkpoints), (new.clone(), vec![line.to_owned()]));
+    point("../../\u{7f}");
+    let line = "the file latest names \"../../\\u{7f}\": that is no checkpoint's name; \
+                epoch-0002-step-00000 is used instead";
+    assert_eq!(newest(&checkpoints), (new.clone(), vec![line.to_owned()]));
+    point("epoch-0001-step-00005");
+    assert_eq!(newest(&checkpoints), (new.clone(), vec![]));
+    std::fs::remove_file(checkpoints.folder.join(LATEST)).unwrap();
+    assert_eq!(newest(&checkpoints), (new, vec![]));
+
+    // Ahead of two torn ones, and then of nothing.
+    point("epoch-0002-step-00000");
+    for position in [at(2, 0), at(1, 5)] {
+        std::fs::write(checkpoints.path(position).join(STATE), b"").unwrap();
+    }
+    let (whole, lines) = newest(&checkpoints);
+    assert_eq!(whole, None);
+    assert_eq!(
+        lines,
+        [
+            "checkpoint epoch-0002-step-00000 is torn: state.safetensors has 0 of 3 bytes; \
+             there is no whole one",
+            "checkpoint epoch-0001-step-00005 is torn: state.safetensors has 0 of 3 bytes; \
+             there is no whole one"
+        ]
+    );
+}
+
+#[test]
+fn pruning_keeps_two_sound_ones_and_never_the_last_whole_one_goes() {
+    let (_run, checkpoints) = new_checkpoints();
+    for step in 1..=4 {
+        commit(&checkpoints, at(1, step), b"state");
+    }
+    assert_eq!(checkpoints.positions().unwrap(), [at(1, 4), at(1, 3)]);
+
+    // A torn one takes no place of a sound one.
+    std::fs::remove_file(checkpoints.path(at(1, 4)).join(MANIFEST)).unwrap();
+    commit(&checkpoints, at(1, 5), b"state");
+    assert_eq!(checkpoints.positions().unwrap(), [at(1, 5), at(1, 3)]);
+
+    // The run went back, and what is later only looks sound.
+    for position in [at(1, 5), at(1, 3)] {
+        std::fs::write(checkpoints.path(position).join(STATE), b"stati").unwrap();
+    }
+    commit(&checkpoints, at(1, 1), b"whole");
+    let (whole, lines) = newest(&checkpoints);
+    assert_eq!(whole, Some((at(1, 1), b"whole".to_vec())));
+    assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn a_run_that_went_back_forgets_what_came_later() {
+    let (_run, checkpoints) = new_checkpoints();
+    assert_eq!(checkpoints.discard_after(at(9, 9)).unwrap(), []);
+    commit(&checkpoints, at(2, 3), b"old");
+    commit(&checkpoints, at(3, 0), b"new");
+    assert_eq!(checkpoints.discard_after(at(3, 0)).unwrap(), []);
+
+    let mut reading = checkpoints.open_state(at(3, 0)).unwrap();
+    assert_eq!(checkpoints.discard_after(at(2, 9)).unwrap(), [at(3, 0)]);
+    assert_eq!(
+        names(&checkpoints.folder),
+        ["epoch-0002-step-00003", LATEST]
+    );
+    let old = Some((at(2, 3), b"old".to_vec()));
+    assert_eq!(newest(&checkpoints), (old, vec![]), "the pointer has moved");
+    let gone = checkpoints.open_state(at(3, 0)).unwrap_err();
+    assert!(
+        gone.to_string().contains("manifest.json is missing"),
+        "{gone}"
+    );
+    let mut state = String::new();
+    io::Read::read_to_string(&mut reading.file, &mut state).unwrap();
+    assert_eq!(state, "new", "who reads it may finish");
+
+    assert_eq!(checkpoints.discard_after(at(1, 0)).unwrap(), [at(2, 3)]);
+    assert_eq!(newest(&checkpoints), (None, vec![]));
+    assert_eq!(names(&checkpoints.folder), Vec::<String>::new());
+}

@@ -1,0 +1,121 @@
+//! Uploads that do not hold what they promised, and file systems that do not take them.
+
+use std::fs::File;
+
+use tempfile::{NamedTempFile, TempPath};
+
+use super::*;
+
+#[test]
+fn an_upload_that_is_dropped_or_not_as_announced_leaves_no_trace() {
+    let (_run, checkpoints) = new_checkpoints();
+    commit(&checkpoints, at(1, 1), b"state");
+    drop(upload(&checkpoints, at(1, 2), b"dropped"));
+
+    let mut long = checkpoints.begin(at(1, 2), 4).unwrap();
+    let refused = long.write(b"state").unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .ends_with("epoch-0001-step-00002/state.safetensors arrived with 5 bytes, but 4 were announced; it was dropped"),
+        "{refused}"
+    );
+    drop(long);
+
+    let mut short = checkpoints.begin(at(1, 2), 6).unwrap();
+    short.write(b"state").unwrap();
+    assert_eq!(short.received(), 5);
+    let refused = short.commit(&Sha256::digest(b"state")).unwrap_err();
+    let expected = matches!(
+        refused,
+        StoreError::Length {
+            expected: 6,
+            actual: 5,
+            ..
+        }
+    );
+    assert!(expected, "{refused}");
+
+    for sum in [Sha256::digest(b"other").as_slice(), b""] {
+        let refused = upload(&checkpoints, at(1, 1), b"stato").commit(sum);
+        let refused = refused.unwrap_err();
+        let StoreError::Checksum { path, .. } = &refused else {
+            panic!("{refused}")
+        };
+        assert_eq!(*path, checkpoints.path(at(1, 1)).join(STATE));
+    }
+    assert_eq!(
+        names(&checkpoints.folder),
+        ["epoch-0001-step-00001", LATEST]
+    );
+    let whole = Some((at(1, 1), b"state".to_vec()));
+    assert_eq!(newest(&checkpoints), (whole, vec![]));
+}
+
+#[test]
+fn a_full_disk_leaves_the_checkpoint_before() {
+    let (_run, checkpoints) = new_checkpoints();
+    commit(&checkpoints, at(1, 1), b"state");
+    let mut full = checkpoints.begin(at(1, 2), 100).unwrap();
+    let path = full.partial.path().join("full");
+    std::fs::write(&path, "").unwrap();
+    full.state.file = NamedTempFile::from_parts(
+        File::options().write(true).open("/dev/full").unwrap(),
+        TempPath::try_from_path(path).unwrap(),
+    );
+    let refused = full.write(b"state").unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .contains("epoch-0001-step-00002/state.safetensors: No space left on device"),
+        "{refused}"
+    );
+    drop(full);
+    assert_eq!(
+        names(&checkpoints.folder),
+        ["epoch-0001-step-00001", LATEST]
+    );
+    let whole = Some((at(1, 1), b"state".to_vec()));
+    assert_eq!(newest(&checkpoints), (whole, vec![]));
+}
+
+#[test]
+fn a_place_that_takes_no_files_is_a_typed_error() {
+    let run = tempfile::tempdir().unwrap();
+    let file = run.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let below = Checkpoints::open(&file);
+    let refused = below.begin(at(1, 1), 1).unwrap_err();
+    assert!(matches!(refused, StoreError::Write { .. }), "{refused}");
+    let refused = below.newest().unwrap_err();
+    assert!(matches!(refused, StoreError::Read { .. }), "{refused}");
+
+    // A checkpoint that cannot be removed is reported, and costs the new one nothing.
+    let checkpoints = Checkpoints::open(run.path());
+    std::fs::create_dir(&checkpoints.folder).unwrap();
+    std::fs::write(checkpoints.path(at(1, 1)), "a file").unwrap();
+    let committed = upload(&checkpoints, at(1, 2), b"state")
+        .commit(&Sha256::digest(b"state"))
+        .unwrap();
+    let refused = committed.not_pruned.unwrap().to_string();
+    assert!(refused.contains("epoch-0001-step-00001: "), "{refused}");
+    let whole = Some((at(1, 2), b"state".to_vec()));
+    assert_eq!(newest(&checkpoints), (whole, vec![]));
+}
+
+#[test]
+fn only_a_position_s_own_name_reads_as_it() {
+    for position in [at(1, 0), at(3, 12), at(12_345, 1_234_567)] {
+        assert_eq!(Position::parse(&position.to_string()), Some(position));
+    }
+    for name in [
+        "",
+        "epoch-1-step-0",
+        "epoch-0001-step-+0001",
+        "epoch-0001-step-00001 ",
+        "latest",
+    ] {
+        assert_eq!(Position::parse(name), None, "{name}");
+    }
+    assert!(at(3, 12) < at(4, 0) && at(4, 0) < at(4, 1));
+}

@@ -1,0 +1,133 @@
+//! Every way in which the run directory can refuse. It words them and does nothing else.
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoints::Flaw;
+
+/// Why the run directory cannot be made, read or written. All of these end a run with exit
+/// code 6 but [`StoreError::Checksum`] and [`StoreError::Length`], which are transfers gone
+/// wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Something is there already; nothing was touched.
+    #[error(
+        "the run directory {path} already holds files; give --run-dir another place (an old run is never overwritten)"
+    )]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory cannot be created or is no directory.
+    #[error("cannot create the run directory {path}: {source}; give --run-dir another place")]
+    Create {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What should be resumed holds no run.
+    #[error(
+        "{path} is not a run directory: it has no config.toml; name the directory of an earlier run"
+    )]
+    NotARun {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another coordinator holds the lock of the directory.
+    #[error("the run in {path} is still active: another coordinator works on it; stop that first")]
+    Active {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file or directory cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file does not hold what this program wrote.
+    #[error("{path} is damaged: {what}; put a good copy in its place or start a new run")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A line of a file does not hold what this program wrote.
+    #[error("{path} is damaged in line {line}: {what}; mend that line or start a new run")]
+    DamagedLine {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A checkpoint that was asked for by its position is not whole.
+    #[error("checkpoint {path} cannot be used: {flaw}")]
+    Torn {
+        /// The checkpoint's directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
+    /// A file cannot be written; its former content, if any, is intact.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An uploaded file arrived damaged and was dropped; its former content is intact.
+    #[error("{path} arrived damaged: its sha256 is {actual}, not {expected}; it was dropped")]
+    Checksum {
+        /// The file that it should have become.
+        path: PathBuf,
+        /// The sender's checksum, in hexadecimal.
+        expected: String,
+        /// That of the bytes received, in hexadecimal.
+        actual: String,
+    },
+    /// An uploaded file arrived with more or fewer bytes than announced and was dropped.
+    #[error("{path} arrived with {actual} bytes, but {expected} were announced; it was dropped")]
+    Length {
+        /// The file that it should have become.
+        path: PathBuf,
+        /// As announced.
+        expected: u64,
+        /// As received; more than announced means: at least so many.
+        actual: u64,
+    },
+    /// A file name that would leave the run directory.
+    #[error("`{name}` is not a plain file name")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+}
+
+impl StoreError {
+    /// For `map_err` after a reading of `path`.
+    pub(super) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        |source| Self::Read { path, source }
+    }
+
+    /// For `map_err` after a writing of `path`.
+    pub(super) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        |source| Self::Write { path, source }
+    }
+
+    /// The same failure of an upload, told of the place that the user knows instead of the
+    /// temporary one.
+    pub(super) fn told_of(mut self, place: &Path) -> Self {
+        if let Self::Write { path, .. } | Self::Checksum { path, .. } = &mut self {
+            place.clone_into(path);
+        }
+        self
+    }
+}

@@ -1,0 +1,146 @@
+//! `events.jsonl`: what happened to the run, a line of JSON for each event, for people and for
+//! the coordinator that resumes it. Lines are only ever appended, and are on the disk when
+//! [`Journal::append`] returns. The caller holds the [`super::RunStore`] of the directory: two
+//! writers would count each other's lines as torn.
+
+mod entry;
+mod time;
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+pub use entry::{JournalEntry, ResumedFrom};
+
+use super::{StoreError, atomic};
+
+/// The journal's file.
+pub const EVENTS: &str = "events.jsonl";
+
+#[derive(Serialize, Deserialize)]
+struct Line<Entry> {
+    time: String,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+/// The open journal of a run.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole lines.
+    length: u64,
+}
+
+impl Journal {
+    /// Opens the journal in `run_dir`, or begins one. A last line that a crash cut short is
+    /// removed.
+    ///
+    /// # Errors
+    /// The file cannot be created, read or written.
+    pub fn open(run_dir: &Path) -> Result<Self, StoreError> {
+        let path = run_dir.join(EVENTS);
+        let open = || -> std::io::Result<(File, u64)> {
+            let file = File::options().create(true).append(true).open(&path)?;
+            let text = std::fs::read(&path)?;
+            let length = whole_lines(&text).len() as u64;
+            if length < text.len() as u64 {
+                file.set_len(length)?;
+            }
+            file.sync_all()?;
+            atomic::sync(run_dir)?;
+            Ok((file, length))
+        };
+        let (file, length) = open().map_err(StoreError::write(&path))?;
+        Ok(Self { path, file, length })
+    }
+
+    /// Adds a line with the time of day.
+    ///
+    /// # Errors
+    /// The line cannot be written; the journal is then as before.
+    pub fn append(&mut self, entry: &JournalEntry) -> Result<(), StoreError> {
+        self.append_at(SystemTime::now(), entry)
+    }
+
+    fn append_at(&mut self, now: SystemTime, entry: &JournalEntry) -> Result<(), StoreError> {
+        let line = Line {
+            time: time::rfc3339(now),
+            entry,
+        };
+        let written = serde_json::to_vec(&line)
+            .map_err(Into::into)
+            .and_then(|mut line| {
+                line.push(b'\n');
+                // A failed append may have left a piece that could not be taken back then.
+                if self.file.metadata()?.len() != self.length {
+                    self.file.set_len(self.length)?;
+                }
+                self.file.write_all(&line)?;
+                self.file.sync_data()?;
+                Ok(line.len() as u64)
+            });
+        match written {
+            Ok(bytes) => {
+                self.length += bytes;
+                Ok(())
+            }
+            Err(error) => {
+                // If this fails too, the next append tries again, or the next opening.
+                let _ = self.file.set_len(self.length);
+                Err(StoreError::write(&self.path)(error))
+            }
+        }
+    }
+
+    /// Everything that happened so far.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn entries(&self) -> Result<Vec<(String, JournalEntry)>, StoreError> {
+        decode(&self.path)
+    }
+}
+
+/// The entries of the journal in `run_dir` with their times, changing nothing; none when there
+/// is no journal.
+///
+/// # Errors
+/// [`StoreError::Read`], or [`StoreError::DamagedLine`] for a whole line that is no entry. A
+/// last line that is cut short is no error: a crash explains it.
+pub fn read(run_dir: &Path) -> Result<Vec<(String, JournalEntry)>, StoreError> {
+    decode(&run_dir.join(EVENTS))
+}
+
+fn decode(path: &Path) -> Result<Vec<(String, JournalEntry)>, StoreError> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::read(path)(error)),
+    };
+    let lines = whole_lines(&text).split_inclusive(|byte| *byte == b'\n');
+    lines
+        .enumerate()
+        .map(|(at, line)| match serde_json::from_slice::<Line<_>>(line) {
+            Ok(line) => Ok((line.time, line.entry)),
+            Err(error) => Err(StoreError::DamagedLine {
+                path: path.to_owned(),
+                line: at + 1,
+                what: error.to_string(),
+            }),
+        })
+        .collect()
+}
+
+/// `text` up to its last line end.
+fn whole_lines(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| *byte == b'\n');
+    &text[..end.map_or(0, |at| at + 1)]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! What the journal can say.
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::epochs::number_or_null;
+
+/// Where a resumed run took its state from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResumedFrom {
+    /// Workers that had held it in memory.
+    Workers,
+    /// A checkpoint of the run directory.
+    Checkpoint,
+}
+
+/// One event. Epochs count from 1; `completed` is a number of steps of that epoch; workers go by
+/// the numbers that the run gave them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum JournalEntry {
+    /// The run began and waits for so many workers.
+    Started { run_id: String, workers: usize },
+    /// A later coordinator took the run over at this place.
+    Resumed {
+        epoch: u32,
+        completed: u32,
+        from: ResumedFrom,
+    },
+    /// A worker joined; `slot` is its place with the launcher, if that started it.
+    Joined {
+        worker: u64,
+        host: String,
+        slot: Option<u32>,
+    },
+    /// A worker was lost.
+    Lost {
+        who: String,
+        rank: Option<u32>,
+        slot: Option<u32>,
+        when: String,
+        cause: String,
+    },
+    /// A group works again after a loss.
+    Recovered {
+        generation: u64,
+        world_size: usize,
+        epoch: u32,
+        completed: u32,
+        /// From the loss to that group.
+        #[serde(deserialize_with = "number_or_null")]
+        seconds: f64,
+        steps_lost: u32,
+    },
+    /// A worker left politely.
+    Left { who: String },
+    /// Nothing moved for too long; the line that said so.
+    Stalled { line: String },
+    /// A checkpoint is durable.
+    Checkpoint {
+        epoch: u32,
+        completed: u32,
+        bytes: u64,
+        /// From its beginning to the disk.
+        #[serde(deserialize_with = "number_or_null")]
+        seconds: f64,
+    },
+    /// A checkpoint that could not be used.
+    TornCheckpoint { reason: String },
+    /// The run ended: for the reason of early stopping, or with the text of an error.
+    Ended { reason: String, ok: bool },
+}

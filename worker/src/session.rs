@@ -1,0 +1,149 @@
+//! How a worker gets to its coordinator: it tries until somebody answers, or its patience ends.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use proto::v1;
+use proto::v1::coordinator_message::Message as Down;
+use proto::v1::worker_message::Message as Up;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::agent::AgentError;
+use crate::connect::{self, Client, Coordinator};
+
+const RETRY: Duration = Duration::from_millis(200);
+
+/// An open session, with the coordinator's welcome.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
+    pub(crate) inbound: Streaming<v1::CoordinatorMessage>,
+    pub(crate) welcome: v1::Welcome,
+}
+
+/// Opens a session within `patience`.
+pub(crate) async fn open(
+    coordinator: &Coordinator,
+    slot: Option<u32>,
+    patience: Duration,
+) -> Result<Session, AgentError> {
+    let unreachable = |cause: String| AgentError::Unreachable {
+        url: coordinator.url().to_owned(),
+        seconds: patience.as_secs(),
+        cause,
+    };
+    let deadline = Instant::now() + patience;
+    let mut said = String::new();
+    loop {
+        let attempt = async {
+            let client = coordinator.client().await.map_err(Attempt::Again)?;
+            greet(client, slot).await
+        };
+        match attempt.await {
+            Ok(session) => return Ok(session),
+            Err(Attempt::Final(error)) => return Err(error),
+            Err(Attempt::Again(cause)) if Instant::now() >= deadline => {
+                return Err(unreachable(cause));
+            }
+            Err(Attempt::Again(cause)) => {
+                if said != cause {
+                    tracing::info!("no coordinator yet: {cause}");
+                    said = cause;
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Why an attempt failed, and whether another is worth it.
+enum Attempt {
+    Again(String),
+    Final(AgentError),
+}
+
+impl Attempt {
+    fn status(status: &Status) -> Self {
+        if let Some(cause) = connect::broken(status) {
+            return Self::Again(cause);
+        }
+        let words = status.message().to_owned();
+        match status.code() {
+            Code::Unavailable
+            | Code::Unknown
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted => Self::Again(words),
+            _ => Self::Final(AgentError::Refused(words)),
+        }
+    }
+}
+
+async fn greet(mut client: Client, slot: Option<u32>) -> Result<Session, Attempt> {
+    let (outbox, outgoing) = mpsc::unbounded_channel();
+    let hello = v1::Hello {
+        protocol_version: proto::PROTOCOL_VERSION,
+        host: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
+        pid: std::process::id(),
+        slot,
+    };
+    say(&outbox, Up::Hello(hello));
+    let mut inbound = client
+        .session(UnboundedReceiverStream::new(outgoing))
+        .await
+        .map_err(|status| Attempt::status(&status))?
+        .into_inner();
+    match next(&mut inbound).await {
+        Ok(Down::Welcome(welcome)) => Ok(Session {
+            client,
+            outbox,
+            inbound,
+            welcome,
+        }),
+        Ok(Down::Shutdown(shutdown)) => Err(Attempt::Final(AgentError::Refused(shutdown.reason))),
+        Ok(_) => Err(Attempt::Again(
+            "the first message was no welcome".to_owned(),
+        )),
+        Err(cause) => Err(Attempt::Again(cause)),
+    }
+}
+
+/// The next message, or why there is none.
+pub(crate) async fn next(inbound: &mut Streaming<v1::CoordinatorMessage>) -> Result<Down, String> {
+    match inbound.message().await {
+        Ok(Some(v1::CoordinatorMessage {
+            message: Some(message),
+        })) => Ok(message),
+        Ok(_) => Err("the coordinator closed it".to_owned()),
+        Err(status) => Err(status.message().to_owned()),
+    }
+}
+
+pub(crate) fn say(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up) {
+    // A closed outbox means a broken session, which the reading side reports.
+    let _ = outbox.send(v1::WorkerMessage {
+        message: Some(message),
+    });
+}
+
+/// The address of this machine on the way to the coordinator, where its peers reach it too.
+pub(crate) async fn own_address(coordinator: &Coordinator) -> IpAddr {
+    let route = async {
+        let peer = coordinator.address().await?;
+        let any: IpAddr = match peer {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        // Connecting a datagram socket sends nothing; it only asks the routing table.
+        let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
+        socket.connect(peer).await.ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    route.await.unwrap_or(Ipv4Addr::LOCALHOST.into())
+}

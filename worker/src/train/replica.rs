@@ -1,0 +1,212 @@
+//! The state that all ranks hold alike: weights, optimizer, and how far they have come. It
+//! outlives the group it was trained in, and goes from rank to rank and into checkpoints.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use proto::v1;
+use tch::{Device, Kind, Tensor};
+
+use super::failure::{collective, internal, weights_failure};
+use super::optimizer::Adam;
+use crate::model::state::overwrite;
+use crate::model::{BatchNorm, ResNet18, weights};
+
+/// A model that is being trained.
+pub(super) struct Replica {
+    pub(super) model: ResNet18,
+    pub(super) optimizer: Adam,
+    pub(super) position: v1::Position,
+    /// Loss over all samples of the epoch so far, of all ranks.
+    pub(super) loss_sum: f64,
+    device: Device,
+    bf16: bool,
+    /// Running statistics before the step under way, flat; a step that breaks leaves no trace.
+    statistics: Option<Tensor>,
+}
+
+impl Replica {
+    /// Fresh weights, and an optimizer that has made no step.
+    pub(super) fn new(settings: &v1::Settings, classes: i64, device: Device) -> Self {
+        let model = ResNet18::new(classes, device, settings.seed);
+        let optimizer = Adam::new(model.parameters(), settings.weight_decay);
+        Self {
+            model,
+            optimizer,
+            position: v1::Position {
+                epoch: 1,
+                completed: 0,
+            },
+            loss_sum: 0.0,
+            device,
+            bf16: false,
+            statistics: None,
+        }
+    }
+
+    /// Computes in what the group agreed on.
+    pub(super) fn compute_in(&mut self, precision: v1::Precision) {
+        self.bf16 = precision == v1::Precision::Bf16;
+    }
+
+    /// Takes pretrained weights; a head for other classes stays as it is.
+    pub(super) fn load_pretrained(&mut self, path: &str) -> Result<(), v1::Failure> {
+        let entries = weights::read(Path::new(path)).map_err(weights_failure)?;
+        self.model
+            .load(entries)
+            .map(drop)
+            .map_err(|error| weights_failure(format!("{path}: {error}")))
+    }
+
+    /// Float logits `[B, classes]` of images `[B, 3, S, S]`, computed in what the group agreed on.
+    pub(super) fn logits(&self, images: &Tensor, mode: BatchNorm) -> Result<Tensor, v1::Failure> {
+        let forward = || self.model.forward(images, mode);
+        let logits = if self.bf16 {
+            c10d::autocast_bf16(self.device, forward).map_err(internal)?
+        } else {
+            forward()
+        };
+        Ok(logits.to_kind(Kind::Float))
+    }
+
+    /// Everything that a rank has to have to go on from here: `model.*` under torchvision's
+    /// names, `optimizer.*`, and `counters`, float64 `[3]`: epoch, completed steps, loss so far.
+    fn entries(&self) -> Vec<(String, Tensor)> {
+        let prefixed = |prefix: &str, entries: Vec<(String, Tensor)>| {
+            let name = |(name, tensor)| (format!("{prefix}.{name}"), tensor);
+            entries.into_iter().map(name).collect::<Vec<_>>()
+        };
+        let counters = [
+            f64::from(self.position.epoch),
+            f64::from(self.position.completed),
+            self.loss_sum,
+        ];
+        let counters = Tensor::from_slice(&counters).to_device(self.device);
+        let mut entries = prefixed("model", self.model.state());
+        entries.extend(prefixed("optimizer", self.optimizer.state()));
+        entries.push(("counters".to_owned(), counters));
+        entries
+    }
+
+    /// Takes over what [`entries`](Self::entries) gave, on any device; all or nothing.
+    fn load(&mut self, entries: Vec<(String, Tensor)>) -> Result<(), v1::Failure> {
+        let mut targets = self.entries();
+        let entries: BTreeMap<String, Tensor> = entries.into_iter().collect();
+        tch::no_grad(|| overwrite(&targets, &entries, |_| false)).map_err(internal)?;
+        let counters = targets.pop().map(|(_, counters)| counters);
+        let counters: Vec<f64> = counters
+            .and_then(|counters| counters.to_device(Device::Cpu).try_into().ok())
+            .unwrap_or_default();
+        let [epoch, completed, loss_sum] = counters[..] else {
+            return Err(internal("a state without counters"));
+        };
+        self.position = v1::Position {
+            epoch: epoch as u32,
+            completed: completed as u32,
+        };
+        self.loss_sum = loss_sum;
+        self.statistics = None;
+        Ok(())
+    }
+
+    /// Makes all ranks hold what `source` holds. What a rank held before stays whole until all
+    /// of the other has arrived.
+    pub(super) fn share(
+        &mut self,
+        group: &c10d::ProcessGroup,
+        source: u32,
+    ) -> Result<(), v1::Failure> {
+        if group.world_size() == 1 {
+            return Ok(());
+        }
+        let entries = self.entries();
+        if group.rank() == source {
+            let tensors: Vec<Tensor> = entries.into_iter().map(|(_, tensor)| tensor).collect();
+            return group.broadcast(&tensors, source).map_err(collective);
+        }
+        let (names, staging): (Vec<String>, Vec<Tensor>) = entries
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.detach().empty_like()))
+            .unzip();
+        group.broadcast(&staging, source).map_err(collective)?;
+        self.load(names.into_iter().zip(staging).collect())
+    }
+
+    /// The whole state as a `.safetensors` file in memory.
+    pub(super) fn to_checkpoint(&self) -> Result<Vec<u8>, v1::Failure> {
+        let entries: Vec<(String, Tensor)> = self
+            .entries()
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.detach().to_device(Device::Cpu)))
+            .collect();
+        weights::to_safetensors(&entries, &BTreeMap::new()).map_err(internal)
+    }
+
+    /// Goes back to a checkpoint.
+    pub(super) fn load_checkpoint(&mut self, bytes: &[u8]) -> Result<(), v1::Failure> {
+        let entries = weights::parse(bytes)
+            .map_err(|error| internal(format!("the checkpoint cannot be read: {error}")))?;
+        self.load(entries)
+    }
+
+    /// Remembers the running statistics before a step that moves them.
+    pub(super) fn begin_step(&mut self, moves_statistics: bool) {
+        self.statistics = moves_statistics.then(|| self.flat_statistics());
+    }
+
+    /// A step is done: nothing of it can be taken back any more.
+    pub(super) fn end_step(&mut self, mean_loss: f64, samples: u32) {
+        self.statistics = None;
+        self.position.completed += 1;
+        self.loss_sum += mean_loss * f64::from(samples);
+    }
+
+    /// Takes back what a broken step has moved.
+    pub(super) fn undo_step(&mut self) {
+        if let Some(before) = self.statistics.take() {
+            self.set_statistics(&before);
+        }
+    }
+
+    /// The epoch was judged.
+    pub(super) fn next_epoch(&mut self) {
+        self.position = v1::Position {
+            epoch: self.position.epoch + 1,
+            completed: 0,
+        };
+        self.loss_sum = 0.0;
+    }
+
+    /// Makes every rank's running statistics the mean over the ranks, so that all evaluate, and
+    /// keep, the same model.
+    pub(super) fn average_batch_norm(
+        &mut self,
+        group: &c10d::ProcessGroup,
+    ) -> Result<(), v1::Failure> {
+        let world_size = group.world_size();
+        if world_size == 1 {
+            return Ok(());
+        }
+        let mut joined = self.flat_statistics();
+        tch::no_grad(|| group.all_reduce_sum(&mut joined)).map_err(collective)?;
+        self.set_statistics(&(joined / f64::from(world_size)));
+        Ok(())
+    }
+
+    fn flat_statistics(&self) -> Tensor {
+        let statistics = self.model.batch_norm_statistics();
+        let flat: Vec<Tensor> = statistics.iter().map(|t| t.reshape([-1])).collect();
+        tch::no_grad(|| Tensor::cat(&flat, 0))
+    }
+
+    fn set_statistics(&mut self, flat: &Tensor) {
+        tch::no_grad(|| {
+            let mut offset = 0;
+            for mut tensor in self.model.batch_norm_statistics() {
+                let length = tensor.numel() as i64;
+                tensor.copy_(&flat.narrow(0, offset, length).view_as(&tensor));
+                offset += length;
+            }
+        });
+    }
+}

@@ -1,0 +1,107 @@
+//! Blobs to and from the coordinator, beside the session. Uploads go one after the other, so
+//! that newer weights never arrive before older ones.
+
+use proto::blob::{self, Assembly};
+use proto::v1;
+use tokio::task::JoinHandle;
+
+use crate::connect::Client;
+
+/// The uploads and downloads of one session; those under way end with it.
+pub(crate) struct Transfers {
+    client: Client,
+    worker_id: u64,
+    last: Option<JoinHandle<Result<(), String>>>,
+}
+
+impl Transfers {
+    pub(crate) fn new(client: Client, worker_id: u64) -> Self {
+        Self {
+            client,
+            worker_id,
+            last: None,
+        }
+    }
+
+    /// Sends a blob once those before it are there.
+    pub(crate) fn upload(&mut self, label: v1::BlobHeader, bytes: Vec<u8>) {
+        let mut client = self.client.clone();
+        let worker_id = self.worker_id;
+        let previous = self.last.take();
+        self.last = Some(tokio::spawn(async move {
+            if let Some(previous) = previous {
+                outcome(previous.await)?;
+            }
+            let kind = label.kind();
+            let label = v1::BlobHeader { worker_id, ..label };
+            // Its sum takes a tenth of a second, which is nothing for the session's task.
+            let chunks = tokio::task::spawn_blocking(move || blob::chunks(label, bytes)).await;
+            let chunks = chunks.map_err(|error| format!("an upload failed: {error}"))?;
+            match client.upload(tokio_stream::iter(chunks)).await {
+                Ok(_) => Ok(()),
+                Err(status) if kind == v1::BlobKind::Predictions => {
+                    tracing::warn!(status = status.message(), "the predictions were refused");
+                    Ok(())
+                }
+                Err(status) => Err(format!(
+                    "the {} could not be handed over: {}",
+                    match kind {
+                        v1::BlobKind::Checkpoint => "checkpoint",
+                        _ => "best weights",
+                    },
+                    status.message()
+                )),
+            }
+        }));
+    }
+
+    /// Waits until all uploads so far are with the coordinator.
+    pub(crate) async fn settle(&mut self) -> Result<(), String> {
+        match self.last.take() {
+            Some(upload) => outcome(upload.await),
+            None => Ok(()),
+        }
+    }
+
+    /// Fetches a blob for somebody who waits for it.
+    pub(crate) fn download(
+        &self,
+        request: v1::DownloadRequest,
+        reply: std::sync::mpsc::Sender<Result<Vec<u8>, String>>,
+    ) {
+        let client = self.client.clone();
+        let worker_id = self.worker_id;
+        tokio::spawn(async move {
+            let request = v1::DownloadRequest {
+                worker_id,
+                ..request
+            };
+            // The asker waits for it, unless the process is about to end.
+            let _ = reply.send(fetch(client, request).await);
+        });
+    }
+}
+
+async fn fetch(mut client: Client, request: v1::DownloadRequest) -> Result<Vec<u8>, String> {
+    let status = |status: tonic::Status| status.message().to_owned();
+    let mut chunks = client.download(request).await.map_err(status)?.into_inner();
+    let first = chunks.message().await.map_err(status)?;
+    let mut assembly = Assembly::begin(first).map_err(|error| error.to_string())?;
+    while let Some(chunk) = chunks.message().await.map_err(status)? {
+        assembly.add(chunk).map_err(|error| error.to_string())?;
+    }
+    let (_, bytes) = assembly.finish().map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+impl Drop for Transfers {
+    fn drop(&mut self) {
+        if let Some(upload) = &self.last {
+            upload.abort();
+        }
+    }
+}
+
+fn outcome(ended: Result<Result<(), String>, tokio::task::JoinError>) -> Result<(), String> {
+    ended.unwrap_or_else(|error| Err(format!("an upload failed: {error}")))
+}

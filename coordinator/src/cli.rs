@@ -135,9 +135,10 @@ fn after_help() -> String {
   coordinator fetch weights                      download the ImageNet weights once
   coordinator --workers 4                        then: the full recipe, one GPU each
   coordinator --workers 2 --data DIR --epochs 3  pictures of your own, DIR/<class>/*.jpg
-  coordinator --workers 2 --no-spawn --listen 0.0.0.0:7000
+  coordinator --workers 2 --no-spawn --listen 0.0.0.0:7000 --token-file FILE
                                                  wait for workers started elsewhere with
-                                                 `worker --coordinator http://HOST:7000`
+                                                 `worker --coordinator http://HOST:7000
+                                                 --token-file FILE`
   coordinator --config runs/A/config.toml        repeat a run
   coordinator --resume runs/A                    go on with one that was stopped
 

@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use proto::tls::TlsFiles;
+
 pub use checkpoint_every::CheckpointEvery;
 pub use error::ConfigError;
 pub use ladder::{LAYER_GROUPS, LayerRates};
@@ -87,6 +89,16 @@ pub struct RunConfig {
     pub run_dir: PathBuf,
     /// Where workers connect; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Certificate of the coordinator, in PEM; all three TLS files are given or none.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM.
+    pub tls_key: Option<PathBuf>,
+    /// The authorities whose certificates workers show, in PEM.
+    pub tls_ca: Option<PathBuf>,
+    /// Holds the token that workers show.
+    pub token_file: Option<PathBuf>,
+    /// Whoever reaches `listen` may join.
+    pub insecure: bool,
     /// Where `/metrics` and `/status` are served; port 0 takes a free one.
     pub metrics_listen: SocketAddr,
     /// Whether someone asked for `metrics_listen`: if nobody did, another port may stand in.
@@ -140,6 +152,16 @@ impl RunConfig {
         loaded.notes.splice(0..0, merged.notes);
         loaded.config.validate()?;
         Ok(loaded)
+    }
+
+    /// The files of mutual TLS, when all are given.
+    #[must_use]
+    pub fn tls_files(&self) -> Option<TlsFiles> {
+        Some(TlsFiles {
+            cert: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+            ca: self.tls_ca.clone()?,
+        })
     }
 
     /// The effective settings as a file that `--config` takes. The run directory is only a

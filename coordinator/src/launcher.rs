@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A worker holds the reading end of a pipe as its stdin, whose writing end lives as long as
-//! the coordinator: the end of that file tells it that the coordinator is gone.
+//! the coordinator: the end of that file tells it that the coordinator is gone. The one line
+//! that comes through it is the token that lets the worker in.
 
 mod children;
 mod exit;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use proto::token::Token;
 use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -85,6 +87,9 @@ pub struct LaunchSpec {
     pub binary: PathBuf,
     /// What workers connect to, `http://HOST:PORT`.
     pub coordinator_url: String,
+    /// What they show to be let in, handed over in their standard input: arguments and
+    /// environments of processes are there for others to list.
+    pub token: Token,
     /// An existing folder for `worker-<slot>.log`.
     pub logs: PathBuf,
     /// Workers that may run at the same time.
@@ -199,6 +204,7 @@ impl Launcher {
             slot,
             pid,
             child,
+            token: self.spec.token.clone(),
             log_path,
             log_start,
         };
@@ -251,6 +257,11 @@ impl Launcher {
             "FINETUNE_DATA",
             "FINETUNE_PRETRAINED",
             "FINETUNE_COORDINATOR",
+            "FINETUNE_TLS_CERT",
+            "FINETUNE_TLS_KEY",
+            "FINETUNE_TLS_CA",
+            "FINETUNE_TLS_SERVER_NAME",
+            "FINETUNE_TOKEN_FILE",
         ] {
             command.env_remove(variable);
         }
@@ -277,16 +288,16 @@ pub fn default_binary() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(&name))
 }
 
-/// The URL under which workers of this machine reach a listener; one on all addresses is
-/// reached through loopback.
+/// The URL under which workers of this machine reach a listener, `scheme` being `http` or
+/// `https`; one on all addresses is reached through loopback.
 #[must_use]
-pub fn local_url(listening: SocketAddr) -> String {
+pub fn local_url(scheme: &str, listening: SocketAddr) -> String {
     let ip = match listening.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    format!("http://{}", SocketAddr::new(ip, listening.port()))
+    format!("{scheme}://{}", SocketAddr::new(ip, listening.port()))
 }
 
 /// CPU threads of each of `workers` processes, at least 1.

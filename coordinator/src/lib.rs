@@ -11,6 +11,7 @@ pub mod convert;
 pub mod driver;
 pub mod keeper;
 pub mod observe;
+pub mod security;
 pub mod service;
 
 pub mod admin;

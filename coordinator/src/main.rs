@@ -17,13 +17,13 @@ use coordinator::opening::{self, Opening};
 use coordinator::progress::Progress;
 use coordinator::recipe;
 use coordinator::refusal::{Refusal, conclude, lost_slot};
+use coordinator::security::{self, Security};
 use coordinator::service::TrainerService;
 use coordinator::shutdown::{Signals, Stop};
 use coordinator::store;
 use coordinator::telemetry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tonic::transport::server::TcpIncoming;
 
 /// How long workers may take to end once the run has.
 const GRACE: Duration = Duration::from_secs(5);
@@ -78,6 +78,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         if config.no_spawn { 0 } else { config.workers },
     )?;
     note.iter().for_each(|note| progress.say(note));
+    let mut security = Security::new(&config)?;
+    security.notes().iter().for_each(|note| progress.say(note));
     // Before the run directory, which a refused address should not leave behind; but the
     // address of a former coordinator is known only from there.
     let fresh = match resuming {
@@ -101,7 +103,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     };
     let address = listener.local_addr().map_err(Refusal::internal)?;
     opening.store.write_address(address)?;
-    let url = launcher::local_url(address);
+    let url = launcher::local_url(security.scheme(), address);
 
     let name = config
         .run_dir
@@ -128,11 +130,14 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
 
     let (arrivals, from_edge) = mpsc::unbounded_channel();
     let (close, closing) = oneshot::channel::<()>();
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    if let Some(past) = &opening.past {
+        security.inherit(&past.invited);
+    }
+    let (incoming, spawn_url) = security.open(listener, address).await?;
+    opening.store.write_invited(&security.invited())?;
     let mut server = tokio::spawn(
-        tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(2)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(3)))
+        security::server()
+            .layer(security.guard())
             .add_service(TrainerService::new(arrivals.clone()).into_server())
             .serve_with_incoming_shutdown(incoming, async {
                 // Dropping the other end means the same.
@@ -145,14 +150,15 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
             .worker_binary
             .clone()
             .unwrap_or_else(launcher::default_binary),
-        coordinator_url: url.clone(),
+        coordinator_url: spawn_url,
+        token: security.spawn_token(),
         logs: opening.store.logs(),
         workers: config.workers,
         placement,
         threads_per_worker: config.threads_per_worker,
         log_format: config.log_format,
     };
-    let (launcher, exits) = prepare_launcher(&config, spec, &mut progress, address)?;
+    let (launcher, exits) = prepare_launcher(&config, spec, &mut progress, address, &security)?;
     let (interrupts, from_signals) = mpsc::unbounded_channel();
     watch_signals(interrupts, launcher.as_ref().map(Launcher::children))?;
 
@@ -246,17 +252,19 @@ fn prepare_launcher(
     spec: LaunchSpec,
     progress: &mut Progress,
     address: SocketAddr,
+    security: &Security,
 ) -> Result<(Option<Launcher>, mpsc::UnboundedReceiver<WorkerExit>), Refusal> {
     if config.no_spawn {
+        let (scheme, flags) = (security.scheme(), security.worker_flags());
         progress.say(&format!(
-            "waiting for {} workers: start each with `worker --coordinator {}`",
+            "waiting for {} workers: start each with `worker --coordinator {}{flags}`",
             config.workers,
-            launcher::local_url(address)
+            launcher::local_url(scheme, address)
         ));
         if address.ip().is_unspecified() {
             progress.say(&format!(
                 "  but when any of them runs on another machine, all with \
-                 `worker --coordinator http://THIS_MACHINE:{}`",
+                 `worker --coordinator {scheme}://THIS_MACHINE:{}{flags}`",
                 address.port()
             ));
         }

@@ -8,7 +8,9 @@ use crate::core::event::Position;
 use crate::core::run::Resumed;
 use crate::recipe;
 use crate::refusal::Refusal;
-use crate::store::{Checkpoints, EpochRecord, Journal, JournalEntry, ResumedFrom, RunStore};
+use crate::store::{
+    Checkpoints, EpochRecord, Invited, Journal, JournalEntry, ResumedFrom, RunStore,
+};
 
 /// Everything of a run that exists before its first worker.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Opening {
 pub struct Past {
     /// Where its workers look for it.
     pub address: Option<SocketAddr>,
+    /// What its workers are let in by.
+    pub invited: Invited,
     /// The judged epochs.
     pub epochs: Vec<EpochRecord>,
     /// Checkpoints that are of no use, and why.
@@ -131,6 +135,7 @@ pub fn resume(config: &RunConfig) -> Result<Opening, Refusal> {
     Ok(Opening {
         past: Some(Past {
             address: store.read_address()?,
+            invited: store.read_invited()?,
             epochs,
             torn: newest.torn.iter().map(ToString::to_string).collect(),
             checkpoint,

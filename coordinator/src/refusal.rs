@@ -7,6 +7,7 @@ use crate::core::event::{Outcome, RunError, StopReason};
 use crate::fetch::FetchError;
 use crate::launcher::{LaunchError, WorkerExit};
 use crate::observe::KeepError;
+use crate::security::SecurityError;
 use crate::store::StoreError;
 
 /// Log lines of a dead worker that are shown.
@@ -86,6 +87,12 @@ impl Refusal {
 
 impl From<ConfigError> for Refusal {
     fn from(error: ConfigError) -> Self {
+        Self(ExitCode::Usage, error.to_string())
+    }
+}
+
+impl From<SecurityError> for Refusal {
+    fn from(error: SecurityError) -> Self {
         Self(ExitCode::Usage, error.to_string())
     }
 }

@@ -3,9 +3,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use prost::Message;
 use proto::blob::{self, Assembly, BlobError};
 use proto::v1::trainer_server::Trainer;
+use proto::v1::worker_message::Message as Up;
 use proto::{MAX_MESSAGE_BYTES, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -14,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::convert;
 use crate::core::{Event, WorkerId};
 use crate::keeper::Kept;
+use crate::security::{Gate, HELLO_LIMIT, Rate, UPLOAD_STALL_LIMIT, sense};
 
 /// Where a worker's messages go.
 pub type Outbox = mpsc::UnboundedSender<Result<v1::CoordinatorMessage, Status>>;
@@ -56,12 +60,16 @@ pub enum Arrival {
 #[derive(Debug, Clone)]
 pub struct TrainerService {
     driver: mpsc::UnboundedSender<Arrival>,
+    gate: Gate,
 }
 
 impl TrainerService {
     /// A service that reports to `driver`.
     pub fn new(driver: mpsc::UnboundedSender<Arrival>) -> Self {
-        Self { driver }
+        Self {
+            driver,
+            gate: Gate::default(),
+        }
     }
 
     /// The tonic server with this project's message limits.
@@ -86,20 +94,14 @@ impl Trainer for TrainerService {
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let starting = self.gate.session()?;
         let peer = request.remote_addr();
         let mut inbound = request.into_inner();
-        let first = inbound.message().await?.and_then(|first| first.message);
-        let Some(v1::worker_message::Message::Hello(hello)) = first else {
-            return Err(Status::invalid_argument("the first message must be Hello"));
-        };
-        if hello.protocol_version != proto::PROTOCOL_VERSION {
-            return Err(Status::failed_precondition(format!(
-                "worker speaks protocol {}, coordinator {}: use binaries of one build",
-                hello.protocol_version,
-                proto::PROTOCOL_VERSION
-            )));
-        }
+        let first = within(HELLO_LIMIT, "a Hello", inbound.message()).await?;
+        let hello = sense::hello(first)?;
         let (outbox, outgoing) = mpsc::unbounded_channel();
+        // A weak one, since the driver ends the session by dropping its own.
+        let refusals = outbox.downgrade();
         let (reply, name) = oneshot::channel();
         self.tell(Arrival::Worker {
             hello,
@@ -109,19 +111,30 @@ impl Trainer for TrainerService {
         let worker = name
             .await
             .map_err(|_| Status::unavailable("the run is over"))?;
+        drop(starting);
+        let live = self.gate.live(worker.0);
         let driver = self.driver.clone();
         let host = peer.map_or_else(|| "127.0.0.1".to_owned(), host_of);
         tokio::spawn(async move {
-            while let Ok(Some(v1::WorkerMessage {
-                message: Some(message),
-            })) = inbound.message().await
-            {
+            let _live = live;
+            let mut rate = Rate::new(Instant::now());
+            let ended = loop {
+                let message = match next(&mut inbound, &mut rate).await {
+                    Ok(Some(message)) => message,
+                    Ok(None) => break Ok(()),
+                    Err(status) => break Err(status),
+                };
                 let Some(event) = convert::event(worker, &host, message) else {
-                    break;
+                    break Ok(());
                 };
                 if driver.send(Arrival::Event(event)).is_err() {
-                    break;
+                    break Ok(());
                 }
+            };
+            if let (Err(status), Some(outbox)) = (ended, refusals.upgrade()) {
+                tracing::warn!(%worker, "its session is closed: {}", status.message());
+                // It fails only when the session is gone anyway.
+                let _ = outbox.send(Err(status));
             }
             // The driver may be gone already: then nobody needs to know.
             let _ = driver.send(Arrival::Event(Event::Lost { worker }));
@@ -133,9 +146,13 @@ impl Trainer for TrainerService {
         &self,
         request: Request<Streaming<v1::Chunk>>,
     ) -> Result<Response<v1::UploadReply>, Status> {
+        let _slot = self.gate.upload()?;
         let mut chunks = request.into_inner();
-        let mut assembly = Assembly::begin(chunks.message().await?).map_err(refused)?;
-        while let Some(chunk) = chunks.message().await? {
+        let first = within(HELLO_LIMIT, "a header", chunks.message()).await?;
+        let mut assembly = Assembly::begin(first).map_err(refused)?;
+        sense::header(assembly.header())?;
+        self.gate.known(assembly.header().worker_id)?;
+        while let Some(chunk) = within(UPLOAD_STALL_LIMIT, "more data", chunks.message()).await? {
             assembly.add(chunk).map_err(refused)?;
         }
         let (header, bytes) = assembly.finish().map_err(refused)?;
@@ -150,7 +167,9 @@ impl Trainer for TrainerService {
         request: Request<v1::DownloadRequest>,
     ) -> Result<Response<Self::DownloadStream>, Status> {
         let (reply, answer) = oneshot::channel();
+        let slot = self.gate.download()?;
         let request = request.into_inner();
+        self.gate.known(request.worker_id)?;
         self.tell(Arrival::Download { request, reply })?;
         let path = answer
             .await
@@ -158,7 +177,12 @@ impl Trainer for TrainerService {
         let bytes = tokio::fs::read(&path)
             .await
             .map_err(|error| Status::not_found(format!("{}: {error}", path.display())))?;
-        let chunks: BlobChunks = Box::new(blob::chunks(v1::BlobHeader::default(), bytes).map(Ok));
+        // The place is taken for as long as the bytes are in memory.
+        let chunks = blob::chunks(v1::BlobHeader::default(), bytes);
+        let chunks: BlobChunks = Box::new(chunks.map(move |chunk| {
+            let _held = &slot;
+            Ok(chunk)
+        }));
         Ok(Response::new(tokio_stream::iter(chunks)))
     }
 }
@@ -169,6 +193,31 @@ fn refused(error: BlobError) -> Status {
         BlobError::NoHeader | BlobError::NoData => Status::invalid_argument(error.to_string()),
         BlobError::Length { .. } | BlobError::Checksum => Status::data_loss(error.to_string()),
     }
+}
+
+/// The next message of a session, if it makes sense and does not come too fast.
+async fn next(
+    inbound: &mut Streaming<v1::WorkerMessage>,
+    rate: &mut Rate,
+) -> Result<Option<Up>, Status> {
+    let Some(message) = inbound.message().await? else {
+        return Ok(None);
+    };
+    rate.take(message.encoded_len(), Instant::now())?;
+    sense::message(message).map(Some)
+}
+
+async fn within<T>(
+    limit: Duration,
+    what: &str,
+    future: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    tokio::time::timeout(limit, future)
+        .await
+        .unwrap_or_else(|_| {
+            let message = format!("{what} did not come within {limit:?}");
+            Err(Status::deadline_exceeded(message))
+        })
 }
 
 /// The address as it stands in front of a port.

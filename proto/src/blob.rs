@@ -88,6 +88,12 @@ impl Assembly {
         })
     }
 
+    /// What its sender says of it.
+    #[must_use]
+    pub fn header(&self) -> &v1::BlobHeader {
+        &self.header
+    }
+
     /// Adds a chunk.
     ///
     /// # Errors

@@ -1,7 +1,10 @@
 //! The wire contract of the system, generated from `trainer/v1/trainer.proto`, and the
-//! two things both ends must agree on beyond it: its version and its sizes.
+//! things both ends must agree on beyond it: its version, its sizes, and how they prove to each
+//! other who they are.
 
 pub mod blob;
+pub mod tls;
+pub mod token;
 
 /// The generated messages, client and server of `trainer.v1`.
 #[allow(

@@ -13,11 +13,11 @@ use std::time::Duration;
 use proto::v1;
 use proto::v1::coordinator_message::Message as Down;
 use proto::v1::worker_message::Message as Up;
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::Cli;
+use crate::connect::{Coordinator, Launcher};
 use crate::control::{Inbox, Link, Order, Outgoing};
 use crate::session::{self, Session, next, say};
 use crate::train;
@@ -33,6 +33,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How a worker ended.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    /// Flags or files that cannot be used.
+    #[error("{0}")]
+    Credentials(String),
     /// Nobody answers.
     #[error("no coordinator at {url} within {seconds} s: {cause}")]
     Unreachable {
@@ -66,14 +69,17 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
     let mut asked_to_end = signal(SignalKind::terminate())
         .map_err(|error| AgentError::Training(format!("cannot watch for signals: {error}")))?;
     let patience = Duration::from_secs(cli.connect_timeout);
+    let mut launcher = slot.map(|_| Launcher::of_process());
+    let token = Launcher::token(&mut launcher).await?;
+    let coordinator = Coordinator::of(&cli, token)?;
     let first = tokio::select! {
-        first = session::open(&cli.coordinator, slot, patience) => first?,
-        () = launcher_gone(), if slot.is_some() => {
+        first = session::open(&coordinator, slot, patience) => first?,
+        () = Launcher::gone(&mut launcher) => {
             return Err(AgentError::Broken("its launcher is gone".to_owned()));
         }
         _ = asked_to_end.recv() => return Ok(()),
     };
-    let mut trainer = Trainer::start(&cli, &first.welcome).await?;
+    let mut trainer = Trainer::start(&cli, &coordinator, &first.welcome).await?;
     let mut session = first;
     loop {
         match trainer.serve(session, &mut asked_to_end).await {
@@ -85,7 +91,7 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
             ended => return ended,
         }
         session = tokio::select! {
-            session = session::open(&cli.coordinator, slot, trainer.hold) => session?,
+            session = session::open(&coordinator, slot, trainer.hold) => session?,
             _ = asked_to_end.recv() => return Ok(()),
         };
         if session.welcome.run_id != trainer.run_id {
@@ -94,13 +100,6 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
         }
         tracing::info!("back in the run");
     }
-}
-
-/// Returns when the standard input ends, which a launcher holds open for as long as it lives.
-async fn launcher_gone() {
-    let mut input = tokio::io::stdin();
-    let mut buffer = [0; 64];
-    while input.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
 }
 
 /// The training thread and what connects it with the sessions.
@@ -119,7 +118,11 @@ struct Trainer {
 }
 
 impl Trainer {
-    async fn start(cli: &Cli, welcome: &v1::Welcome) -> Result<Self, AgentError> {
+    async fn start(
+        cli: &Cli,
+        coordinator: &Coordinator,
+        welcome: &v1::Welcome,
+    ) -> Result<Self, AgentError> {
         let mut settings = welcome.settings.clone().unwrap_or_default();
         if let Some(data) = &cli.data {
             settings.data.clone_from(data);
@@ -127,7 +130,7 @@ impl Trainer {
         if let Some(path) = &cli.pretrained {
             settings.pretrained = Some(path.to_string_lossy().into_owned());
         }
-        let address = session::own_address(&cli.coordinator).await;
+        let address = session::own_address(coordinator).await;
         let hold = Duration::from_secs(settings.hold_timeout_seconds.into());
         let (link, outgoing) = mpsc::unbounded_channel();
         let (ended, end) = oneshot::channel();

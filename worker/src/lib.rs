@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod connect;
 pub mod control;
 pub mod data;
 pub mod model;

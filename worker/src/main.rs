@@ -23,10 +23,10 @@ fn main() {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!("{error}");
-            if matches!(error, AgentError::Unreachable { .. }) {
-                3
-            } else {
-                1
+            match error {
+                AgentError::Credentials(_) => 2,
+                AgentError::Unreachable { .. } => 3,
+                _ => 1,
             }
         }
     };

@@ -3,23 +3,22 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use proto::v1;
 use proto::v1::coordinator_message::Message as Down;
-use proto::v1::trainer_client::TrainerClient;
 use proto::v1::worker_message::Message as Up;
-use proto::{MAX_MESSAGE_BYTES, v1};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
 use crate::agent::AgentError;
+use crate::connect::{self, Client, Coordinator};
 
 const RETRY: Duration = Duration::from_millis(200);
 
 /// An open session, with the coordinator's welcome.
 pub(crate) struct Session {
-    pub(crate) client: TrainerClient<Channel>,
+    pub(crate) client: Client,
     pub(crate) outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
     pub(crate) inbound: Streaming<v1::CoordinatorMessage>,
     pub(crate) welcome: v1::Welcome,
@@ -27,27 +26,21 @@ pub(crate) struct Session {
 
 /// Opens a session within `patience`.
 pub(crate) async fn open(
-    url: &str,
+    coordinator: &Coordinator,
     slot: Option<u32>,
     patience: Duration,
 ) -> Result<Session, AgentError> {
     let unreachable = |cause: String| AgentError::Unreachable {
-        url: url.to_owned(),
+        url: coordinator.url().to_owned(),
         seconds: patience.as_secs(),
         cause,
     };
-    let endpoint = Endpoint::from_shared(url.to_owned())
-        .map_err(|error| unreachable(error.to_string()))?
-        .tcp_nodelay(true)
-        .connect_timeout(Duration::from_secs(5))
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(3))
-        .keep_alive_while_idle(true);
     let deadline = Instant::now() + patience;
+    let mut said = String::new();
     loop {
         let attempt = async {
-            let channel = endpoint.connect().await.map_err(Attempt::connection)?;
-            greet(channel, slot).await
+            let client = coordinator.client().await.map_err(Attempt::Again)?;
+            greet(client, slot).await
         };
         match attempt.await {
             Ok(session) => return Ok(session),
@@ -55,7 +48,13 @@ pub(crate) async fn open(
             Err(Attempt::Again(cause)) if Instant::now() >= deadline => {
                 return Err(unreachable(cause));
             }
-            Err(Attempt::Again(_)) => tokio::time::sleep(RETRY).await,
+            Err(Attempt::Again(cause)) => {
+                if said != cause {
+                    tracing::info!("no coordinator yet: {cause}");
+                    said = cause;
+                }
+                tokio::time::sleep(RETRY).await;
+            }
         }
     }
 }
@@ -67,27 +66,23 @@ enum Attempt {
 }
 
 impl Attempt {
-    fn connection(error: tonic::transport::Error) -> Self {
-        let cause = std::error::Error::source(&error)
-            .map_or_else(|| error.to_string(), ToString::to_string);
-        Self::Again(cause)
-    }
-
     fn status(status: &Status) -> Self {
+        if let Some(cause) = connect::broken(status) {
+            return Self::Again(cause);
+        }
         let words = status.message().to_owned();
         match status.code() {
-            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
-                Self::Again(words)
-            }
+            Code::Unavailable
+            | Code::Unknown
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted => Self::Again(words),
             _ => Self::Final(AgentError::Refused(words)),
         }
     }
 }
 
-async fn greet(channel: Channel, slot: Option<u32>) -> Result<Session, Attempt> {
-    let mut client = TrainerClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+async fn greet(mut client: Client, slot: Option<u32>) -> Result<Session, Attempt> {
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let hello = v1::Hello {
         protocol_version: proto::PROTOCOL_VERSION,
@@ -138,13 +133,9 @@ pub(crate) fn say(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up
 }
 
 /// The address of this machine on the way to the coordinator, where its peers reach it too.
-pub(crate) async fn own_address(coordinator: &str) -> IpAddr {
+pub(crate) async fn own_address(coordinator: &Coordinator) -> IpAddr {
     let route = async {
-        let uri: tonic::transport::Uri = coordinator.parse().ok()?;
-        let host = uri.host()?.trim_matches(['[', ']']).to_owned();
-        let https = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let peer = tokio::net::lookup_host((host, port)).await.ok()?.next()?;
+        let peer = coordinator.address().await?;
         let any: IpAddr = match peer {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -3,19 +3,19 @@
 
 use proto::blob::{self, Assembly};
 use proto::v1;
-use proto::v1::trainer_client::TrainerClient;
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
+
+use crate::connect::Client;
 
 /// The uploads and downloads of one session; those under way end with it.
 pub(crate) struct Transfers {
-    client: TrainerClient<Channel>,
+    client: Client,
     worker_id: u64,
     last: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl Transfers {
-    pub(crate) fn new(client: TrainerClient<Channel>, worker_id: u64) -> Self {
+    pub(crate) fn new(client: Client, worker_id: u64) -> Self {
         Self {
             client,
             worker_id,
@@ -82,10 +82,7 @@ impl Transfers {
     }
 }
 
-async fn fetch(
-    mut client: TrainerClient<Channel>,
-    request: v1::DownloadRequest,
-) -> Result<Vec<u8>, String> {
+async fn fetch(mut client: Client, request: v1::DownloadRequest) -> Result<Vec<u8>, String> {
     let status = |status: tonic::Status| status.message().to_owned();
     let mut chunks = client.download(request).await.map_err(status)?.into_inner();
     let first = chunks.message().await.map_err(status)?;

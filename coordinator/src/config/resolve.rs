@@ -129,6 +129,11 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
             .clone()
             .unwrap_or_else(|| unused_run_dir(root, SystemTime::now())),
         listen: given.listen.unwrap_or_else(|| DEFAULT_LISTEN.into()),
+        tls_cert: given.tls_cert.clone(),
+        tls_key: given.tls_key.clone(),
+        tls_ca: given.tls_ca.clone(),
+        token_file: given.token_file.clone(),
+        insecure: given.insecure.unwrap_or(false),
         metrics_listen: given
             .metrics_listen
             .unwrap_or_else(|| DEFAULT_METRICS_LISTEN.into()),

@@ -203,6 +203,33 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
 
+    /// Certificate of the coordinator in PEM; with --tls-key and --tls-ca, workers have to show
+    /// one of that authority. All three are read anew for each connection
+    #[arg(long, value_name = "FILE", help_heading = SEEN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of --tls-cert in PEM
+    #[arg(long, value_name = "FILE", help_heading = SEEN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Authorities that sign the workers' certificates, in PEM
+    #[arg(long, value_name = "FILE", help_heading = SEEN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// File with a secret of 16 bytes or more that workers have to show
+    #[arg(long, value_name = "FILE", help_heading = SEEN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+
+    /// Let whoever reaches --listen join the run, which else takes TLS or a token
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", help_heading = SEEN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insecure: Option<bool>,
+
     /// Address of /metrics, /status, /healthz and /readyz [default: 127.0.0.1:9095, or a free
     /// port where that one is taken]
     #[arg(long, value_name = "IP:PORT", help_heading = SEEN)]
@@ -359,6 +386,11 @@ impl TryFrom<&RunConfig> for Settings {
             hold_timeout: Some(config.hold_timeout.as_secs()),
             grace: Some(config.grace.as_secs()),
             listen: Some(config.listen),
+            tls_cert: config.tls_cert.clone(),
+            tls_key: config.tls_key.clone(),
+            tls_ca: config.tls_ca.clone(),
+            token_file: config.token_file.clone(),
+            insecure: Some(config.insecure),
             metrics_listen: config.metrics_listen_asked.then_some(config.metrics_listen),
             metrics_linger: config.metrics_linger.map(|bound| bound.as_secs()),
             log_format: Some(config.log_format),

@@ -78,6 +78,27 @@ fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default() {
 }
 
 #[test]
+fn credentials_have_the_same_words_everywhere() {
+    let mut case = Case::new();
+    case.environment = [
+        ("FINETUNE_TLS_KEY", "key.pem"),
+        ("FINETUNE_TLS_SERVER_NAME", "for the worker"),
+        ("FINETUNE_INSECURE", "false"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .to_vec();
+    let file = Some("tls-cert = \"cert.pem\"\ntoken-file = \"token\"\nlisten = \"0.0.0.0:7\"");
+    let Loaded { config, notes } = case.load(file, &["--tls-ca", "ca.pem"]).unwrap();
+    let files = config.tls_files().unwrap();
+    assert_eq!(
+        [&files.cert, &files.key, &files.ca],
+        ["cert.pem", "key.pem", "ca.pem"].map(Path::new)
+    );
+    assert_eq!(config.token_file.as_deref(), Some(Path::new("token")));
+    assert!(!notes.iter().any(|note| note.contains("TLS")), "{notes:?}");
+}
+
+#[test]
 fn the_demo_set_changes_defaults_but_nothing_that_was_given() {
     let case = Case::new();
     let Loaded { config, notes } = case.load(Some("epochs = 15"), &[]).unwrap();
@@ -202,6 +223,15 @@ fn every_rule_refuses_what_it_forbids() {
             &["--listen", "0.0.0.0:9", "--metrics-listen", "0.0.0.0:9"],
             "are both 0.0.0.0:9",
         ),
+        (
+            &["--listen", "0.0.0.0:7000"],
+            "listen 0.0.0.0:7000 can be reached from other machines: give --tls-cert, --tls-key \
+             and --tls-ca, or --token-file, so that nobody joins uninvited, or --insecure",
+        ),
+        (
+            &["--tls-cert", "a", "--listen", "[::]:7000"],
+            "belong together; add --tls-key and --tls-ca",
+        ),
     ] {
         let message = refusal(None, flags);
         assert!(message.contains(expected), "{flags:?}: {message}");
@@ -231,8 +261,17 @@ fn a_saved_configuration_repeats_itself() {
         "7",
         "--precision",
         "bf16",
+        "--listen=0.0.0.0:7000",
+        "--token-file=token",
+        "--tls-cert=cert",
+        "--tls-key=key",
+        "--tls-ca=ca",
+        "--insecure",
     ];
-    let first = case.load(None, &[flags, more].concat()).unwrap().config;
+    let first = case
+        .load(None, &[&flags[..], &more[..]].concat())
+        .unwrap()
+        .config;
     let saved = first.to_toml().unwrap();
     // What is saved must not depend on files that appear later.
     std::fs::create_dir_all(case.root.path().join(DEFAULT_DATA)).unwrap();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{BatchNorm, ConfigError, RunConfig};
+use crate::security::Policy;
 
 /// Larger inputs are a slip of the finger: Caltech101's largest picture is 3999 pixels high.
 const MAX_IMAGE_SIZE: u32 = 4096;
@@ -163,6 +164,33 @@ impl RunConfig {
         rule(
             self.metrics_listen != self.listen || self.listen.port() == 0,
             format!("listen and metrics-listen are both {}", self.listen),
+        );
+        let tls = [
+            ("--tls-cert", &self.tls_cert),
+            ("--tls-key", &self.tls_key),
+            ("--tls-ca", &self.tls_ca),
+        ];
+        let missing: Vec<_> = tls
+            .iter()
+            .filter(|(_, file)| file.is_none())
+            .map(|(flag, _)| *flag)
+            .collect();
+        let partly = !missing.is_empty() && missing.len() < tls.len();
+        rule(
+            !partly,
+            format!(
+                "--tls-cert, --tls-key and --tls-ca belong together; add {}",
+                missing.join(" and ")
+            ),
+        );
+        rule(
+            partly || Policy::of(self).allows(self.listen),
+            format!(
+                "listen {} can be reached from other machines: give --tls-cert, --tls-key and \
+                 --tls-ca, or --token-file, so that nobody joins uninvited, or --insecure to let \
+                 anybody",
+                self.listen
+            ),
         );
         if broken.is_empty() {
             Ok(())

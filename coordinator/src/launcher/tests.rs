@@ -27,6 +27,7 @@ fn bench(script: &str, change: impl FnOnce(&mut LaunchSpec)) -> Bench {
     let mut spec = LaunchSpec {
         binary,
         coordinator_url: "http://127.0.0.1:1".to_owned(),
+        token: Token::parse("a-token-of-the-tests").unwrap(),
         log_format: LogFormat::Text,
         logs: folder.path().to_owned(),
         workers: 2,
@@ -163,6 +164,7 @@ async fn a_missing_worker_program_is_refused_before_anything_starts() {
         let spec = LaunchSpec {
             binary: plain.clone(),
             coordinator_url: String::new(),
+            token: Token::fresh().unwrap(),
             log_format: LogFormat::Text,
             logs: folder.path().to_owned(),
             workers: 1,
@@ -219,10 +221,13 @@ async fn shutdown_lets_willing_workers_end_and_leaves_no_process_of_stubborn_one
 }
 
 #[tokio::test]
-async fn stdin_stays_open_while_the_coordinator_lives() {
-    let mut bench = bench("echo ready; read line; echo \"read ended with $?\"", |_| ());
+async fn stdin_brings_the_token_and_stays_open_while_the_coordinator_lives() {
+    let script = "echo ready; read line; echo \"got $line\"; read line; echo \"ended with $?\"";
+    let mut bench = bench(script, |_| ());
     bench.launcher.spawn(0).unwrap();
-    bench.until_logged(0, "ready").await;
+    bench
+        .until_logged(0, "got token a-token-of-the-tests")
+        .await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(
         bench.exits.try_recv().is_err(),
@@ -239,6 +244,6 @@ fn a_listener_on_all_addresses_is_reached_through_loopback() {
         ("[::]:70", "http://[::1]:70"),
         ("10.0.0.3:70", "http://10.0.0.3:70"),
     ] {
-        assert_eq!(local_url(listening.parse().unwrap()), url);
+        assert_eq!(local_url("http", listening.parse().unwrap()), url);
     }
 }

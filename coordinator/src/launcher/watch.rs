@@ -6,7 +6,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use proto::token::Token;
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +25,7 @@ pub(super) struct Watched {
     pub(super) slot: usize,
     pub(super) pid: u32,
     pub(super) child: Child,
+    pub(super) token: Token,
     pub(super) log_path: PathBuf,
     /// Where this process's part of the log begins.
     pub(super) log_start: u64,
@@ -34,7 +37,12 @@ pub(super) async fn watch(
     exits: mpsc::UnboundedSender<WorkerExit>,
 ) {
     // `wait` would close it, and the worker would take that for the coordinator's death.
-    let stdin = watched.child.stdin.take();
+    let mut stdin = watched.child.stdin.take();
+    if let Some(stdin) = &mut stdin {
+        // An empty pipe takes it at once. A worker that is gone already cannot read it, and its
+        // exit says so.
+        let _ = stdin.write_all(watched.token.line().as_bytes()).await;
+    }
     let mut asked_to_stop = false;
     let status = tokio::select! {
         status = watched.child.wait() => status,

@@ -82,10 +82,8 @@ impl Observers {
                 optimizer: report.phases.optimizer,
             },
         );
-        self.stragglers.add(
-            rank as usize,
-            report.seconds - report.phases.allreduce_wait,
-        );
+        self.stragglers
+            .add(rank as usize, report.seconds - report.phases.allreduce_wait);
         self.epoch.uncounted += u64::from(report.samples);
         if let Some(view) = usize::try_from(rank)
             .ok()

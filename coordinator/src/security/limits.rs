@@ -1,0 +1,57 @@
+//! The numbers that bound what others can make the coordinator hold, and the server that keeps
+//! those that HTTP/2 keeps. The rest is kept by `door`, `gate`, `rate` and `sense`.
+
+use std::time::Duration;
+
+use proto::MAX_MESSAGE_BYTES;
+use tonic::transport::Server;
+
+/// From accepting a connection to its first admitted call. Longer only serves those who hold
+/// connections to keep others out.
+pub(super) const ADMISSION_LIMIT: Duration = Duration::from_secs(5);
+/// Connections on their way to that.
+pub(super) const MAX_PENDING: usize = 64;
+/// Connections at all, for each listener. Each costs a descriptor, of which 1,024 are usual for
+/// a whole process.
+pub(super) const MAX_CONNECTIONS: usize = 512;
+
+/// From the start of a session to its `Hello`.
+pub const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// Sessions on their way to that.
+pub(super) const MAX_SESSIONS_PENDING: usize = 64;
+/// Sessions at all.
+pub(super) const MAX_SESSIONS: usize = 512;
+
+/// Messages of a session: a worker sends a report a step, and steps take milliseconds.
+pub(super) const MESSAGES_PER_SECOND: f64 = 2_000.0;
+/// Messages that may come at once, such as after a pause of the network.
+pub(super) const MESSAGE_BURST: f64 = 4_000.0;
+/// Bytes of a session: a manifest once, else hundreds a message.
+pub(super) const BYTES_PER_SECOND: f64 = (4 << 20) as f64;
+/// Bytes that may come at once: the largest message.
+pub(super) const BYTE_BURST: f64 = MAX_MESSAGE_BYTES as f64;
+
+/// Uploads at the same time; each may take the largest blob's memory.
+pub(super) const MAX_UPLOADS: usize = 4;
+/// Downloads at the same time: all ranks of a machine full of GPUs may want one.
+pub(super) const MAX_DOWNLOADS: usize = 16;
+/// The longest pause between two chunks of an upload.
+pub const UPLOAD_STALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Calls of one connection at the same time: its session and its uploads.
+const MAX_STREAMS: u32 = 16;
+/// Bytes of a call's headers: the longest token fits.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+/// Streams that a client resets before they are served (CVE-2023-44487), and that it makes fail.
+const MAX_RESETS: usize = 32;
+
+/// A server that bounds connections and notices within 5 s that one went silent.
+pub fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(2)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(3)))
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_RESETS))
+}

@@ -1,0 +1,373 @@
+//! Nobody uninvited: who is let in to a run, who is not, and that those who are not change nothing.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "uninvited/certificates.rs"]
+mod certificates;
+#[path = "uninvited/stranger.rs"]
+mod stranger;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use certificates::Authority;
+use integration_tests::{Ended, Run, SMALL, all_gone, binary, scratch};
+use rustix::process::Signal;
+use stranger::Stranger;
+use tonic::Code;
+
+/// Long enough for a stranger to come and go meanwhile.
+const LONG: &[&str] = &["--epochs=25", "--patience=25"];
+
+/// A worker started by hand, whose last words are kept.
+struct Worker(Child);
+
+impl Worker {
+    fn start(url: &str, arguments: &[String]) -> Self {
+        let mut command = Command::new(binary("worker"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FINETUNE_")) {
+            command.env_remove(name);
+        }
+        let child = command
+            .current_dir(scratch())
+            .args(["--coordinator", url])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the worker starts");
+        Self(child)
+    }
+
+    /// Its exit code and what it said.
+    fn wait(mut self) -> (i32, String) {
+        let mut said = String::new();
+        let mut stderr = self.0.stderr.take().expect("a pipe");
+        stderr.read_to_string(&mut said).expect("text");
+        let status = self.0.wait().expect("it can be waited for");
+        (status.code().unwrap_or(-1), said)
+    }
+
+    fn refused(self, code: i32, words: &[&str]) {
+        let (found, said) = self.wait();
+        assert_eq!(found, code, "{said}");
+        for word in words {
+            assert!(said.contains(word), "no `{word}` in: {said}");
+        }
+    }
+}
+
+/// A run that waits for two workers, and its address.
+fn waiting(arguments: &[&str]) -> (Run, String) {
+    let mut run = Run::start(&[&["--workers=2", "--no-spawn"], SMALL, arguments].concat());
+    run.until("an address to join", |run| {
+        run.output().contains("worker --coordinator http")
+    });
+    let output = run.output();
+    let (_, rest) = output.split_once("--coordinator ").expect("just seen");
+    let url = rest.split(['`', '\n', ' ']).next().expect("a word");
+    (run, url.to_owned())
+}
+
+/// Checks that a run with strangers at its door ended as one without them.
+fn undisturbed(ended: Ended, epochs: &str) {
+    let ended = ended.succeeded();
+    let quiet = Run::small(2, &[epochs]).wait().succeeded();
+    for column in ["train_loss", "validation_loss"] {
+        let (found, expected) = (ended.column(column), quiet.column(column));
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+        }
+    }
+}
+
+/// What the run says of itself.
+fn status(run: &Run) -> String {
+    let output = run.output();
+    let (_, rest) = output.split_once("metrics: http://").expect("an address");
+    let host = rest.split('/').next().expect("a word");
+    let mut stream = TcpStream::connect(host).expect("the endpoint answers");
+    let request = format!("GET /status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+fn token_file(folder: &Path, token: &str) -> String {
+    let path = folder.join("token");
+    std::fs::write(&path, format!("{token}\n")).expect("a file");
+    format!("--token-file={}", path.display())
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// Whether there is something like a random token in `text`.
+fn holds_a_token(text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_hexdigit())
+        .any(|word| word.len() == 64)
+}
+
+#[test]
+fn a_run_with_spawned_workers_has_a_token_that_nobody_sees() {
+    assert!(holds_a_token(&"0f".repeat(32)));
+    let mut run = Run::small(2, LONG);
+    run.until("a first epoch", |run| {
+        run.path().join("best.safetensors").exists()
+    });
+    let workers = run.workers();
+    assert_eq!(workers.len(), 2, "{}", run.output());
+    let mut url = String::new();
+    for pid in &workers {
+        let arguments = read(format!("/proc/{pid}/cmdline"));
+        for shown in [&arguments, &read(format!("/proc/{pid}/environ"))] {
+            assert!(!shown.is_empty() && !holds_a_token(shown), "{shown}");
+        }
+        let mut words = arguments.split('\0');
+        url = words
+            .find(|word| word.starts_with("http://"))
+            .expect("an address")
+            .to_owned();
+    }
+
+    let stranger = Stranger::at(&url, None);
+    assert_eq!(stranger.hello(|_| ()).code(), Code::Unauthenticated);
+    assert!(stranger.hello(|_| ()).message().contains("join token"));
+    assert_eq!(stranger.upload(0).code(), Code::Unauthenticated);
+    assert_eq!(stranger.download(0).code(), Code::Unauthenticated);
+    let wrong = Stranger::at(&url, Some(&"0f".repeat(32)));
+    assert_eq!(wrong.hello(|_| ()).code(), Code::Unauthenticated);
+    assert_eq!(wrong.upload(0).code(), Code::Unauthenticated);
+    Worker::start(&url, &[]).refused(1, &["refused this worker", "join token"]);
+
+    assert_eq!(run.workers(), workers, "{}", run.output());
+    let ended = run.wait().succeeded();
+    assert!(
+        ended.output.contains("refused 127.0.0.1:"),
+        "{}",
+        ended.output
+    );
+    let logs = ["logs/worker-0.log", "logs/worker-1.log", "config.toml"];
+    for text in logs.map(|name| read(ended.path().join(name))) {
+        assert!(!holds_a_token(&text), "{text}");
+    }
+    assert!(!holds_a_token(&ended.output));
+    assert_eq!(ended.epochs().len(), 25);
+}
+
+#[test]
+fn only_those_with_the_token_join_and_nonsense_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let secret = "0123456789abcdef-of-this-test";
+    let token = token_file(folder.path(), secret);
+    let (run, url) = waiting(&["--epochs=1", &token]);
+    let host = url.strip_prefix("http://").expect("an address").to_owned();
+
+    for said in [
+        &b"\x00\xff\x16\x03 garbage\r\n\r\n"[..],
+        b"PRI * HTTP/2.0\r\n\r\nXX",
+    ] {
+        let mut stream = TcpStream::connect(&host).expect("a connection");
+        let patience = Some(Duration::from_secs(20));
+        stream.set_read_timeout(patience).expect("a timeout");
+        stream.write_all(said).expect("sent");
+        let mut answer = Vec::new();
+        // Closed, with or without an error: no answer.
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty(), "{answer:?}");
+    }
+    let mut stream = TcpStream::connect(&host).expect("a connection");
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(
+        answer.contains("400") && answer.contains("--metrics-listen"),
+        "{answer}"
+    );
+
+    for shown in [None, Some("another-token-than-that-one")] {
+        let stranger = Stranger::at(&url, shown);
+        assert_eq!(stranger.hello(|_| ()).code(), Code::Unauthenticated);
+    }
+    let known = Stranger::at(&url, Some(secret));
+    let other = known.hello(|hello| hello.protocol_version += 1);
+    assert_eq!(other.code(), Code::FailedPrecondition, "{other}");
+    let long = known.hello(|hello| hello.host = "x".repeat(300));
+    assert_eq!(long.code(), Code::InvalidArgument, "{long}");
+    let huge = known.hello(|hello| hello.host = "x".repeat(proto::MAX_MESSAGE_BYTES + 1));
+    assert_eq!(huge.code(), Code::OutOfRange, "{huge}");
+    assert_eq!(known.without_hello().code(), Code::InvalidArgument);
+    assert_eq!(known.silent().code(), Code::DeadlineExceeded);
+    assert_eq!(known.upload(0).code(), Code::NotFound);
+    assert_eq!(known.download(0).code(), Code::NotFound);
+
+    // More than may wait at the door; they are gone within seconds, and workers try again.
+    let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(&host)).collect();
+    let workers = [0, 1].map(|_| Worker::start(&url, std::slice::from_ref(&token)));
+    undisturbed(run.wait(), "--epochs=1");
+    drop(crowd);
+    for worker in workers {
+        let (code, said) = worker.wait();
+        assert_eq!(code, 0, "{said}");
+    }
+}
+
+#[test]
+fn a_flood_of_messages_ends_its_own_session_only() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let secret = "0123456789abcdef-of-this-test";
+    let token = token_file(folder.path(), secret);
+    let listen = "--listen=127.0.0.1:0";
+    let mut run = Run::small(2, &[LONG, &[&token, listen]].concat());
+    run.until("a first epoch", |run| {
+        run.path().join("best.safetensors").exists()
+    });
+    let arguments = read(format!("/proc/{}/cmdline", run.workers()[0]));
+    let url = arguments
+        .split('\0')
+        .find(|word| word.starts_with("http://"))
+        .expect("an address");
+    let flood = Stranger::at(url, Some(secret)).flood();
+    assert_eq!(flood.code(), Code::ResourceExhausted, "{flood}");
+    let twice = Stranger::at(url, Some(secret)).hello_twice();
+    assert_eq!(twice.code(), Code::InvalidArgument, "{twice}");
+    let ended = run.wait().succeeded();
+    assert_eq!(ended.epochs().len(), 25);
+}
+
+#[test]
+fn certificates_let_workers_in_and_are_renewed_while_the_run_goes_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| folder.path().join(name);
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let coordinator = ours.issue(&at("coordinator"));
+    let tls: Vec<_> = coordinator.iter().map(String::as_str).collect();
+    let (run, url) = waiting(&[&["--epochs=1", "--listen=0.0.0.0:0"], &tls[..]].concat());
+    let port = url.rsplit_once(':').expect("a port").1.to_owned();
+    assert!(url.starts_with("https://"), "{}", run.output());
+    assert!(run.output().contains("--tls-cert FILE"), "{}", run.output());
+
+    Worker::start(&url, &[]).refused(2, &["--tls-cert"]);
+    let plain = url.replace("https://", "http://");
+    let hasty = "--connect-timeout=1".to_owned();
+    let refused = Worker::start(&plain, std::slice::from_ref(&hasty));
+    refused.refused(3, &["http:// or https://"]);
+    // It trusts the coordinator but shows what another authority signed.
+    let mut foreign = theirs.issue(&at("foreign")).to_vec();
+    foreign[2] = coordinator[2].clone();
+    foreign.push(hasty.clone());
+    Worker::start(&url, &foreign).refused(3, &["alert", "--tls-ca"]);
+    let anonymous = certificates::anonymous(&format!("127.0.0.1:{port}"), &ours);
+    assert!(anonymous.contains("CertificateRequired"), "{anonymous}");
+    let name = "--tls-server-name=other.example".to_owned();
+    let mut misled = ours.issue(&at("misled")).to_vec();
+    misled.extend([name, hasty]);
+    Worker::start(&url, &misled).refused(3, &["certificate", "other.example"]);
+
+    // A certificate that cannot be used keeps the one before it.
+    let sound = read(at("coordinator/cert.pem"));
+    std::fs::write(at("coordinator/cert.pem"), "half a certif").expect("a file");
+    let first = Worker::start(&url, &ours.issue(&at("first")));
+    let mut run = run;
+    run.until("a worker", |run| {
+        run.output().contains("is kept") && status(run).contains("1 more workers")
+    });
+    std::fs::write(at("coordinator/cert.pem"), sound).expect("a file");
+    // A whole new authority; the worker that is there stays.
+    let next = Authority::new("next");
+    next.issue(&at("coordinator"));
+    let second = Worker::start(&url, &next.issue(&at("second")));
+    undisturbed(run.wait(), "--epochs=1");
+    for worker in [first, second] {
+        let (code, said) = worker.wait();
+        assert_eq!(code, 0, "{said}");
+    }
+}
+
+#[test]
+fn spawned_workers_come_through_a_door_of_their_own_beside_tls() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ours = Authority::new("ours").issue(&folder.path().join("coordinator"));
+    let tls: Vec<_> = ours.iter().map(String::as_str).collect();
+    let mut run = Run::small(2, &[LONG, &["--listen=0.0.0.0:0"], &tls[..]].concat());
+    run.until("a first epoch", |run| {
+        run.path().join("best.safetensors").exists()
+    });
+    let arguments = read(format!("/proc/{}/cmdline", run.workers()[0]));
+    let url = arguments
+        .split('\0')
+        .find(|word| word.starts_with("http://127.0.0.1:"))
+        .expect("an address on loopback");
+    let stranger = Stranger::at(url, None);
+    assert_eq!(stranger.hello(|_| ()).code(), Code::Unauthenticated);
+    // The next coordinator knows neither the door nor the token but from the run directory.
+    let workers = run.workers();
+    run.signal(Signal::KILL);
+    let killed = run.wait();
+    std::thread::sleep(Duration::from_millis(500));
+    let ended = killed.resume(&[]).wait().succeeded();
+    let came_back = !ended.output.contains("lost rank");
+    assert!(came_back, "{}", ended.output);
+    assert!(!holds_a_token(&ended.output) && ended.epochs().len() == 25);
+    all_gone(&workers);
+}
+
+#[test]
+fn what_cannot_protect_a_run_is_refused_before_it_starts() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ours = Authority::new("ours");
+    let sound = ours.issue(&folder.path().join("sound"));
+    let other = ours.issue(&folder.path().join("other"));
+    let short = token_file(folder.path(), "short");
+    let path = |flag: &str| PathBuf::from(flag.split_once('=').expect("a flag").1);
+    let missing = format!("--tls-key={}/none.pem", folder.path().display());
+    for (arguments, words) in [
+        (
+            vec!["--listen=0.0.0.0:0"],
+            vec!["--tls-cert", "--token-file", "--insecure"],
+        ),
+        (
+            vec!["--listen=0.0.0.0:0", &sound[0], &sound[1]],
+            vec!["add --tls-ca"],
+        ),
+        (
+            vec![&sound[0], &missing, &sound[2]],
+            vec!["none.pem", "--tls-key"],
+        ),
+        (
+            vec![&sound[0], &other[1], &sound[2]],
+            vec!["does not belong", "other/key.pem"],
+        ),
+        (vec![&short], vec!["shorter than 16 bytes", "/token"]),
+        (vec!["--token-file=/no/such/token"], vec!["/no/such/token"]),
+    ] {
+        let started = Instant::now();
+        let ended = Run::small(2, &arguments).wait();
+        assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.output);
+        for word in words {
+            assert!(ended.output.contains(word), "{word}: {}", ended.output);
+        }
+        assert!(!ended.path().exists(), "it made a run directory");
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+    // Told so, it listens; and says that others can read the token.
+    let open = ["--listen=0.0.0.0:0", "--insecure", "--epochs=1"];
+    let ended = Run::small(1, &open).wait().succeeded();
+    assert!(ended.output.contains("whoever reaches"), "{}", ended.output);
+    let token = token_file(folder.path(), "0123456789abcdef");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(path(&token), mode).expect("a mode");
+    let ended = Run::small(1, &["--epochs=1", &token]).wait().succeeded();
+    assert!(ended.output.contains("chmod 600"), "{}", ended.output);
+}

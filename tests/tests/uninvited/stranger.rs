@@ -1,0 +1,153 @@
+//! A client of the wire contract that does not keep to it.
+
+use std::time::Duration;
+
+use proto::v1;
+use proto::v1::trainer_client::TrainerClient;
+use proto::v1::worker_message::Message as Up;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Each of its calls has a connection of its own and gives the status that ended it.
+pub(crate) struct Stranger {
+    runtime: Runtime,
+    url: String,
+    token: Option<String>,
+}
+
+fn greeting() -> v1::Hello {
+    v1::Hello {
+        protocol_version: proto::PROTOCOL_VERSION,
+        host: "stranger".to_owned(),
+        ..Default::default()
+    }
+}
+
+fn up(message: Up) -> v1::WorkerMessage {
+    v1::WorkerMessage {
+        message: Some(message),
+    }
+}
+
+impl Stranger {
+    pub(crate) fn at(url: &str, token: Option<&str>) -> Self {
+        Self {
+            runtime: Runtime::new().unwrap(),
+            url: url.to_owned(),
+            token: token.map(str::to_owned),
+        }
+    }
+
+    fn request<T>(&self, body: T) -> Request<T> {
+        let mut request = Request::new(body);
+        if let Some(token) = &self.token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", value);
+        }
+        request
+    }
+
+    async fn client(&self) -> TrainerClient<Channel> {
+        let endpoint = Endpoint::from_shared(self.url.clone()).unwrap();
+        TrainerClient::new(endpoint.connect().await.expect("a connection"))
+    }
+
+    /// Says `messages`, again and again from the last where `endless`, and waits for the end.
+    fn session(&self, messages: Vec<v1::WorkerMessage>, endless: bool) -> Status {
+        let session = async {
+            let (sender, outgoing) = mpsc::channel(64);
+            // Also what is not read any more is no error of the test.
+            let talk = tokio::spawn(async move {
+                for message in &messages {
+                    let _ = sender.send(message.clone()).await;
+                }
+                while endless && let Some(last) = messages.last() {
+                    if sender.send(last.clone()).await.is_err() {
+                        return;
+                    }
+                }
+                // Silent, but there.
+                sender.closed().await;
+            });
+            let mut client = self.client().await;
+            let outgoing = self.request(ReceiverStream::new(outgoing));
+            let mut inbound = match client.session(outgoing).await {
+                Ok(answer) => answer.into_inner(),
+                Err(status) => return status,
+            };
+            let status = loop {
+                match inbound.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Status::ok("it ended"),
+                    Err(status) => break status,
+                }
+            };
+            talk.abort();
+            status
+        };
+        self.runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, session).await })
+            .expect("an end in time")
+    }
+
+    pub(crate) fn hello(&self, change: impl FnOnce(&mut v1::Hello)) -> Status {
+        let mut hello = greeting();
+        change(&mut hello);
+        self.session(vec![up(Up::Hello(hello))], false)
+    }
+
+    pub(crate) fn hello_twice(&self) -> Status {
+        self.session(vec![up(Up::Hello(greeting())); 2], false)
+    }
+
+    pub(crate) fn without_hello(&self) -> Status {
+        let message = up(Up::Preparing(v1::Preparing { done: 1 }));
+        self.session(vec![message], false)
+    }
+
+    pub(crate) fn silent(&self) -> Status {
+        self.session(Vec::new(), false)
+    }
+
+    pub(crate) fn flood(&self) -> Status {
+        let report = up(Up::StepReport(v1::StepReport::default()));
+        self.session(vec![up(Up::Hello(greeting())), report], true)
+    }
+
+    /// Asks for the best weights in the name of `worker`.
+    pub(crate) fn download(&self, worker: u64) -> Status {
+        let request = self.request(v1::DownloadRequest {
+            worker_id: worker,
+            kind: v1::BlobKind::BestState.into(),
+            position: None,
+        });
+        self.runtime.block_on(async {
+            match self.client().await.download(request).await {
+                Ok(_) => Status::ok("given"),
+                Err(status) => status,
+            }
+        })
+    }
+
+    /// Hands over a sound blob in the name of `worker`.
+    pub(crate) fn upload(&self, worker: u64) -> Status {
+        let label = v1::BlobHeader {
+            worker_id: worker,
+            kind: v1::BlobKind::BestState.into(),
+            ..Default::default()
+        };
+        let chunks = proto::blob::chunks(label, vec![1; 10]);
+        self.runtime.block_on(async {
+            let chunks = self.request(tokio_stream::iter(chunks));
+            match self.client().await.upload(chunks).await {
+                Ok(_) => Status::ok("taken"),
+                Err(status) => status,
+            }
+        })
+    }
+}

@@ -1,0 +1,548 @@
+//! The simulated worker's training thread: one order at a time, as the real one takes them.
+
+use std::collections::BTreeSet;
+
+use super::cluster::{Blob, Cluster, Item};
+use super::lineage::State;
+use super::process::{Cache, Doing, Kind, Order, Plan};
+use super::ring::{Part, Ring, Waited};
+use crate::core::Command;
+use crate::core::event::{
+    EpochReport, Event, FailureKind, Keep, Memory, Origin, Phases, Position, Scan, StepReport,
+    ValidationSum,
+};
+
+impl Cluster {
+    /// Something is in the inbox: a thread that waits for that looks.
+    pub(super) fn prod(&mut self, pid: usize) {
+        if matches!(self.processes[pid].doing, Doing::Idle | Doing::Parked) {
+            self.wake_in(pid, 0);
+        }
+    }
+
+    fn enter_doing(&mut self, pid: usize, doing: Doing) {
+        let process = &mut self.processes[pid];
+        (process.doing, process.since) = (doing, self.now);
+        process.token += 1;
+    }
+
+    /// The thread does `doing` for so many milliseconds.
+    fn busy(&mut self, pid: usize, doing: Doing, low: u64, high: u64) {
+        self.enter_doing(pid, doing);
+        if !self.processes[pid].hung {
+            let delay = self.upto(low, high);
+            self.wake_in(pid, delay);
+        }
+    }
+
+    pub(super) fn wake(&mut self, pid: usize) {
+        if self.processes[pid].hung && self.processes[pid].doing != Doing::Idle {
+            return;
+        }
+        match self.processes[pid].doing {
+            Doing::Idle => self.next_order(pid),
+            Doing::Scanning => self.scanned(pid),
+            Doing::Preparing => self.prepared(pid),
+            Doing::Fetching => self.fetched(pid),
+            Doing::Parked => self.may_step(pid),
+            Doing::Computing => self.reduce(pid),
+            Doing::Validating => self.validated(pid),
+            Doing::Showing => self.shown(pid),
+            Doing::Meeting | Doing::Sharing | Doing::Reducing | Doing::Averaging => {
+                match self.look(pid) {
+                    Waited::NotYet => {}
+                    Waited::Broken => self.broken_group(pid),
+                    Waited::Complete => self.through(pid),
+                }
+            }
+        }
+    }
+
+    fn through(&mut self, pid: usize) {
+        match self.processes[pid].doing {
+            Doing::Meeting => self.share(pid),
+            Doing::Sharing => self.formed(pid),
+            Doing::Reducing => self.stepped(pid),
+            _ => self.validate(pid),
+        }
+    }
+
+    pub(super) fn idle(&mut self, pid: usize) {
+        self.enter_doing(pid, Doing::Idle);
+        self.wake_in(pid, 0);
+    }
+
+    fn next_order(&mut self, pid: usize) {
+        let Some(order) = self.processes[pid].orders.pop_front() else {
+            return;
+        };
+        let command = match order {
+            Order::Introduce => {
+                self.leave_ring(pid);
+                return self.busy(pid, Doing::Scanning, 1, 100);
+            }
+            Order::Do(command) => command,
+        };
+        match command {
+            Command::Prepare { .. } => {
+                self.processes[pid].order = Some(command);
+                self.busy(pid, Doing::Preparing, 5, 800);
+            }
+            Command::Assign { generation, .. } => {
+                self.leave_ring(pid);
+                self.processes[pid].order = Some(command);
+                self.form(pid, generation);
+            }
+            Command::Plan {
+                generation,
+                epoch,
+                completed,
+                shard,
+                validation,
+                ..
+            } => {
+                let seat = self.processes[pid].seat;
+                if seat.is_none_or(|(ring, _)| self.rings[ring].generation != generation) {
+                    return self.idle(pid);
+                }
+                let at = self.processes[pid].state.as_ref().map(|s| s.position);
+                if at != Some(Position { epoch, completed }) {
+                    self.fail(
+                        "a plan begins where the state stands",
+                        &format!("process {pid} at {at:?} was given epoch {epoch} from {completed}"),
+                    );
+                }
+                self.processes[pid].plan = Some(Plan {
+                    generation,
+                    epoch,
+                    shard,
+                    chunks: validation,
+                    next: 0,
+                    offset: 0,
+                });
+                self.enter_doing(pid, Doing::Parked);
+                self.wake_in(pid, 0);
+            }
+            Command::Verdict {
+                epoch, improved, ..
+            } => {
+                let process = &mut self.processes[pid];
+                if let Some(state) = &mut process.state
+                    && state.position.epoch == epoch
+                {
+                    if improved {
+                        process.best = Some((epoch, state.mark));
+                    }
+                    state.next_epoch();
+                }
+                self.idle(pid);
+            }
+            Command::Halt { generation } => {
+                self.leave_ring(pid);
+                let held = self.held(pid);
+                self.processes[pid].halting = false;
+                self.up(pid, |worker| Event::Halted {
+                    worker,
+                    generation,
+                    held,
+                });
+                self.idle(pid);
+            }
+            Command::Keep(keep) => {
+                self.keep(pid, keep);
+                self.idle(pid);
+            }
+            Command::Finish { generation, show } => {
+                self.processes[pid].place.0 = generation;
+                if !show.is_empty() {
+                    self.upload(pid, Blob::Picture);
+                }
+                self.busy(pid, Doing::Showing, 1, 100);
+            }
+            Command::Shutdown { .. } => self.end_if_settled(pid),
+            Command::Welcome | Command::Grant { .. } => self.idle(pid),
+        }
+    }
+
+    /// A process that is over ends when its uploads are with the coordinator.
+    pub(super) fn end_if_settled(&mut self, pid: usize) {
+        if self.processes[pid].uploads > 0 {
+            self.processes[pid]
+                .orders
+                .push_front(Order::Do(Command::Shutdown {
+                    reason: String::new(),
+                    abort: false,
+                }));
+            return self.enter_doing(pid, Doing::Idle);
+        }
+        self.end_process(pid, false);
+    }
+
+    fn held(&self, pid: usize) -> Option<Position> {
+        self.processes[pid].state.as_ref().map(|s| s.position)
+    }
+
+    fn leave_ring(&mut self, pid: usize) {
+        let process = &mut self.processes[pid];
+        process.plan = None;
+        process.waits_for = None;
+        if let Some((ring, _)) = process.seat.take() {
+            self.break_ring(ring);
+        }
+    }
+
+    /// The agent breaks the collectives of its thread, from outside of them.
+    pub(super) fn abort(&mut self, pid: usize) {
+        self.processes[pid].halting = true;
+        if let Some((ring, _)) = self.processes[pid].seat {
+            self.break_ring(ring);
+        }
+        if self.processes[pid].is_blocked() {
+            let delay = self.upto(0, 100);
+            self.wake_in(pid, delay);
+        }
+    }
+
+    fn broken_group(&mut self, pid: usize) {
+        let sharing = self.processes[pid].doing == Doing::Sharing;
+        if sharing && self.one_in(2) {
+            self.drop_unshared(pid);
+        }
+        self.leave_ring(pid);
+        self.up(pid, |worker| Event::Failed {
+            worker,
+            kind: FailureKind::Collective,
+            message: "connection closed by peer".to_owned(),
+        });
+        self.idle(pid);
+    }
+
+    /// A fresh replica that never got the state is none; one that was there stays.
+    fn drop_unshared(&mut self, pid: usize) {
+        if let Some(Command::Assign {
+            origin: Origin::Fresh,
+            ..
+        }) = self.processes[pid].order
+        {
+            self.processes[pid].state = None;
+        }
+    }
+
+    fn scanned(&mut self, pid: usize) {
+        let files = self.scenario.files.clone();
+        let held = self.held(pid);
+        let process = &mut self.processes[pid];
+        process.halting = false;
+        let other = process.kind == Kind::OtherData;
+        let scan = Scan {
+            fingerprint: if other { "other" } else { "same" }.to_owned(),
+            classes: vec!["a".to_owned()],
+            files: files.into_iter().skip(usize::from(other)).collect(),
+            device: if process.kind == Kind::OtherDevice {
+                "cuda:0"
+            } else {
+                "cpu"
+            }
+            .to_owned(),
+            bf16_in_silicon: false,
+            memory: Memory {
+                prepared: process.cache.is_some(),
+                held,
+                best: process.best.map(|(epoch, _)| epoch),
+            },
+        };
+        self.up(pid, |worker| Event::Scanned { worker, scan });
+        self.idle(pid);
+    }
+
+    fn prepared(&mut self, pid: usize) {
+        let Some(Command::Prepare {
+            samples, shared, ..
+        }) = self.processes[pid].order.take()
+        else {
+            return self.idle(pid);
+        };
+        let cached = samples.iter().filter(|s| !self.scenario.bad.contains(s));
+        let cached: Vec<u32> = cached.copied().collect();
+        let bad = samples.iter().filter(|s| self.scenario.bad.contains(s));
+        let bad: Vec<_> = bad.map(|s| (*s, "truncated".to_owned())).collect();
+        match (shared, self.processes[pid].session) {
+            (true, Some(sid)) => {
+                let of = self.sessions[sid].incarnation;
+                self.shared_caches.entry(of).or_default().extend(cached);
+                self.processes[pid].cache = Some(Cache::Shared(of));
+            }
+            _ => {
+                let own: BTreeSet<u32> = cached.into_iter().collect();
+                self.processes[pid].cache = Some(Cache::Own(own));
+            }
+        }
+        self.up(pid, |worker| Event::Prepared { worker, bad });
+        self.idle(pid);
+    }
+
+    fn form(&mut self, pid: usize, generation: u64) {
+        let Some(Command::Assign {
+            rank,
+            world_size,
+            store,
+            position,
+            ..
+        }) = &self.processes[pid].order
+        else {
+            return;
+        };
+        let (rank, world_size) = (*rank, *world_size);
+        let place = (generation, *position);
+        let ring = match store {
+            Some(address) => address.rsplit_once(':').and_then(|(_, n)| n.parse().ok()),
+            None => None,
+        };
+        let opens = ring.is_none();
+        let ring = ring.unwrap_or(self.rings.len());
+        if opens {
+            let of = self.processes[pid].session;
+            let incarnation = of.map_or(0, |sid| self.sessions[sid].incarnation);
+            self.rings.push(Ring::new(incarnation, generation, world_size));
+            self.up(pid, |worker| Event::StoreListening {
+                worker,
+                generation,
+                address: format!("host:{ring}"),
+            });
+        }
+        let process = &mut self.processes[pid];
+        (process.place, process.seat) = (place, Some((ring, rank)));
+        if process.halting {
+            return self.broken_group(pid);
+        }
+        self.enter_doing(pid, Doing::Meeting);
+        self.enter(pid, Part::Meet);
+    }
+
+    fn share(&mut self, pid: usize) {
+        let Some(Command::Assign {
+            origin,
+            source,
+            rank,
+            ..
+        }) = &self.processes[pid].order
+        else {
+            return self.idle(pid);
+        };
+        if rank != source {
+            self.enter_doing(pid, Doing::Sharing);
+            return self.enter(pid, Part::Share(None));
+        }
+        match origin {
+            Origin::Checkpoint => self.busy(pid, Doing::Fetching, 5, 200),
+            Origin::Fresh => self.give(pid, State::fresh()),
+            Origin::Held => match self.processes[pid].state.clone() {
+                Some(state) => self.give(pid, state),
+                None => self.fail("the source holds a state", &format!("process {pid}")),
+            },
+        }
+    }
+
+    fn fetched(&mut self, pid: usize) {
+        let at = self.processes[pid].place.1;
+        let whole = self.processes[pid].session.is_some();
+        match self.disk.checkpoints.get(&at).filter(|_| whole) {
+            Some(state) => {
+                let state = state.clone();
+                self.give(pid, state);
+            }
+            None => {
+                if whole && !self.disk.was_torn {
+                    self.fail("a checkpoint to begin with is there", &at.to_string());
+                }
+                self.broken_group(pid);
+            }
+        }
+    }
+
+    fn give(&mut self, pid: usize, mut state: State) {
+        let position = self.processes[pid].place.1;
+        if position.epoch > state.position.epoch {
+            state.next_epoch();
+        }
+        if state.position != position {
+            self.fail(
+                "a generation begins where its state stands",
+                &format!("at {position}, not with {state:?}"),
+            );
+        }
+        self.processes[pid].state = Some(state.clone());
+        self.enter_doing(pid, Doing::Sharing);
+        self.enter(pid, Part::Share(Some(state)));
+    }
+
+    fn formed(&mut self, pid: usize) {
+        let Some((ring, _)) = self.processes[pid].seat else {
+            return self.idle(pid);
+        };
+        let generation = self.rings[ring].generation;
+        self.processes[pid].state = self.rings[ring].shared.clone();
+        self.up(pid, |worker| Event::GroupReady { worker, generation });
+        self.idle(pid);
+    }
+
+    fn may_step(&mut self, pid: usize) {
+        let process = &mut self.processes[pid];
+        let Some(plan) = &process.plan else {
+            return self.idle(pid);
+        };
+        if plan.next >= plan.shard.local_counts.len() {
+            return self.end_of_epoch(pid);
+        }
+        match process.orders.front() {
+            Some(Order::Do(Command::Keep(Keep::Checkpoint))) => {
+                process.orders.pop_front();
+                self.keep(pid, Keep::Checkpoint);
+                return self.may_step(pid);
+            }
+            Some(_) => {
+                process.plan = None;
+                return self.idle(pid);
+            }
+            None => {}
+        }
+        let completed = process.state.as_ref().map_or(0, |s| s.position.completed);
+        if completed >= process.grant.2 {
+            if process.doing != Doing::Parked {
+                self.enter_doing(pid, Doing::Parked);
+            }
+            return;
+        }
+        self.busy(pid, Doing::Computing, 3, 60);
+    }
+
+    fn reduce(&mut self, pid: usize) {
+        let process = &self.processes[pid];
+        let (Some(plan), Some(state)) = (&process.plan, &process.state) else {
+            return self.idle(pid);
+        };
+        let count = plan.shard.local_counts[plan.next] as usize;
+        let samples = plan.shard.samples[plan.offset..plan.offset + count].to_vec();
+        if !self.can_read(pid, &samples) {
+            self.fail(
+                "a worker trains on what is decoded",
+                &format!("process {pid} has not all of {samples:?}"),
+            );
+        }
+        let part = Part::Step(state.position, state.mark, samples);
+        self.enter_doing(pid, Doing::Reducing);
+        self.enter(pid, part);
+    }
+
+    fn stepped(&mut self, pid: usize) {
+        let Some((ring, _)) = self.processes[pid].seat else {
+            return self.idle(pid);
+        };
+        let all = self.rings[ring].reduced.clone();
+        let process = &mut self.processes[pid];
+        let (Some(plan), Some(state)) = (&mut process.plan, &mut process.state) else {
+            return self.idle(pid);
+        };
+        let count = plan.shard.local_counts[plan.next];
+        plan.next += 1;
+        plan.offset += count as usize;
+        state.apply(&all);
+        let (state, position) = (state.clone(), state.position);
+        process.place.1 = position;
+        let (generation, epoch) = (plan.generation, plan.epoch);
+        self.witness_state(&state);
+        let poisoned = self.scenario.reference.is_poisoned(position);
+        let report = StepReport {
+            generation,
+            epoch,
+            completed: position.completed,
+            loss_sum: if poisoned { f64::NAN } else { count.into() },
+            samples: count,
+            seconds: 0.05,
+            phases: Phases::default(),
+        };
+        self.up(pid, |worker| Event::Step { worker, report });
+        self.enter_doing(pid, Doing::Parked);
+        self.may_step(pid);
+    }
+
+    fn end_of_epoch(&mut self, pid: usize) {
+        let position = self.processes[pid].place.1;
+        if self.scenario.averages {
+            self.enter_doing(pid, Doing::Averaging);
+            return self.enter(pid, Part::Average(position));
+        }
+        self.validate(pid);
+    }
+
+    fn validate(&mut self, pid: usize) {
+        self.busy(pid, Doing::Validating, 3, 80);
+    }
+
+    fn validated(&mut self, pid: usize) {
+        let process = &mut self.processes[pid];
+        let (Some(plan), Some(state)) = (process.plan.take(), process.state.clone()) else {
+            return self.idle(pid);
+        };
+        let loss = self.scenario.reference.loss(&state);
+        let validation = plan.chunks.iter().map(|chunk| ValidationSum {
+            chunk: chunk.index,
+            loss_sum: loss * chunk.samples.len() as f64,
+            correct: 0,
+            samples: chunk.samples.len() as u32,
+        });
+        let report = EpochReport {
+            generation: plan.generation,
+            epoch: plan.epoch,
+            loss_sum: loss,
+            samples: plan.shard.samples.len() as u32,
+            validation: validation.collect(),
+            phases: Phases::default(),
+        };
+        let complete = state.position.completed == self.scenario.reference.steps;
+        if !complete || state.position.epoch != plan.epoch {
+            self.fail("a whole epoch is validated", &format!("{state:?}"));
+        }
+        self.up(pid, |worker| Event::EpochDone { worker, report });
+        self.idle(pid);
+    }
+
+    fn keep(&mut self, pid: usize, keep: Keep) {
+        let process = &self.processes[pid];
+        let blob = match (keep, process.best, &process.state) {
+            (Keep::Best(epoch), Some((held, mark)), _) if epoch == held => {
+                Blob::Best(epoch, mark)
+            }
+            (Keep::Checkpoint, _, Some(state)) => Blob::Checkpoint(state.clone()),
+            _ => self.fail(
+                "a worker is asked only for what it holds",
+                &format!("process {pid} for {keep:?}"),
+            ),
+        };
+        self.upload(pid, blob);
+    }
+
+    fn upload(&mut self, pid: usize, blob: Blob) {
+        let Some(sid) = self.processes[pid].session else {
+            return;
+        };
+        self.processes[pid].uploads += 1;
+        let delay = if self.one_in(4) {
+            self.upto(0, 2_500)
+        } else {
+            self.upto(1, 100)
+        };
+        let at = self.sessions[sid].last_upload.max(self.now) + delay;
+        self.sessions[sid].last_upload = at;
+        self.at(at, Item::Blob(sid, blob));
+    }
+
+    fn shown(&mut self, pid: usize) {
+        if self.processes[pid].uploads > 0 {
+            return self.busy(pid, Doing::Showing, 50, 50);
+        }
+        let generation = self.processes[pid].place.0;
+        self.up(pid, |worker| Event::Finished { worker, generation });
+        self.idle(pid);
+    }
+}

@@ -20,12 +20,13 @@ mod form;
 mod gather;
 mod judge;
 mod launch;
+mod loss;
 mod prepare;
 mod restore;
 mod stall;
 mod train;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -115,8 +116,8 @@ struct Member {
     slot: Option<u32>,
     scan: Option<Scan>,
     stage: Stage,
-    /// What it decodes, and how much of it is done.
-    decoding: (Vec<u32>, u32),
+    /// What it was told to decode, and how much of it is done.
+    decoding: Option<(Vec<u32>, u32)>,
     /// The state that it holds outside a generation.
     held: Option<Position>,
     /// The best epoch of whose weights it has a copy.
@@ -130,12 +131,13 @@ struct Member {
 #[derive(Debug)]
 struct Seat {
     rank: u32,
+    /// When it was given.
+    since: Now,
     in_group: bool,
     completed: u32,
     /// Training samples, and first and last-plus-one validation chunk, of its plan.
     share: (u32, Range<u32>),
     report: Option<EpochReport>,
-    finished: bool,
 }
 
 #[derive(Debug)]
@@ -146,12 +148,21 @@ struct Training {
     trained: Option<Now>,
 }
 
+#[derive(Debug)]
+struct Forming {
+    origin: Origin,
+    /// The rank that gives its state to all.
+    source: u32,
+    /// The others know where to meet.
+    announced: bool,
+}
+
 /// No generation is live. It waits for the last one's members to halt, and for others to come.
 #[derive(Debug)]
 struct Assembling {
     since: Now,
-    /// Members worth waiting for.
-    expected: usize,
+    /// Workers started by hand that were lost, and may be started again.
+    absent: usize,
     checkpoint: Looked,
     said: String,
 }
@@ -168,9 +179,12 @@ enum Looked {
 struct Finishing {
     reason: StopReason,
     until: Now,
-    /// Who was asked for the last picture.
+    /// Whether what was being written when the best weights were missed is written by now.
+    settled: Looked,
+    /// Who was told to finish, once somebody was, and has not done so.
+    waits: Option<BTreeSet<WorkerId>>,
+    /// Who of them was asked for the last picture.
     shows: Option<WorkerId>,
-    asked: bool,
 }
 
 #[derive(Debug)]
@@ -178,7 +192,7 @@ enum Phase {
     Gathering,
     Preparing,
     Assembling(Assembling),
-    Forming { origin: Origin, source: u32 },
+    Forming(Forming),
     Training(Training),
     Finishing(Finishing),
     Closed,
@@ -212,6 +226,8 @@ pub struct Run {
     classes: Vec<String>,
     files: Vec<(String, u64)>,
     bad: BTreeMap<u32, String>,
+    /// Files that are decoded in the cache which the launcher's workers share.
+    cached: BTreeSet<u32>,
     split: Option<Split>,
     resumed: Option<Resumed>,
     /// Where the run stands; all epochs before are judged.
@@ -231,8 +247,13 @@ pub struct Run {
     /// The epoch of the best weights in the run directory.
     best_stored: Option<u32>,
     awaited_best: Option<(u32, WorkerId)>,
-    awaited_checkpoint: Option<WorkerId>,
+    /// A checkpoint is due, and is not stored yet.
+    checkpoint_due: bool,
+    /// Who is to hand over a checkpoint, and from where on it is one that is wanted.
+    awaited_checkpoint: Option<(WorkerId, Position)>,
+    /// The newest checkpoint, as far as is known.
     durable: Option<Position>,
+    /// When, and at which step of the epoch, a checkpoint was last due.
     last_checkpoint: (Now, u32),
 }
 
@@ -250,6 +271,7 @@ impl Run {
             classes: Vec::new(),
             files: Vec::new(),
             bad: BTreeMap::new(),
+            cached: BTreeSet::new(),
             split: None,
             resumed: None,
             position: Position::start_of(1),
@@ -264,6 +286,7 @@ impl Run {
             last_loss: (None, String::new()),
             best_stored: None,
             awaited_best: None,
+            checkpoint_due: false,
             awaited_checkpoint: None,
             durable: None,
             last_checkpoint: (Now::ZERO, 0),
@@ -315,7 +338,7 @@ impl Run {
             } => self.on_halted(now, worker, generation, held, &mut out),
             Event::Leaving { worker } => self.on_leaving(now, worker, &mut out),
             Event::Finished { worker, generation } => {
-                self.on_finished(now, worker, generation, &mut out);
+                self.on_finished(worker, generation, &mut out);
             }
             Event::Failed {
                 worker,
@@ -347,7 +370,7 @@ impl Run {
 
     /// Whether this worker is to hand over a checkpoint.
     pub fn awaits_checkpoint(&self, worker: WorkerId) -> bool {
-        self.awaited_checkpoint == Some(worker)
+        self.awaited_checkpoint.is_some_and(|(from, _)| from == worker)
     }
 
     /// Whether this worker was asked for the run's last picture.
@@ -376,10 +399,10 @@ impl Run {
         self.seated().count()
     }
 
-    /// The rank 0 of the generation.
+    /// The lowest rank of the generation that is left.
     fn first(&self) -> Option<WorkerId> {
         self.seated()
-            .find(|(_, _, seat)| seat.rank == 0)
+            .min_by_key(|(_, _, seat)| seat.rank)
             .map(|(id, _, _)| id)
     }
 

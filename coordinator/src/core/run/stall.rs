@@ -19,7 +19,7 @@ struct Sight {
 impl Run {
     /// Names the rank that holds up the others, and goes on without it.
     pub(super) fn find_stall(&mut self, now: Now, out: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Training(_) | Phase::Forming { .. }) {
+        if !matches!(self.phase, Phase::Training(_) | Phase::Forming(_)) {
             return;
         }
         let patience = self

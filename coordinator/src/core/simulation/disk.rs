@@ -87,7 +87,7 @@ impl Cluster {
 
     fn begin_writing(&mut self) {
         let delay = if self.one_in(4) {
-            self.upto(0, 1_500)
+            self.upto(0, 500)
         } else {
             self.upto(0, 60)
         };

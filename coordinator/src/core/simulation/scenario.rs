@@ -45,7 +45,7 @@ impl Scenario {
                 1 => Cadence::Steps(upto(1, 4) as u32),
                 _ => Cadence::Seconds(upto(1, 20) as f64 / 10.0),
             },
-            grace: Duration::from_millis(upto(5_000, 9_000)),
+            grace: Duration::from_millis(upto(8_000, 12_000)),
             global_batch: max_workers + upto(0, 3) as usize,
             validation_fraction: 0.25,
             validation_chunk: upto(1, 4) as usize,

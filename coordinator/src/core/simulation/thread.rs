@@ -528,7 +528,7 @@ impl Cluster {
         };
         self.processes[pid].uploads += 1;
         let delay = if self.one_in(4) {
-            self.upto(0, 2_500)
+            self.upto(0, 700)
         } else {
             self.upto(1, 100)
         };

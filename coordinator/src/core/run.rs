@@ -338,7 +338,7 @@ impl Run {
             } => self.on_halted(now, worker, generation, held, &mut out),
             Event::Leaving { worker } => self.on_leaving(now, worker, &mut out),
             Event::Finished { worker, generation } => {
-                self.on_finished(worker, generation, &mut out);
+                self.on_finished(now, worker, generation, &mut out);
             }
             Event::Failed {
                 worker,

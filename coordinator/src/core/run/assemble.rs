@@ -82,7 +82,7 @@ impl Run {
             Phase::Gathering => self.gather_if_possible(now, out),
             Phase::Preparing => self.split_if_possible(now, out),
             Phase::Assembling(_) => self.assemble_if_possible(now, out),
-            Phase::Finishing(_) => self.go_on_finishing(out),
+            Phase::Finishing(_) => self.go_on_finishing(now, out),
             Phase::Forming(_) | Phase::Training(_) | Phase::Closed => {}
         }
     }
@@ -120,9 +120,12 @@ impl Run {
             .collect();
         let enough = ready.len() >= self.recipe.min_workers;
         let waited = now.saturating_sub(assembling.since) >= self.recipe.rejoin_timeout;
-        // Whoever has not even said what it sees is not waited for longer than for the absent.
+        // Whoever comes from somewhere and does not even say what it sees is not waited for longer
+        // than for the absent.
         let unready = |least: Stage| {
-            let behind = |member: &&super::Member| (least..Stage::Ready).contains(&member.stage);
+            let behind = |member: &&super::Member| {
+                member.stage < Stage::Ready && (member.stage >= least || member.slot.is_some())
+            };
             self.coming() + self.members.values().filter(behind).count()
         };
         let missing = assembling.absent + unready(Stage::Joined);

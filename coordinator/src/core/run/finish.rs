@@ -35,11 +35,11 @@ impl Run {
             waits: None,
             shows: None,
         });
-        self.go_on_finishing(out);
+        self.go_on_finishing(now, out);
     }
 
     /// One thing after the other: the best weights, a last checkpoint, the picture.
-    pub(super) fn go_on_finishing(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn go_on_finishing(&mut self, now: Now, out: &mut Vec<Action>) {
         let missing = self.best_is_missing();
         let Phase::Finishing(finishing) = &mut self.phase else {
             return;
@@ -50,7 +50,15 @@ impl Run {
                 finishing.settled = Looked::Asked;
                 return out.push(Action::FindCheckpoint);
             }
-            Looked::Found(_) if missing => return self.fail(self.best_is_gone(), out),
+            Looked::Found(_) if missing && reason == StopReason::Interrupted => {
+                return self.fail(self.best_is_gone(), out);
+            }
+            Looked::Found(_) if missing => {
+                // The end was near, but now there is something to make again.
+                self.pause = None;
+                let absent = self.recipe.workers.saturating_sub(self.members.len());
+                return self.halt(now, absent, out);
+            }
             _ => {}
         }
         self.ask_for_best(out);
@@ -141,6 +149,7 @@ impl Run {
 
     pub(super) fn on_finished(
         &mut self,
+        now: Now,
         worker: WorkerId,
         generation: u64,
         out: &mut Vec<Action>,
@@ -150,7 +159,7 @@ impl Run {
             && let Some(waits) = &mut finishing.waits
             && waits.remove(&worker)
         {
-            self.go_on_finishing(out);
+            self.go_on_finishing(now, out);
         }
     }
 
@@ -163,7 +172,12 @@ impl Run {
         waits.is_some_and(|waits| !waits.contains(&worker))
     }
 
-    pub(super) fn lost_while_finishing(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
+    pub(super) fn lost_while_finishing(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        out: &mut Vec<Action>,
+    ) {
         if let Phase::Finishing(finishing) = &mut self.phase
             && let Some(waits) = &mut finishing.waits
             && waits.remove(&worker)
@@ -172,7 +186,7 @@ impl Run {
             // Somebody else can show it.
             self.ask_for_picture(out);
         }
-        self.go_on_finishing(out);
+        self.go_on_finishing(now, out);
     }
 
     pub(super) fn finish_in_time(&mut self, now: Now, out: &mut Vec<Action>) {

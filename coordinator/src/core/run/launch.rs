@@ -21,15 +21,24 @@ pub(super) struct Slot {
     closed: bool,
 }
 
+impl Slot {
+    fn is_idle(&self) -> bool {
+        !self.closed && !self.asked && self.pid.is_none()
+    }
+}
+
 impl Run {
-    /// Starts what is missing of the launcher's first workers.
+    /// Starts what is missing of the launcher's workers, at first and after an attempt to finish.
     pub(super) fn launch_missing(&mut self, now: Now, out: &mut Vec<Action>) {
         if self.resumed.is_some() && now < COME_BACK || !self.needs_workers() {
             return;
         }
         for slot in 0..self.recipe.slots {
-            if self.member_in(slot).is_none() && !self.slots.contains_key(&slot) {
-                self.launch(slot, out);
+            match self.slots.get(&slot) {
+                _ if self.member_in(slot).is_some() => {}
+                None => self.launch(slot, out),
+                Some(state) if state.is_idle() => self.replace(Some(slot), out),
+                Some(_) => {}
             }
         }
     }

@@ -69,7 +69,7 @@ impl Run {
                 self.let_the_leaving_go(now, out);
                 self.go_on(now, out);
             }
-            Phase::Finishing(_) => self.lost_while_finishing(worker, out),
+            Phase::Finishing(_) => self.lost_while_finishing(now, worker, out),
             _ => self.go_on(now, out),
         }
     }

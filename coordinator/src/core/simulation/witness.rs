@@ -39,7 +39,7 @@ impl Cluster {
 
     /// All ranks have given their part of a step.
     pub(super) fn witness_step(&mut self, of: (u32, u64), at: Position, samples: &[u32]) {
-        if of != self.witness.newest {
+        if of.0 == self.witness.newest.0 && of != self.witness.newest {
             self.fail(
                 "one generation is live at a time",
                 &format!("{of:?} makes a step, but {:?} has begun", self.witness.newest),
@@ -291,9 +291,13 @@ impl Cluster {
                 !missing.contains("groups") && !enough && !restartable
                     && witness.losses + witness.left + witness.guests > 0
             }
-            RunError::ExitedEarly { .. } => witness.early_crash || witness.losses > 0,
+            RunError::ExitedEarly { .. } => {
+                witness.early_crash || witness.losses + witness.left > 0
+            }
             RunError::Internal { message, .. } => {
-                message.contains("did not arrive") && witness.interrupted && witness.losses > 0
+                message.contains("did not arrive")
+                    && witness.interrupted
+                    && (witness.losses > 0 || self.incarnations > 1)
             }
             RunError::Data(_) | RunError::Environment(_) => witness.strangers,
             RunError::Weights(_) | RunError::RunDirectory(_) => false,

@@ -114,6 +114,7 @@ struct Member {
     host: String,
     pid: u32,
     slot: Option<u32>,
+    joined: Now,
     scan: Option<Scan>,
     stage: Stage,
     /// What it was told to decode, and how much of it is done.

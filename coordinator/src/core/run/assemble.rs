@@ -120,23 +120,20 @@ impl Run {
             .collect();
         let enough = ready.len() >= self.recipe.min_workers;
         let waited = now.saturating_sub(assembling.since) >= self.recipe.rejoin_timeout;
-        // Whoever comes from somewhere and does not even say what it sees is not waited for longer
-        // than for the absent.
-        let unready = |least: Stage| {
-            let behind = |member: &&super::Member| {
-                member.stage < Stage::Ready && (member.stage >= least || member.slot.is_some())
-            };
-            self.coming() + self.members.values().filter(behind).count()
+        // Whoever comes from somewhere and does not even say what it sees is no worker.
+        let patience = self.recipe.stall_timeout;
+        let behind = |member: &&super::Member| {
+            let speaks = member.stage > Stage::Joined || member.slot.is_some();
+            let new = now.saturating_sub(member.joined) < patience;
+            member.stage < Stage::Ready && (speaks || new)
         };
-        let missing = assembling.absent + unready(Stage::Joined);
+        let unready = self.coming() + self.members.values().filter(behind).count();
+        let missing = assembling.absent + unready;
         if enough && (waited || missing == 0) {
             return Ok(ready);
         }
-        let somebody_may_come = match waited {
-            true => unready(Stage::Scanned) > 0,
-            false => self.recipe.slots == 0 || missing > 0,
-        };
-        if !enough && !somebody_may_come {
+        let may_come = unready > 0 || !waited && (self.recipe.slots == 0 || missing > 0);
+        if !enough && !may_come {
             return Err(None);
         }
         let wanted = missing.max(self.recipe.min_workers.saturating_sub(ready.len()));

@@ -23,13 +23,7 @@ impl Run {
             .iter()
             .find(|(_, member)| member.pid == pid && member.host == host)
             .map(|(id, _)| *id);
-        if let Some(former) = former {
-            self.drop_member(now, former, "it opened a new session", false, out);
-            if matches!(self.phase, Phase::Closed) {
-                return;
-            }
-        }
-        if let Some(reason) = self.no_place_for(pid, slot) {
+        if let Some(reason) = self.no_place_for(former, pid, slot) {
             let who = format!("{worker} on {host}");
             return self.turn_away(worker, who, reason, out);
         }
@@ -39,6 +33,7 @@ impl Run {
                 host: host.clone(),
                 pid,
                 slot,
+                joined: now,
                 scan: None,
                 stage: Stage::Joined,
                 decoding: None,
@@ -49,7 +44,7 @@ impl Run {
                 seat: None,
             },
         );
-        if let (Phase::Assembling(assembling), None) = (&mut self.phase, slot) {
+        if let (Phase::Assembling(assembling), None, None) = (&mut self.phase, slot, former) {
             assembling.absent = assembling.absent.saturating_sub(1);
         }
         out.push(Action::Send(worker, Command::Welcome));
@@ -57,14 +52,25 @@ impl Run {
             worker,
             host,
             slot,
-            members: self.members.len(),
+            members: self.members.len() - usize::from(former.is_some()),
             expected: self.recipe.workers,
         }));
+        if let Some(former) = former {
+            self.drop_member(now, former, "it opened a new session", false, out);
+        }
     }
 
-    fn no_place_for(&self, pid: u32, slot: Option<u32>) -> Option<String> {
+    fn no_place_for(
+        &self,
+        former: Option<WorkerId>,
+        pid: u32,
+        slot: Option<u32>,
+    ) -> Option<String> {
         if matches!(self.phase, Phase::Finishing(_) | Phase::Closed) {
             return Some("the run is about to end".to_owned());
+        }
+        if former.is_some() {
+            return None;
         }
         if let Some(slot) = slot {
             return self.no_claim_on(slot, pid);

@@ -109,7 +109,10 @@ impl Run {
             training.trained = Some(now);
         }
         if !finite {
-            return self.stop_early(now, StopReason::NonFiniteLoss, out);
+            self.stop_early(now, StopReason::NonFiniteLoss, out);
+            if !matches!(self.phase, Phase::Training(_)) {
+                return;
+            }
         }
         self.checkpoint_if_due(now, slowest, out);
         self.grant(now, slowest, out);

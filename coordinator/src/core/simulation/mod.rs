@@ -69,7 +69,8 @@ fn undisturbed_schedules_end_as_they_should() {
 fn one_seed() {
     let seed = variable("SIMULATION_SEED");
     let verbose = seed.is_some();
-    Cluster::new(seed.unwrap_or(0), false, verbose).play();
+    let quiet = variable("SIMULATION_QUIET").is_some();
+    Cluster::new(seed.unwrap_or(0), quiet, verbose).play();
 }
 
 #[test]

@@ -290,6 +290,7 @@ impl Cluster {
                     && !witness.early_crash;
                 !missing.contains("groups") && !enough && !restartable
                     && witness.losses + witness.left + witness.guests > 0
+                    || witness.strangers
             }
             RunError::ExitedEarly { .. } => {
                 witness.early_crash || witness.losses + witness.left > 0

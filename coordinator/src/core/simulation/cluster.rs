@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::time::Duration;
 
 use super::disk::{Disk, Kept};
 use super::driver::Coordinator;
@@ -94,6 +93,8 @@ pub(super) struct Cluster {
     pub(super) rings: Vec<Ring>,
     pub(super) shared_caches: BTreeMap<u32, BTreeSet<u32>>,
     pub(super) witness: Witness,
+    /// How often things happened that the schedules are to contain.
+    pub(super) tally: BTreeMap<&'static str, u64>,
     pub(super) outcome: Option<Outcome>,
     pub(super) last_fault: u64,
     /// When the keeper's last word arrives.
@@ -121,6 +122,7 @@ impl Cluster {
             rings: Vec::new(),
             shared_caches: BTreeMap::new(),
             witness: Witness::default(),
+            tally: BTreeMap::new(),
             outcome: None,
             last_fault: 0,
             said_at: 0,
@@ -261,8 +263,8 @@ impl Cluster {
         self.random.below(chances) == 0
     }
 
-    pub(super) fn clock(&self, since: u64) -> Duration {
-        Duration::from_millis(self.now - since)
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.tally.entry(what).or_default() += 1;
     }
 
     pub(super) fn say(&self, line: impl FnOnce() -> String) {

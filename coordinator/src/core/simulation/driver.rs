@@ -27,7 +27,10 @@ impl Cluster {
         self.incarnations += 1;
         let recipe = self.scenario.recipe.clone();
         let run = match self.disk.resumed() {
-            Some(resumed) => Run::resume(recipe, resumed),
+            Some(resumed) => {
+                self.count("resumed coordinators");
+                Run::resume(recipe, resumed)
+            }
             None => {
                 self.disk.judged.clear();
                 Run::new(recipe)
@@ -145,6 +148,10 @@ impl Cluster {
             }
             Action::End(outcome) => {
                 self.witness_end(&outcome);
+                self.count(match &outcome {
+                    Ok(reason) => reason.as_str(),
+                    Err(_) => "failed",
+                });
                 self.outcome = Some(outcome);
                 None
             }
@@ -164,7 +171,13 @@ impl Cluster {
                 self.disk.judged.push(summary.validation_loss);
                 self.disk.generation = summary.generation;
             }
+            Notice::Lost { .. } => self.count("workers lost"),
+            Notice::Left { .. } => self.count("workers left"),
+            Notice::Refused { .. } => self.count("workers refused"),
+            Notice::Stalled { .. } => self.count("stalls named"),
+            Notice::Recovered { .. } => self.count("recoveries"),
             Notice::WentBack { position } => {
+                self.count("ways back to an older state");
                 self.disk.judged.truncate(position.epoch as usize - 1);
                 self.disk.checkpoints.retain(|at, _| at <= position);
             }

@@ -11,6 +11,7 @@ impl Cluster {
     /// One thing goes wrong.
     pub(super) fn strike(&mut self) {
         self.last_fault = self.now;
+        self.count("faults");
         match self.upto(0, 23) {
             0..5 => self.kill(1),
             5 => {
@@ -123,9 +124,11 @@ impl Cluster {
     }
 
     fn stranger(&mut self) {
+        // Whoever comes before all others says what the data is.
+        let known = self.disk.split.is_some();
         let kind = match self.upto(0, 3) {
-            0 => Kind::OtherData,
-            1 => Kind::OtherDevice,
+            0 if known => Kind::OtherData,
+            1 if known => Kind::OtherDevice,
             _ => Kind::Nonsense,
         };
         let slot = if kind == Kind::Nonsense && self.one_in(2) {

@@ -204,7 +204,7 @@ impl Cluster {
     }
 
     fn broken_group(&mut self, pid: usize) {
-        let sharing = self.processes[pid].doing == Doing::Sharing;
+        let sharing = matches!(self.processes[pid].doing, Doing::Sharing | Doing::Fetching);
         if sharing && self.one_in(2) {
             self.drop_unshared(pid);
         }
@@ -217,13 +217,13 @@ impl Cluster {
         self.idle(pid);
     }
 
-    /// A fresh replica that never got the state is none; one that was there stays.
+    /// Whoever was to be given a state may be left with none; who gives its own keeps it.
     fn drop_unshared(&mut self, pid: usize) {
-        if let Some(Command::Assign {
-            origin: Origin::Fresh,
-            ..
-        }) = self.processes[pid].order
-        {
+        let gives = matches!(
+            &self.processes[pid].order,
+            Some(Command::Assign { origin: Origin::Held, rank, source, .. }) if rank == source
+        );
+        if !gives {
             self.processes[pid].state = None;
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::cluster::Cluster;
 use super::lineage::{Reference, State};
 use super::process::Doing;
-use crate::core::event::{EpochSummary, Notice, Position, RunError, StopReason};
+use crate::core::event::{EpochSummary, Notice, Origin, Position, RunError, StopReason};
 use crate::core::{Action, Command, Event, Outcome};
 
 /// What has been seen so far.
@@ -85,9 +85,15 @@ impl Cluster {
                         rank: 0,
                         store: None,
                         position,
+                        origin,
                         ..
                     },
                 ) => {
+                    self.count(match origin {
+                        Origin::Fresh => "generations from the beginning",
+                        Origin::Held => "generations from a held state",
+                        Origin::Checkpoint => "generations from a checkpoint",
+                    });
                     let key = (self.incarnations, *generation);
                     let former = self.witness.leaders.insert(key, *worker);
                     if former.is_some() || key <= self.witness.newest {
@@ -263,9 +269,36 @@ impl Cluster {
         }
     }
 
-    /// A stopped run has a checkpoint of what was held. Whoever could not hand it over in time
-    /// is no exception, as the grace is longer than any upload here.
-    fn witness_kept(&self) {}
+    /// A stopped run has a checkpoint of whatever a worker within reach holds. The grace is
+    /// longer than anything takes here that does not hang.
+    fn witness_kept(&self) {
+        let steps = self.scenario.reference.steps;
+        let judged = self.disk.judged.len() as u32;
+        let normal = |at: Position| match at.epoch <= judged && at.completed >= steps {
+            true => Position::start_of(at.epoch + 1),
+            false => at,
+        };
+        let newest = self.disk.newest().map(normal);
+        let hangs = self.processes.iter().any(|p| p.hung || p.frozen.is_some());
+        let Some(coordinator) = self.coordinator.as_ref().filter(|_| !hangs) else {
+            return;
+        };
+        for (worker, sid) in &coordinator.sessions {
+            let session = &self.sessions[*sid];
+            let process = &self.processes[session.pid];
+            let there = session.introduced && !session.cut && coordinator.run.is_member(*worker);
+            let Some(state) = process.state.as_ref().filter(|_| there && process.alive) else {
+                continue;
+            };
+            let at = normal(state.position);
+            if at.epoch <= judged + 1 && at > Position::start_of(1) && newest < Some(at) {
+                self.fail(
+                    "a stopped run can be resumed from where it stood",
+                    &format!("{worker} holds {at}, but the newest checkpoint is {newest:?}"),
+                );
+            }
+        }
+    }
 
     fn witness_failure(&self, error: &RunError) {
         let witness = &self.witness;

@@ -96,6 +96,8 @@ pub(super) struct Cluster {
     /// How often things happened that the schedules are to contain.
     pub(super) tally: BTreeMap<&'static str, u64>,
     pub(super) outcome: Option<Outcome>,
+    /// Faults that have struck so far.
+    pub(super) struck: usize,
     pub(super) last_fault: u64,
     /// When the keeper's last word arrives.
     pub(super) said_at: u64,
@@ -124,6 +126,7 @@ impl Cluster {
             witness: Witness::default(),
             tally: BTreeMap::new(),
             outcome: None,
+            struck: 0,
             last_fault: 0,
             said_at: 0,
             record: Vec::new(),
@@ -164,8 +167,7 @@ impl Cluster {
                 self.fail("a run always ends", "nothing happens any more");
             };
             self.now = entry.at;
-            let faulty = self.events < self.scenario.faults.last().copied().unwrap_or(0);
-            if faulty {
+            if self.is_troubled() {
                 self.last_fault = self.now;
             }
             let idle = self.now - self.last_fault;
@@ -242,6 +244,11 @@ impl Cluster {
             Item::Supervise => self.supervise(),
             Item::Mumble(sid) => self.mumble(sid),
         }
+    }
+
+    /// More is to go wrong.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.struck < self.scenario.faults.len()
     }
 
     pub(super) fn at(&mut self, at: u64, item: Item) {

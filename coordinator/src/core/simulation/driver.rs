@@ -78,7 +78,7 @@ impl Cluster {
         }
         self.outcome = None;
         self.last_fault = self.now;
-        self.scenario.faults.clear();
+        self.struck = self.scenario.faults.len();
         if self.scenario.recipe.slots == 0 {
             for _ in 0..self.scenario.recipe.workers {
                 self.spawn(Kind::Sound, None, None);
@@ -98,11 +98,12 @@ impl Cluster {
 
     /// One event of the core, and whatever follows from it.
     pub(super) fn tell(&mut self, event: Event) {
-        self.events += 1;
-        let due = self.scenario.faults.iter().filter(|at| **at == self.events);
-        for _ in 0..due.count() {
-            self.strike();
-        }
+        self.upset(&event);
+        self.deliver(event);
+    }
+
+    /// What the core does with an event.
+    pub(super) fn deliver(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let Some(coordinator) = &mut self.coordinator else {
@@ -126,6 +127,16 @@ impl Cluster {
         }
         if self.outcome.is_some() {
             self.crash();
+        }
+    }
+
+    /// What is to go wrong before this event does. Most of the time nothing but the clock moves:
+    /// trouble comes while something happens.
+    pub(super) fn upset(&mut self, event: &Event) {
+        self.events += if *event == Event::Tick { 1 } else { 4 };
+        while self.scenario.faults.get(self.struck).is_some_and(|at| *at <= self.events) {
+            self.struck += 1;
+            self.strike();
         }
     }
 
@@ -194,7 +205,7 @@ impl Cluster {
             self.end_process(former, true);
         }
         let pid = self.spawn(Kind::Sound, Some(slot), Some(parent));
-        if self.events < self.scenario.faults.last().copied().unwrap_or(0) && self.one_in(12) {
+        if self.is_troubled() && self.one_in(12) {
             self.witness.early_crash = true;
             self.end_process(pid, true);
         }

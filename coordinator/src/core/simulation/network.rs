@@ -103,12 +103,16 @@ impl Cluster {
         if session.cut || !session.heard || Some(session.incarnation) != self.incarnation() {
             return;
         }
-        let session = &mut self.sessions[sid];
-        session.introduced |= matches!(event, Event::Scanned { .. });
-        session.prepared |= matches!(event, Event::Prepared { .. })
-            || matches!(&event, Event::Scanned { scan, .. } if scan.memory.prepared);
+        let introduced = matches!(event, Event::Scanned { .. });
+        let prepared = matches!(event, Event::Prepared { .. })
+            || matches!(&event, Event::Scanned { scan, .. }
+                if scan.memory.prepared && scan.memory.held.is_some());
         self.record(&event);
-        self.tell(event);
+        self.upset(&event);
+        let session = &mut self.sessions[sid];
+        session.introduced |= introduced;
+        session.prepared |= prepared;
+        self.deliver(event);
     }
 
     pub(super) fn down(&mut self, sid: usize, command: Command) {

@@ -108,12 +108,12 @@ impl Cluster {
             self.fail("the ranks of a step are in the same step", &what);
         }
         let (incarnation, generation) = (self.rings[at].incarnation, self.rings[at].generation);
+        let members: Vec<usize> = self.rings[at].members.values().copied().collect();
         if let Some(position) = position {
             let samples = std::mem::take(&mut self.rings[at].reduced);
-            self.witness_step((incarnation, generation), position, &samples);
+            self.witness_step((incarnation, generation), &members, position, &samples);
             self.rings[at].reduced = samples;
         }
-        let members: Vec<usize> = self.rings[at].members.values().copied().collect();
         for pid in members {
             let delay = self.upto(0, 12);
             self.wake_in(pid, delay);

@@ -26,7 +26,7 @@ impl Scenario {
     pub(super) fn new(seed: u64, quiet: bool) -> Self {
         let mut random = SplitMix64::keyed(&[seed, 0x5363_656e]);
         let mut upto = |low: u64, high: u64| low + random.below(high - low + 1);
-        let workers = upto(1, 3) as usize;
+        let workers = upto(1, 4) as usize;
         let max_workers = workers + upto(0, 2) as usize;
         let recipe = Recipe {
             workers,
@@ -54,16 +54,16 @@ impl Scenario {
                 base: [1e-3; 6],
                 decay: Decay::Constant,
                 warmup_epochs: 0,
-                epochs: upto(2, 4) as u32,
+                epochs: upto(2, 5) as u32,
             },
             stopping: Rule {
-                patience: upto(1, 3) as u32,
+                patience: upto(1, 4) as u32,
                 min_delta: 0.0,
             },
             strict_data: false,
             precision: Precision::Fp32,
         };
-        let count = upto(10, 30) as u32;
+        let count = upto(12, 48) as u32;
         let files = (0..count).map(|n| (format!("a/{n}.jpg"), 1)).collect();
         let bad = match upto(0, 2) {
             0 => vec![upto(0, u64::from(count) - 1) as u32],
@@ -78,9 +78,9 @@ impl Scenario {
         let faults = match (quiet, upto(0, 9)) {
             (true, _) => 0,
             (_, 0) => 1,
-            _ => upto(1, 5),
+            _ => upto(1, 6),
         };
-        let life = [60, 200, 500][upto(0, 2) as usize];
+        let life = [120, 400, 900][upto(0, 2) as usize];
         let mut faults: Vec<u64> = (0..faults).map(|_| upto(1, life)).collect();
         faults.sort_unstable();
         Self {

@@ -38,8 +38,17 @@ impl Cluster {
     }
 
     /// All ranks have given their part of a step.
-    pub(super) fn witness_step(&mut self, of: (u32, u64), at: Position, samples: &[u32]) {
-        if of.0 == self.witness.newest.0 && of != self.witness.newest {
+    pub(super) fn witness_step(
+        &mut self,
+        of: (u32, u64),
+        ranks: &[usize],
+        at: Position,
+        samples: &[u32],
+    ) {
+        // Workers whose sessions broke may still be at it, until they notice; but nobody with them
+        // whom the coordinator has in a newer one.
+        let newer = of.0 == self.witness.newest.0 && of != self.witness.newest;
+        if newer && ranks.iter().any(|pid| self.is_member(*pid)) {
             self.fail(
                 "one generation is live at a time",
                 &format!("{of:?} makes a step, but {:?} has begun", self.witness.newest),
@@ -279,7 +288,8 @@ impl Cluster {
             false => at,
         };
         let newest = self.disk.newest().map(normal);
-        let hangs = self.processes.iter().any(|p| p.hung || p.frozen.is_some());
+        let hangs = self.disk.was_torn
+            || self.processes.iter().any(|p| p.hung || p.frozen.is_some());
         let Some(coordinator) = self.coordinator.as_ref().filter(|_| !hangs) else {
             return;
         };
@@ -300,20 +310,33 @@ impl Cluster {
         }
     }
 
+    /// Whether a process has a session that works, with a coordinator to which it belongs.
+    fn is_member(&self, pid: usize) -> bool {
+        let process = &self.processes[pid];
+        let worker = process.session.and_then(|sid| {
+            let session = &self.sessions[sid];
+            let current = Some(session.incarnation) == self.incarnation();
+            session.worker.filter(|_| current && !session.cut)
+        });
+        let member = |worker| {
+            let coordinator = self.coordinator.as_ref();
+            coordinator.is_some_and(|c| c.run.is_member(worker))
+        };
+        process.alive && worker.is_some_and(member)
+    }
+
     fn witness_failure(&self, error: &RunError) {
         let witness = &self.witness;
         let recipe = &self.scenario.recipe;
         let allowed = match error {
             RunError::TooFewWorkers { missing, .. } => {
-                let there = self.processes.iter().filter(|process| {
-                    let member = process.session.and_then(|sid| {
-                        let session = &self.sessions[sid];
-                        let worker = session.worker.filter(|_| !session.cut)?;
-                        let coordinator = self.coordinator.as_ref()?;
-                        coordinator.run.is_member(worker).then_some(())
-                    });
+                let there = (0..self.processes.len()).filter(|pid| {
+                    let process = &self.processes[*pid];
                     let sound = process.kind == super::process::Kind::Sound;
-                    sound && process.alive && !process.hung && !process.leaving && member.is_some()
+                    sound
+                        && !process.hung
+                        && !process.leaving
+                        && self.is_member(*pid)
                         && process.frozen.is_none_or(|until| until < self.now)
                 });
                 let enough = there.count() >= recipe.min_workers;

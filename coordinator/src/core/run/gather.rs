@@ -76,7 +76,10 @@ impl Run {
             return self.no_claim_on(slot, pid);
         }
         // The launcher's workers have their places, also when they come later.
-        let (taken, limit) = (self.members.len() + self.open_slots(), self.recipe.max_workers);
+        let (taken, limit) = (
+            self.members.len() + self.open_slots(),
+            self.recipe.max_workers,
+        );
         (taken >= limit).then(|| format!("the run already has its {limit} workers"))
     }
 
@@ -113,10 +116,11 @@ impl Run {
             some => some,
         };
         if let Some(error) = refusal {
-            let strange = self.split.is_none() && self.members.get(&worker).is_some_and(
-                // Data that a resumed run was not started with, by somebody from elsewhere.
-                |member| self.resumed.is_none() || member.slot.is_some(),
-            );
+            let strange = self.split.is_none()
+                && self.members.get(&worker).is_some_and(
+                    // Data that a resumed run was not started with, by somebody from elsewhere.
+                    |member| self.resumed.is_none() || member.slot.is_some(),
+                );
             if strange {
                 return self.fail(error, out);
             }

@@ -165,7 +165,9 @@ impl Run {
         };
         let others = self.members.values().filter(|member| !member.leaving);
         let spared = self.is_durable(mine)
-            || others.into_iter().any(|other| other.seat.is_some() || held(other) >= Some(mine));
+            || others
+                .into_iter()
+                .any(|other| other.seat.is_some() || held(other) >= Some(mine));
         if spared || self.best_is_missing() {
             return false;
         }

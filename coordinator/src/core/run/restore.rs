@@ -127,7 +127,10 @@ impl Run {
     ) {
         self.durable = self.durable.max(Some(position));
         let stored = self.normal(position);
-        if self.awaited_checkpoint.is_some_and(|(_, from)| stored >= from) {
+        if self
+            .awaited_checkpoint
+            .is_some_and(|(_, from)| stored >= from)
+        {
             self.awaited_checkpoint = None;
             self.checkpoint_due = false;
         }

@@ -53,13 +53,14 @@ impl Run {
             _ => 0,
         };
         let sight = |(worker, member, seat): (WorkerId, &super::Member, &super::Seat)| {
-            let current = |(_, heartbeat): &(Now, Heartbeat)| {
-                heartbeat.generation == self.generation
-            };
+            let current =
+                |(_, heartbeat): &(Now, Heartbeat)| heartbeat.generation == self.generation;
             let (position, activity, since) = match member.heartbeat.filter(current) {
-                Some((at, heartbeat)) => {
-                    (heartbeat.position, heartbeat.activity, began(at, &heartbeat))
-                }
+                Some((at, heartbeat)) => (
+                    heartbeat.position,
+                    heartbeat.activity,
+                    began(at, &heartbeat),
+                ),
                 // It has not even begun to join.
                 None => (Position::start_of(0), Activity::Forming, seat.since),
             };
@@ -165,5 +166,79 @@ fn word(activity: Activity) -> &'static str {
         Activity::Backward => "backward and all-reduce",
         Activity::Optimizer => "optimizer",
         Activity::Validation => "validation",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sight(rank: u32, completed: u32, activity: Activity, since: u64) -> Sight {
+        Sight {
+            worker: WorkerId(rank.into()),
+            rank,
+            host: format!("host-{rank}"),
+            position: Position {
+                epoch: 1,
+                completed,
+            },
+            activity,
+            since: Now::from_millis(since),
+        }
+    }
+
+    fn told(sights: &[Sight]) -> (String, bool) {
+        let culprit = slowest(sights).unwrap();
+        let line = line(Now::from_millis(10_000), sights, culprit);
+        (line, is_alone(sights, culprit))
+    }
+
+    #[test]
+    fn the_rank_that_is_behind_is_named_and_not_those_that_wait_for_it() {
+        let sights = [
+            sight(0, 412, Activity::Backward, 3_000),
+            sight(1, 412, Activity::Backward, 3_100),
+            sight(3, 412, Activity::DataWait, 2_800),
+        ];
+        let line = "rank 3 on host-3 has been in data wait at step 412 for 7.2 s; ranks 0, 1 in \
+                    all-reduce";
+        assert_eq!(told(&sights), (line.to_owned(), true));
+    }
+
+    #[test]
+    fn a_step_behind_weighs_more_than_a_phase() {
+        let sights = [
+            sight(0, 5, Activity::DataWait, 2_000),
+            sight(1, 4, Activity::Backward, 1_000),
+        ];
+        let line = "rank 1 on host-1 has been in backward and all-reduce at step 4 for 9.0 s; rank \
+                    0 in data wait";
+        assert_eq!(told(&sights), (line.to_owned(), true));
+    }
+
+    #[test]
+    fn nobody_alone_is_to_blame_where_all_wait() {
+        let both = [
+            sight(0, 4, Activity::Backward, 1_000),
+            sight(1, 4, Activity::Backward, 1_000),
+        ];
+        assert!(!told(&both).1);
+        assert!(!told(&both[..1]).1);
+    }
+
+    #[test]
+    fn any_number_of_seconds_is_a_time() {
+        let beat = |seconds| Heartbeat {
+            generation: 1,
+            position: Position::start_of(1),
+            activity: Activity::DataWait,
+            seconds,
+        };
+        let at = Now::from_secs(5);
+        for seconds in [-1.0, f64::NAN, f64::INFINITY, 0.0] {
+            assert_eq!(began(at, &beat(seconds)), at);
+        }
+        assert_eq!(began(at, &beat(7.0)), Now::ZERO);
+        assert_eq!(began(at, &beat(2.0)), Now::from_secs(3));
     }
 }

@@ -53,12 +53,12 @@ impl Cluster {
         let Some(_) = self.coordinator.take() else {
             return;
         };
-        for job in std::mem::take(&mut self.kept) {
-            // What was being written may be whole; what waited for that is not.
-            if !matches!(job, Kept::Find) && self.one_in(2) {
-                self.write(job);
-            }
-            break;
+        // What was being written may be whole; what waited for that is not.
+        let writing = std::mem::take(&mut self.kept).into_iter().next();
+        if let Some(job) = writing.filter(|job| !matches!(job, Kept::Find))
+            && self.one_in(2)
+        {
+            self.write(job);
         }
         for sid in 0..self.sessions.len() {
             let session = &mut self.sessions[sid];
@@ -134,7 +134,12 @@ impl Cluster {
     /// trouble comes while something happens.
     pub(super) fn upset(&mut self, event: &Event) {
         self.events += if *event == Event::Tick { 1 } else { 4 };
-        while self.scenario.faults.get(self.struck).is_some_and(|at| *at <= self.events) {
+        while self
+            .scenario
+            .faults
+            .get(self.struck)
+            .is_some_and(|at| *at <= self.events)
+        {
             self.struck += 1;
             self.strike();
         }
@@ -173,7 +178,10 @@ impl Cluster {
         match notice {
             Notice::SplitReady { files, split, .. } => {
                 let paths = |indices: &[u32]| -> Vec<String> {
-                    indices.iter().map(|at| files[*at as usize].clone()).collect()
+                    indices
+                        .iter()
+                        .map(|at| files[*at as usize].clone())
+                        .collect()
                 };
                 self.disk.split = Some((paths(&split.train), paths(&split.validation)));
             }
@@ -219,7 +227,9 @@ impl Cluster {
     pub(super) fn is_unfinished(&self) -> bool {
         !matches!(
             self.outcome,
-            Some(Ok(StopReason::Patience | StopReason::MaxEpochs | StopReason::NonFiniteLoss))
+            Some(Ok(StopReason::Patience
+                | StopReason::MaxEpochs
+                | StopReason::NonFiniteLoss))
         )
     }
 }

@@ -2,10 +2,10 @@
 
 use super::cluster::{Cluster, Item};
 use super::process::{Doing, Kind};
+use crate::core::event::{Activity, ValidationSum};
 use crate::core::event::{
     EpochReport, Event, FailureKind, Heartbeat, Phases, Position, StepReport, WorkerId,
 };
-use crate::core::event::{Activity, ValidationSum};
 
 impl Cluster {
     /// One thing goes wrong.

@@ -8,12 +8,14 @@ mod cluster;
 mod disk;
 mod driver;
 mod faults;
+mod forming;
 mod lineage;
 mod network;
 mod process;
 mod ring;
 mod scenario;
 mod thread;
+mod training;
 mod witness;
 
 use std::collections::BTreeMap;
@@ -86,7 +88,10 @@ fn every_schedule_keeps_the_invariants() {
         println!("{times:>12} {what}");
     }
     for what in CONTAINED {
-        assert!(count < SCHEDULES || total.contains_key(what), "no schedule has: {what}");
+        assert!(
+            count < SCHEDULES || total.contains_key(what),
+            "no schedule has: {what}"
+        );
     }
 }
 
@@ -96,7 +101,11 @@ fn undisturbed_schedules_end_as_they_should() {
     for seed in 0..300 {
         let mut cluster = Cluster::new(seed, true, false);
         cluster.play();
-        assert_eq!(cluster.incarnations, 1, "seed {seed}: {:?}", cluster.outcome);
+        assert_eq!(
+            cluster.incarnations, 1,
+            "seed {seed}: {:?}",
+            cluster.outcome
+        );
     }
 }
 
@@ -107,29 +116,4 @@ fn one_seed() {
     let verbose = seed.is_some();
     let quiet = variable("SIMULATION_QUIET").is_some();
     Cluster::new(seed.unwrap_or(0), quiet, verbose).play();
-}
-
-#[test]
-#[ignore]
-fn survey() {
-    let count = variable("SIMULATIONS").unwrap_or(1000);
-    let mut found: std::collections::BTreeMap<String, Vec<u64>> = Default::default();
-    std::panic::set_hook(Box::new(|_| {}));
-    let start = std::time::Instant::now();
-    for seed in 0..count {
-        let result = std::panic::catch_unwind(|| Cluster::new(seed, false, false).play());
-        if let Err(error) = result {
-            let text = error.downcast_ref::<String>().cloned().unwrap_or_else(|| error.downcast_ref::<&str>().unwrap_or(&"?").to_string());
-            let line = text.lines().next().unwrap_or_default();
-            let name: String = line.split(": ").skip(1).collect::<Vec<_>>().join(": ").chars().take(110).collect();
-            found.entry(name).or_default().push(seed);
-        }
-    }
-    let bad: usize = found.values().map(Vec::len).sum();
-    let mut list: Vec<_> = found.into_iter().collect();
-    list.sort_by_key(|(_, seeds)| std::cmp::Reverse(seeds.len()));
-    for (name, seeds) in list.iter().take(25) {
-        eprintln!("{:>5} {name}  {:?}", seeds.len(), &seeds[..seeds.len().min(4)]);
-    }
-    eprintln!("{bad} of {count} in {:?}", start.elapsed());
 }

@@ -2,8 +2,8 @@
 
 use super::cluster::{Cluster, Item};
 use super::process::{Kind, Order};
-use crate::core::event::{Event, Heartbeat, WorkerId};
 use crate::core::Command;
+use crate::core::event::{Event, Heartbeat, WorkerId};
 
 /// How long a worker looks for its coordinator.
 const HOLD: u64 = 30_000;

@@ -57,13 +57,11 @@ impl Ring {
     }
 
     fn close(&mut self, parts: Vec<Part>) -> Result<(), String> {
-        let same = parts
-            .windows(2)
-            .all(|pair| match (&pair[0], &pair[1]) {
-                (Part::Step(a, m, _), Part::Step(b, n, _)) => (a, m) == (b, n),
-                (Part::Average(a), Part::Average(b)) => a == b,
-                (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
-            });
+        let same = parts.windows(2).all(|pair| match (&pair[0], &pair[1]) {
+            (Part::Step(a, m, _), Part::Step(b, n, _)) => (a, m) == (b, n),
+            (Part::Average(a), Part::Average(b)) => a == b,
+            (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
+        });
         if !same {
             return Err(format!(
                 "the ranks of generation {} are in different steps",

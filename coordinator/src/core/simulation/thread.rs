@@ -3,14 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::cluster::{Blob, Cluster, Item};
-use super::lineage::State;
 use super::process::{Cache, Doing, Kind, Order, Plan};
-use super::ring::{Part, Ring, Waited};
+use super::ring::Waited;
 use crate::core::Command;
-use crate::core::event::{
-    EpochReport, Event, FailureKind, Keep, Memory, Origin, Phases, Position, Scan, StepReport,
-    ValidationSum,
-};
+use crate::core::event::{Event, FailureKind, Keep, Memory, Origin, Position, Scan};
 
 impl Cluster {
     /// Something is in the inbox: a thread that waits for that looks.
@@ -20,14 +16,14 @@ impl Cluster {
         }
     }
 
-    fn enter_doing(&mut self, pid: usize, doing: Doing) {
+    pub(super) fn enter_doing(&mut self, pid: usize, doing: Doing) {
         let process = &mut self.processes[pid];
         (process.doing, process.since) = (doing, self.now);
         process.token += 1;
     }
 
     /// The thread does `doing` for so many milliseconds.
-    fn busy(&mut self, pid: usize, doing: Doing, low: u64, high: u64) {
+    pub(super) fn busy(&mut self, pid: usize, doing: Doing, low: u64, high: u64) {
         self.enter_doing(pid, doing);
         if !self.processes[pid].hung {
             let delay = self.upto(low, high);
@@ -58,7 +54,7 @@ impl Cluster {
         }
     }
 
-    fn through(&mut self, pid: usize) {
+    pub(super) fn through(&mut self, pid: usize) {
         match self.processes[pid].doing {
             Doing::Meeting => self.share(pid),
             Doing::Sharing => self.formed(pid),
@@ -72,7 +68,7 @@ impl Cluster {
         self.wake_in(pid, 0);
     }
 
-    fn next_order(&mut self, pid: usize) {
+    pub(super) fn next_order(&mut self, pid: usize) {
         let Some(order) = self.processes[pid].orders.pop_front() else {
             return;
         };
@@ -109,7 +105,9 @@ impl Cluster {
                 if at != Some(Position { epoch, completed }) {
                     self.fail(
                         "a plan begins where the state stands",
-                        &format!("process {pid} at {at:?} was given epoch {epoch} from {completed}"),
+                        &format!(
+                            "process {pid} at {at:?} was given epoch {epoch} from {completed}"
+                        ),
                     );
                 }
                 self.processes[pid].plan = Some(Plan {
@@ -178,11 +176,11 @@ impl Cluster {
         self.end_process(pid, false);
     }
 
-    fn held(&self, pid: usize) -> Option<Position> {
+    pub(super) fn held(&self, pid: usize) -> Option<Position> {
         self.processes[pid].state.as_ref().map(|s| s.position)
     }
 
-    fn leave_ring(&mut self, pid: usize) {
+    pub(super) fn leave_ring(&mut self, pid: usize) {
         let process = &mut self.processes[pid];
         process.plan = None;
         process.waits_for = None;
@@ -203,7 +201,7 @@ impl Cluster {
         }
     }
 
-    fn broken_group(&mut self, pid: usize) {
+    pub(super) fn broken_group(&mut self, pid: usize) {
         let sharing = matches!(self.processes[pid].doing, Doing::Sharing | Doing::Fetching);
         if sharing && self.one_in(2) {
             self.drop_unshared(pid);
@@ -218,7 +216,7 @@ impl Cluster {
     }
 
     /// Whoever was to be given a state may be left with none; who gives its own keeps it.
-    fn drop_unshared(&mut self, pid: usize) {
+    pub(super) fn drop_unshared(&mut self, pid: usize) {
         let gives = matches!(
             &self.processes[pid].order,
             Some(Command::Assign { origin: Origin::Held, rank, source, .. }) if rank == source
@@ -228,7 +226,7 @@ impl Cluster {
         }
     }
 
-    fn scanned(&mut self, pid: usize) {
+    pub(super) fn scanned(&mut self, pid: usize) {
         let files = self.scenario.files.clone();
         let held = self.held(pid);
         let process = &mut self.processes[pid];
@@ -255,7 +253,7 @@ impl Cluster {
         self.idle(pid);
     }
 
-    fn prepared(&mut self, pid: usize) {
+    pub(super) fn prepared(&mut self, pid: usize) {
         let Some(Command::Prepare {
             samples, shared, ..
         }) = self.processes[pid].order.take()
@@ -281,238 +279,10 @@ impl Cluster {
         self.idle(pid);
     }
 
-    fn form(&mut self, pid: usize, generation: u64) {
-        let Some(Command::Assign {
-            rank,
-            world_size,
-            store,
-            position,
-            ..
-        }) = &self.processes[pid].order
-        else {
-            return;
-        };
-        let (rank, world_size) = (*rank, *world_size);
-        let place = (generation, *position);
-        let ring = match store {
-            Some(address) => address.rsplit_once(':').and_then(|(_, n)| n.parse().ok()),
-            None => None,
-        };
-        let opens = ring.is_none();
-        let ring = ring.unwrap_or(self.rings.len());
-        if opens {
-            let of = self.processes[pid].session;
-            let incarnation = of.map_or(0, |sid| self.sessions[sid].incarnation);
-            self.rings.push(Ring::new(incarnation, generation, world_size));
-            self.up(pid, |worker| Event::StoreListening {
-                worker,
-                generation,
-                address: format!("host:{ring}"),
-            });
-        }
-        let process = &mut self.processes[pid];
-        (process.place, process.seat) = (place, Some((ring, rank)));
-        if process.halting {
-            return self.broken_group(pid);
-        }
-        self.enter_doing(pid, Doing::Meeting);
-        self.enter(pid, Part::Meet);
-    }
-
-    fn share(&mut self, pid: usize) {
-        let Some(Command::Assign {
-            origin,
-            source,
-            rank,
-            ..
-        }) = &self.processes[pid].order
-        else {
-            return self.idle(pid);
-        };
-        if rank != source {
-            self.enter_doing(pid, Doing::Sharing);
-            return self.enter(pid, Part::Share(None));
-        }
-        match origin {
-            Origin::Checkpoint => self.busy(pid, Doing::Fetching, 5, 200),
-            Origin::Fresh => self.give(pid, State::fresh()),
-            Origin::Held => match self.processes[pid].state.clone() {
-                Some(state) => self.give(pid, state),
-                None => self.fail("the source holds a state", &format!("process {pid}")),
-            },
-        }
-    }
-
-    fn fetched(&mut self, pid: usize) {
-        let at = self.processes[pid].place.1;
-        let whole = self.processes[pid].session.is_some();
-        match self.disk.checkpoints.get(&at).filter(|_| whole) {
-            Some(state) => {
-                let state = state.clone();
-                self.give(pid, state);
-            }
-            None => {
-                if whole && !self.disk.was_torn {
-                    self.fail("a checkpoint to begin with is there", &at.to_string());
-                }
-                self.broken_group(pid);
-            }
-        }
-    }
-
-    fn give(&mut self, pid: usize, mut state: State) {
-        let position = self.processes[pid].place.1;
-        if position.epoch > state.position.epoch {
-            state.next_epoch();
-        }
-        if state.position != position {
-            self.fail(
-                "a generation begins where its state stands",
-                &format!("at {position}, not with {state:?}"),
-            );
-        }
-        self.processes[pid].state = Some(state.clone());
-        self.enter_doing(pid, Doing::Sharing);
-        self.enter(pid, Part::Share(Some(state)));
-    }
-
-    fn formed(&mut self, pid: usize) {
-        let Some((ring, _)) = self.processes[pid].seat else {
-            return self.idle(pid);
-        };
-        let generation = self.rings[ring].generation;
-        self.processes[pid].state = self.rings[ring].shared.clone();
-        self.up(pid, |worker| Event::GroupReady { worker, generation });
-        self.idle(pid);
-    }
-
-    fn may_step(&mut self, pid: usize) {
-        let process = &mut self.processes[pid];
-        let Some(plan) = &process.plan else {
-            return self.idle(pid);
-        };
-        if plan.next >= plan.shard.local_counts.len() {
-            return self.end_of_epoch(pid);
-        }
-        match process.orders.front() {
-            Some(Order::Do(Command::Keep(Keep::Checkpoint))) => {
-                process.orders.pop_front();
-                self.keep(pid, Keep::Checkpoint);
-                return self.may_step(pid);
-            }
-            Some(_) => {
-                process.plan = None;
-                return self.idle(pid);
-            }
-            None => {}
-        }
-        let completed = process.state.as_ref().map_or(0, |s| s.position.completed);
-        if completed >= process.grant.2 {
-            if process.doing != Doing::Parked {
-                self.enter_doing(pid, Doing::Parked);
-            }
-            return;
-        }
-        self.busy(pid, Doing::Computing, 3, 60);
-    }
-
-    fn reduce(&mut self, pid: usize) {
-        let process = &self.processes[pid];
-        let (Some(plan), Some(state)) = (&process.plan, &process.state) else {
-            return self.idle(pid);
-        };
-        let count = plan.shard.local_counts[plan.next] as usize;
-        let samples = plan.shard.samples[plan.offset..plan.offset + count].to_vec();
-        if !self.can_read(pid, &samples) {
-            self.fail(
-                "a worker trains on what is decoded",
-                &format!("process {pid} has not all of {samples:?}"),
-            );
-        }
-        let part = Part::Step(state.position, state.mark, samples);
-        self.enter_doing(pid, Doing::Reducing);
-        self.enter(pid, part);
-    }
-
-    fn stepped(&mut self, pid: usize) {
-        let Some((ring, _)) = self.processes[pid].seat else {
-            return self.idle(pid);
-        };
-        let all = self.rings[ring].reduced.clone();
-        let process = &mut self.processes[pid];
-        let (Some(plan), Some(state)) = (&mut process.plan, &mut process.state) else {
-            return self.idle(pid);
-        };
-        let count = plan.shard.local_counts[plan.next];
-        plan.next += 1;
-        plan.offset += count as usize;
-        state.apply(&all);
-        let (state, position) = (state.clone(), state.position);
-        process.place.1 = position;
-        let (generation, epoch) = (plan.generation, plan.epoch);
-        self.witness_state(&state);
-        let poisoned = self.scenario.reference.is_poisoned(position);
-        let report = StepReport {
-            generation,
-            epoch,
-            completed: position.completed,
-            loss_sum: if poisoned { f64::NAN } else { count.into() },
-            samples: count,
-            seconds: 0.05,
-            phases: Phases::default(),
-        };
-        self.up(pid, |worker| Event::Step { worker, report });
-        self.enter_doing(pid, Doing::Parked);
-        self.may_step(pid);
-    }
-
-    fn end_of_epoch(&mut self, pid: usize) {
-        let position = self.processes[pid].place.1;
-        if self.scenario.averages {
-            self.enter_doing(pid, Doing::Averaging);
-            return self.enter(pid, Part::Average(position));
-        }
-        self.validate(pid);
-    }
-
-    fn validate(&mut self, pid: usize) {
-        self.busy(pid, Doing::Validating, 3, 80);
-    }
-
-    fn validated(&mut self, pid: usize) {
-        let process = &mut self.processes[pid];
-        let (Some(plan), Some(state)) = (process.plan.take(), process.state.clone()) else {
-            return self.idle(pid);
-        };
-        let loss = self.scenario.reference.loss(&state);
-        let validation = plan.chunks.iter().map(|chunk| ValidationSum {
-            chunk: chunk.index,
-            loss_sum: loss * chunk.samples.len() as f64,
-            correct: 0,
-            samples: chunk.samples.len() as u32,
-        });
-        let report = EpochReport {
-            generation: plan.generation,
-            epoch: plan.epoch,
-            loss_sum: loss,
-            samples: plan.shard.samples.len() as u32,
-            validation: validation.collect(),
-            phases: Phases::default(),
-        };
-        let complete = state.position.completed == self.scenario.reference.steps;
-        if !complete || state.position.epoch != plan.epoch {
-            self.fail("a whole epoch is validated", &format!("{state:?}"));
-        }
-        self.up(pid, |worker| Event::EpochDone { worker, report });
-        self.idle(pid);
-    }
-
-    fn keep(&mut self, pid: usize, keep: Keep) {
+    pub(super) fn keep(&mut self, pid: usize, keep: Keep) {
         let process = &self.processes[pid];
         let blob = match (keep, process.best, &process.state) {
-            (Keep::Best(epoch), Some((held, mark)), _) if epoch == held => {
-                Blob::Best(epoch, mark)
-            }
+            (Keep::Best(epoch), Some((held, mark)), _) if epoch == held => Blob::Best(epoch, mark),
             (Keep::Checkpoint, _, Some(state)) => Blob::Checkpoint(state.clone()),
             _ => self.fail(
                 "a worker is asked only for what it holds",
@@ -522,7 +292,7 @@ impl Cluster {
         self.upload(pid, blob);
     }
 
-    fn upload(&mut self, pid: usize, blob: Blob) {
+    pub(super) fn upload(&mut self, pid: usize, blob: Blob) {
         let Some(sid) = self.processes[pid].session else {
             return;
         };
@@ -537,7 +307,7 @@ impl Cluster {
         self.at(at, Item::Blob(sid, blob));
     }
 
-    fn shown(&mut self, pid: usize) {
+    pub(super) fn shown(&mut self, pid: usize) {
         if self.processes[pid].uploads > 0 {
             return self.busy(pid, Doing::Showing, 50, 50);
         }

@@ -51,7 +51,10 @@ impl Cluster {
         if newer && ranks.iter().any(|pid| self.is_member(*pid)) {
             self.fail(
                 "one generation is live at a time",
-                &format!("{of:?} makes a step, but {:?} has begun", self.witness.newest),
+                &format!(
+                    "{of:?} makes a step, but {:?} has begun",
+                    self.witness.newest
+                ),
             );
         }
         let batches = self.scenario.reference.batches.get(at.epoch as usize - 1);
@@ -63,7 +66,12 @@ impl Cluster {
             );
         }
         let key = (of.0, of.1, at.epoch);
-        if self.witness.granted.get(&key).is_none_or(|most| at.completed >= *most) {
+        if self
+            .witness
+            .granted
+            .get(&key)
+            .is_none_or(|most| at.completed >= *most)
+        {
             self.fail("no step runs without a grant", &at.to_string());
         }
     }
@@ -71,7 +79,10 @@ impl Cluster {
     /// A state has come a step further.
     pub(super) fn witness_state(&self, state: &State) {
         if self.scenario.reference.mark(state.position) != Some(state.mark) {
-            self.fail("every step is committed exactly once", &format!("{state:?}"));
+            self.fail(
+                "every step is committed exactly once",
+                &format!("{state:?}"),
+            );
         }
     }
 
@@ -240,10 +251,12 @@ impl Cluster {
                 let reference = &self.scenario.reference;
                 let judged = self.disk.judged.len();
                 let whole = judged == reference.judged.len()
-                    || *reason == StopReason::NonFiniteLoss
-                        && judged + 1 == reference.judged.len();
+                    || *reason == StopReason::NonFiniteLoss && judged + 1 == reference.judged.len();
                 if *reason != reference.reason || !whole {
-                    self.fail(name, &format!("{reason:?} after {judged} epochs: {reference:?}"));
+                    self.fail(
+                        name,
+                        &format!("{reason:?} after {judged} epochs: {reference:?}"),
+                    );
                 }
             }
             Err(error) => self.witness_failure(error),
@@ -267,8 +280,7 @@ impl Cluster {
                 completed: steps,
             };
             let again = epoch as usize > self.disk.judged.len();
-            (epoch == best.epoch || again)
-                && self.scenario.reference.mark(whole) == Some(mark)
+            (epoch == best.epoch || again) && self.scenario.reference.mark(whole) == Some(mark)
         });
         if !right {
             self.fail(
@@ -288,8 +300,8 @@ impl Cluster {
             false => at,
         };
         let newest = self.disk.newest().map(normal);
-        let hangs = self.disk.was_torn
-            || self.processes.iter().any(|p| p.hung || p.frozen.is_some());
+        let hangs =
+            self.disk.was_torn || self.processes.iter().any(|p| p.hung || p.frozen.is_some());
         let Some(coordinator) = self.coordinator.as_ref().filter(|_| !hangs) else {
             return;
         };
@@ -344,7 +356,9 @@ impl Cluster {
                     && witness.left == 0
                     && witness.losses <= recipe.max_restarts
                     && !witness.early_crash;
-                !missing.contains("groups") && !enough && !restartable
+                !missing.contains("groups")
+                    && !enough
+                    && !restartable
                     && witness.losses + witness.left + witness.guests > 0
                     || witness.strangers
             }

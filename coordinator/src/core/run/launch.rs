@@ -1,7 +1,7 @@
 //! The processes of the local launcher: one for each slot, started again when it dies, though
 //! not for ever.
 
-use super::{Now, Pause, Phase, Run};
+use super::{Member, Now, Pause, Phase, Run};
 use crate::core::event::{Action, RunError, WorkerId};
 
 /// On resuming, how long the workers of the former coordinator may take to come back before
@@ -112,6 +112,10 @@ impl Run {
         let (Some(closed), None) = (current, holder) else {
             return;
         };
+        self.last_loss = (
+            Some(slot),
+            format!("worker process {slot} ended before it joined: {status}"),
+        );
         // One that gives up by itself before anybody has trained would do so again.
         if !closed && (signalled || self.born) {
             self.replace(Some(slot), out);
@@ -121,6 +125,13 @@ impl Run {
             return self.fail(RunError::ExitedEarly { slot, status }, out);
         }
         self.go_on(now, out);
+    }
+
+    /// Whether the launcher of a former coordinator started it.
+    pub(super) fn is_from_before(&self, member: &Member) -> bool {
+        let started = |slot| self.slots.get(&slot).and_then(|state| state.pid);
+        let slot = member.slot;
+        slot.is_some_and(|slot| started(slot) != Some(member.pid))
     }
 
     fn member_in(&self, slot: u32) -> Option<WorkerId> {

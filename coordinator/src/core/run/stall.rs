@@ -77,21 +77,26 @@ impl Run {
         self.seated().filter_map(sight).collect()
     }
 
-    /// A worker that came back while its thread hangs in what it did before never gets to say
-    /// what it sees.
+    /// A worker that comes back says at once what it holds, unless its thread hangs in what it
+    /// did before, or still decodes.
     fn find_stuck_newcomer(&mut self, now: Now, patience: Now, out: &mut Vec<Action>) {
-        let stuck = self.members.iter().find(|(_, member)| {
-            let hangs = member.heartbeat.is_some_and(|(at, heartbeat)| {
-                let busy = heartbeat.activity != Activity::Idle;
-                busy && now.saturating_sub(began(at, &heartbeat)) >= patience
-            });
-            member.stage == Stage::Joined && hangs
+        let stuck = self.members.iter().find_map(|(worker, member)| {
+            let (began, activity) = match member.heartbeat {
+                Some((at, heartbeat)) => (began(at, &heartbeat), heartbeat.activity),
+                None => (member.joined, Activity::Idle),
+            };
+            let hangs = match activity {
+                Activity::Preparing => false,
+                // Whoever is new may have many files to look at.
+                Activity::Idle => self.is_from_before(member),
+                _ => true,
+            };
+            let waited = now.saturating_sub(began.max(member.joined)) >= patience;
+            let stuck = member.stage == Stage::Joined && hangs && waited;
+            stuck.then(|| (*worker, format!("{worker} on {}", member.host), activity))
         });
-        if let Some((worker, member)) = stuck {
-            let (worker, host) = (*worker, member.host.clone());
-            let activity = member.heartbeat.map(|(_, heartbeat)| heartbeat.activity);
-            let what = word(activity.unwrap_or(Activity::Idle));
-            let line = format!("{worker} on {host} came back, but is stuck in {what}");
+        if let Some((worker, who, activity)) = stuck {
+            let line = format!("{who} came back, but is stuck in {}", word(activity));
             out.push(Action::Notify(Notice::Stalled { line: line.clone() }));
             self.put_down(now, worker, &line, out);
         }

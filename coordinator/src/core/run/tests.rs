@@ -334,19 +334,17 @@ fn whoever_leaves_last_hands_over_what_only_it_holds() {
     bench.tell(Event::Leaving { worker });
     bench.step(0, 1, 1.0);
     bench.step(0, 2, 1.0);
-    let held = Some(Position {
+    let position = Position {
         epoch: 1,
         completed: 2,
-    });
+    };
     let halted = bench.tell(Event::Halted {
         worker,
         generation: 1,
-        held,
+        held: Some(position),
     });
     assert!(bench.run.awaits_checkpoint(worker), "{halted:?}");
-    let stored = bench.tell(Event::CheckpointStored {
-        position: held.unwrap(),
-    });
+    let stored = bench.tell(Event::CheckpointStored { position });
     assert!(
         matches!(
             sent(&stored)[..],

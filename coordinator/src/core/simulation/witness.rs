@@ -359,7 +359,7 @@ impl Cluster {
                 !missing.contains("groups")
                     && !enough
                     && !restartable
-                    && witness.losses + witness.left + witness.guests > 0
+                    && (witness.early_crash || witness.losses + witness.left + witness.guests > 0)
                     || witness.strangers
             }
             RunError::ExitedEarly { .. } => {

@@ -37,20 +37,23 @@ impl Run {
             match self.slots.get(&slot) {
                 _ if self.member_in(slot).is_some() => {}
                 None => self.launch(slot, out),
-                Some(state) if state.is_idle() => self.replace(Some(slot), out),
+                Some(state) if state.is_idle() => self.replace(slot, None, out),
                 Some(_) => {}
             }
         }
     }
 
-    /// Starts a worker in the place of a lost one, if its slot is the launcher's and has not
-    /// failed too often.
-    pub(super) fn replace(&mut self, slot: Option<u32>, out: &mut Vec<Action>) {
-        let Some(slot) = slot.filter(|_| self.needs_workers()) else {
+    /// Starts a worker in the place of a lost one, if its slot has not failed too often.
+    pub(super) fn replace(&mut self, slot: u32, lost: Option<u32>, out: &mut Vec<Action>) {
+        if !self.needs_workers() {
             return;
-        };
+        }
         let max_restarts = self.recipe.max_restarts;
         let state = self.slots.entry(slot).or_default();
+        if state.asked || state.pid.is_some() && state.pid != lost {
+            // Somebody is there for it already, and only came too late.
+            return;
+        }
         state.pid = None;
         if state.closed || state.restarts >= max_restarts {
             state.closed = true;
@@ -118,7 +121,7 @@ impl Run {
         );
         // One that gives up by itself before anybody has trained would do so again.
         if !closed && (signalled || self.born) {
-            self.replace(Some(slot), out);
+            self.replace(slot, None, out);
         }
         if !closed && !self.born && self.needs_workers() && !self.is_coming(slot) {
             let status = status.to_owned();

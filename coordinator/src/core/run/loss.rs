@@ -54,8 +54,8 @@ impl Run {
             self.awaited_best = None;
         }
         let replace = replace && !member.leaving;
-        if replace {
-            self.replace(member.slot, out);
+        if let (true, Some(slot)) = (replace, member.slot) {
+            self.replace(slot, Some(member.pid), out);
         }
         let absent = usize::from(replace && member.slot.is_none());
         let seated = member.seat.is_some();

@@ -79,7 +79,8 @@ impl Cluster {
     }
 
     fn hang_somebody(&mut self) {
-        let busy = |p: &super::process::Process| p.seat.is_some() && p.doing != Doing::Idle;
+        let waits = |p: &super::process::Process| matches!(p.doing, Doing::Idle | Doing::Parked);
+        let busy = |p: &super::process::Process| p.seat.is_some() && !waits(p);
         if let Some(pid) = self.pick(busy) {
             self.say(|| format!("fault: the thread of process {pid} hangs"));
             self.witness.losses += 1;
@@ -179,10 +180,14 @@ impl Cluster {
         }
     }
 
-    /// Remembers what could come again. A failure has no generation by which it could be told
-    /// to be old, and a greeting names a session that is new.
+    /// Remembers what could come again: whatever says of what it is, so that an old one can be
+    /// told from a new one.
     pub(super) fn record(&mut self, event: &Event) {
-        if !matches!(event, Event::Failed { .. } | Event::Leaving { .. }) {
+        let nameless = matches!(
+            event,
+            Event::Failed { .. } | Event::Leaving { .. } | Event::Prepared { .. }
+        );
+        if !nameless {
             self.record.push(event.clone());
         }
     }

@@ -37,6 +37,11 @@ test: setup ## Build and run every test
 	    cargo test --locked --workspace; \
 	fi
 
+.PHONY: simulate
+simulate: setup ## Play a million schedules of a simulated cluster (SIMULATIONS=... plays as many)
+	SIMULATIONS=$(or $(SIMULATIONS),1000000) cargo test --release --locked -p coordinator --lib \
+	    every_schedule -- --nocapture
+
 .PHONY: lint
 lint: setup ## Check formatting, lints, documentation, and licences where cargo-deny is installed
 	cargo fmt --all --check

@@ -59,7 +59,7 @@ impl EarlyStopping {
             return Judgement::Improved;
         }
         self.wait += 1;
-        if self.wait >= self.rule.patience {
+        if self.is_out_of_patience() {
             Judgement::OutOfPatience
         } else {
             Judgement::Waiting
@@ -69,6 +69,11 @@ impl EarlyStopping {
     /// The best epoch, once there is one.
     pub fn best(&self) -> Option<Best> {
         self.best
+    }
+
+    /// Whether the rule has spoken.
+    pub fn is_out_of_patience(&self) -> bool {
+        self.wait >= self.rule.patience
     }
 
     /// Epochs since the best one.

@@ -12,7 +12,7 @@ pub mod schedule;
 pub mod shard;
 pub mod split;
 
-#[cfg(any())]
+#[cfg(test)]
 mod simulation;
 
 pub use event::{Action, Command, Event, Notice, Outcome, RunError, WorkerId};

@@ -20,84 +20,31 @@ mod form;
 mod gather;
 mod judge;
 mod launch;
+mod loss;
 mod prepare;
+mod recipe;
 mod restore;
 mod stall;
 mod train;
 
-use std::collections::BTreeMap;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::early_stopping::{EarlyStopping, Rule};
+use super::early_stopping::EarlyStopping;
 use super::event::{
     Action, EpochReport, Event, Heartbeat, Origin, Position, RunError, Scan, Span, StopReason,
     WorkerId,
 };
-use super::schedule::Schedule;
 use super::split::Split;
+pub use recipe::{Cadence, Precision, Recipe};
 pub use restore::Resumed;
 
 /// Time since the coordinator started.
 pub type Now = Duration;
-
-/// Whether to compute in bf16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Precision {
-    /// bf16 where every worker has it in silicon.
-    Auto,
-    Fp32,
-    Bf16,
-}
-
-/// How often a checkpoint is taken, beside the one after each epoch.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Cadence {
-    EpochsOnly,
-    Steps(u32),
-    Seconds(f64),
-}
-
-/// Everything that decides what a run does.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Recipe {
-    /// Workers to wait for before training starts.
-    pub workers: usize,
-    /// Slots of the local launcher: `workers`, or 0 where others start them.
-    pub slots: u32,
-    /// With fewer the run does not go on.
-    pub min_workers: usize,
-    /// The world does not grow beyond.
-    pub max_workers: usize,
-    /// How long a lost worker's replacement may take before the run goes on with fewer.
-    pub rejoin_timeout: Duration,
-    /// How often in a row the launcher restarts a worker that makes no step.
-    pub max_restarts: u32,
-    /// How long nothing may move.
-    pub stall_timeout: Duration,
-    /// When a checkpoint is taken.
-    pub checkpoints: Cadence,
-    /// How long the last words of a run may take.
-    pub grace: Duration,
-    /// Samples of a step, over all ranks.
-    pub global_batch: usize,
-    /// Part of the samples kept for validation, in (0, 1).
-    pub validation_fraction: f64,
-    /// Samples evaluated at once.
-    pub validation_chunk: usize,
-    /// Of split, order and fresh weights.
-    pub seed: u64,
-    /// Rates, and the limit of epochs.
-    pub schedule: Schedule,
-    /// When to give up.
-    pub stopping: Rule,
-    /// A file that does not decode ends the run.
-    pub strict_data: bool,
-    /// What to compute in.
-    pub precision: Precision,
-}
 
 /// How far a member is from being able to train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -113,10 +60,11 @@ struct Member {
     host: String,
     pid: u32,
     slot: Option<u32>,
+    joined: Now,
     scan: Option<Scan>,
     stage: Stage,
-    /// What it decodes, and how much of it is done.
-    decoding: (Vec<u32>, u32),
+    /// What it was told to decode, and how much of it is done.
+    decoding: Option<(Vec<u32>, u32)>,
     /// The state that it holds outside a generation.
     held: Option<Position>,
     /// The best epoch of whose weights it has a copy.
@@ -130,12 +78,13 @@ struct Member {
 #[derive(Debug)]
 struct Seat {
     rank: u32,
+    /// When it was given.
+    since: Now,
     in_group: bool,
     completed: u32,
     /// Training samples, and first and last-plus-one validation chunk, of its plan.
     share: (u32, Range<u32>),
     report: Option<EpochReport>,
-    finished: bool,
 }
 
 #[derive(Debug)]
@@ -146,12 +95,21 @@ struct Training {
     trained: Option<Now>,
 }
 
+#[derive(Debug)]
+struct Forming {
+    origin: Origin,
+    /// The rank that gives its state to all.
+    source: u32,
+    /// The others know where to meet.
+    announced: bool,
+}
+
 /// No generation is live. It waits for the last one's members to halt, and for others to come.
 #[derive(Debug)]
 struct Assembling {
     since: Now,
-    /// Members worth waiting for.
-    expected: usize,
+    /// Workers started by hand that were lost, and may be started again.
+    absent: usize,
     checkpoint: Looked,
     said: String,
 }
@@ -168,9 +126,12 @@ enum Looked {
 struct Finishing {
     reason: StopReason,
     until: Now,
-    /// Who was asked for the last picture.
+    /// Whether what was being written when the best weights were missed is written by now.
+    settled: Looked,
+    /// Who was told to finish, once somebody was, and has not done so.
+    waits: Option<BTreeSet<WorkerId>>,
+    /// Who of them was asked for the last picture.
     shows: Option<WorkerId>,
-    asked: bool,
 }
 
 #[derive(Debug)]
@@ -178,7 +139,7 @@ enum Phase {
     Gathering,
     Preparing,
     Assembling(Assembling),
-    Forming { origin: Origin, source: u32 },
+    Forming(Forming),
     Training(Training),
     Finishing(Finishing),
     Closed,
@@ -212,6 +173,8 @@ pub struct Run {
     classes: Vec<String>,
     files: Vec<(String, u64)>,
     bad: BTreeMap<u32, String>,
+    /// Files that are decoded in the cache which the launcher's workers share.
+    cached: BTreeSet<u32>,
     split: Option<Split>,
     resumed: Option<Resumed>,
     /// Where the run stands; all epochs before are judged.
@@ -231,8 +194,13 @@ pub struct Run {
     /// The epoch of the best weights in the run directory.
     best_stored: Option<u32>,
     awaited_best: Option<(u32, WorkerId)>,
-    awaited_checkpoint: Option<WorkerId>,
+    /// A checkpoint is due, and is not stored yet.
+    checkpoint_due: bool,
+    /// Who is to hand over a checkpoint, and from where on it is one that is wanted.
+    awaited_checkpoint: Option<(WorkerId, Position)>,
+    /// The newest checkpoint, as far as is known.
     durable: Option<Position>,
+    /// When, and at which step of the epoch, a checkpoint was last due.
     last_checkpoint: (Now, u32),
 }
 
@@ -250,6 +218,7 @@ impl Run {
             classes: Vec::new(),
             files: Vec::new(),
             bad: BTreeMap::new(),
+            cached: BTreeSet::new(),
             split: None,
             resumed: None,
             position: Position::start_of(1),
@@ -264,6 +233,7 @@ impl Run {
             last_loss: (None, String::new()),
             best_stored: None,
             awaited_best: None,
+            checkpoint_due: false,
             awaited_checkpoint: None,
             durable: None,
             last_checkpoint: (Now::ZERO, 0),
@@ -347,7 +317,8 @@ impl Run {
 
     /// Whether this worker is to hand over a checkpoint.
     pub fn awaits_checkpoint(&self, worker: WorkerId) -> bool {
-        self.awaited_checkpoint == Some(worker)
+        self.awaited_checkpoint
+            .is_some_and(|(from, _)| from == worker)
     }
 
     /// Whether this worker was asked for the run's last picture.
@@ -376,10 +347,10 @@ impl Run {
         self.seated().count()
     }
 
-    /// The rank 0 of the generation.
+    /// The lowest rank of the generation that is left.
     fn first(&self) -> Option<WorkerId> {
         self.seated()
-            .find(|(_, _, seat)| seat.rank == 0)
+            .min_by_key(|(_, _, seat)| seat.rank)
             .map(|(id, _, _)| id)
     }
 

@@ -49,12 +49,8 @@ impl Run {
         self.launch_missing(now, out);
         self.drop_the_stuck(now, out);
         self.find_stall(now, out);
-        match self.phase {
-            Phase::Gathering => self.gather_no_longer(now, out),
-            Phase::Assembling(_) => self.assemble_if_possible(now, out),
-            Phase::Finishing(_) => self.finish_in_time(now, out),
-            _ => {}
-        }
+        self.finish_in_time(now, out);
+        self.go_on(now, out);
     }
 
     pub(super) fn describe(&self, worker: WorkerId) -> String {
@@ -79,7 +75,7 @@ impl Run {
             Phase::Training(_) if seat.is_some() => {
                 format!("after step {step} of epoch {}", self.position.epoch)
             }
-            Phase::Forming { .. } if seat.is_some() => "while it joined the group".to_owned(),
+            Phase::Forming(_) if seat.is_some() => "while it joined the group".to_owned(),
             Phase::Assembling(_) if seat.is_some() => "while it left the group".to_owned(),
             Phase::Finishing(_) | Phase::Closed => "while the run ended".to_owned(),
             _ => "while it prepared its data".to_owned(),

@@ -1,6 +1,6 @@
 //! The orderly end: what has to be kept is kept, the last picture is made, everybody goes.
 
-use super::{Finishing, Now, Pause, Phase, Run};
+use super::{Finishing, Looked, Member, Now, Pause, Phase, Run, Stage};
 use crate::core::event::{Action, Command, Keep, Notice, Position, RunError, StopReason, WorkerId};
 
 /// Tiles of the final picture.
@@ -9,25 +9,21 @@ const SHOWN: usize = 16;
 impl Run {
     /// Ends training at the next step boundary that all ranks will reach.
     pub(super) fn stop_early(&mut self, now: Now, reason: StopReason, out: &mut Vec<Action>) {
-        let first = !matches!(self.pause, Some(Pause::Stop(_)));
+        if matches!(self.pause, Some(Pause::Stop(_))) {
+            return;
+        }
         match self.phase {
-            Phase::Finishing(_) | Phase::Closed => {}
-            Phase::Gathering | Phase::Preparing => {
-                out.push(Action::Notify(Notice::Stopping(reason)));
-                self.close(Ok(reason), true, out);
-            }
-            Phase::Training(_) | Phase::Forming { .. } | Phase::Assembling(_) => {
-                if first {
-                    out.push(Action::Notify(Notice::Stopping(reason)));
-                }
-                self.pause(now, Pause::Stop(reason), out);
-                match self.phase {
-                    // A group that is not there yet is not worth waiting for.
-                    Phase::Forming { .. } => self.halt(now, self.world_size(), out),
-                    Phase::Assembling(_) => self.assemble_if_possible(now, out),
-                    _ => {}
-                }
-            }
+            Phase::Finishing(_) | Phase::Closed => return,
+            _ => out.push(Action::Notify(Notice::Stopping(reason))),
+        }
+        self.pause(now, Pause::Stop(reason), out);
+        match self.phase {
+            // Of a run that has trained before, workers may have come back with something.
+            Phase::Gathering | Phase::Preparing if self.born => self.finish(now, reason, out),
+            Phase::Gathering | Phase::Preparing => self.close(Ok(reason), true, out),
+            // A group that is not there yet is not worth waiting for.
+            Phase::Forming(_) => self.halt(now, 0, out),
+            _ => self.go_on(now, out),
         }
     }
 
@@ -35,48 +31,96 @@ impl Run {
         self.phase = Phase::Finishing(Finishing {
             reason,
             until: now + self.recipe.grace,
+            settled: Looked::NotYet,
+            waits: None,
             shows: None,
-            asked: false,
         });
+        self.go_on_finishing(now, out);
+    }
+
+    /// One thing after the other: the best weights, a last checkpoint, the picture.
+    pub(super) fn go_on_finishing(&mut self, now: Now, out: &mut Vec<Action>) {
+        let missing = self.best_is_missing();
+        let Phase::Finishing(finishing) = &mut self.phase else {
+            return;
+        };
+        let reason = finishing.reason;
+        match finishing.settled {
+            Looked::NotYet if missing => {
+                finishing.settled = Looked::Asked;
+                return out.push(Action::FindCheckpoint);
+            }
+            Looked::Found(_) if missing && reason == StopReason::Interrupted => {
+                return self.fail(self.best_is_gone(), out);
+            }
+            Looked::Found(_) if missing => {
+                // The end was near, but now there is something to make again.
+                self.pause = None;
+                let absent = self.recipe.workers.saturating_sub(self.members.len());
+                return self.halt(now, absent, out);
+            }
+            _ => {}
+        }
         self.ask_for_best(out);
+        if !self.best_is_safe() {
+            return;
+        }
         if reason == StopReason::Interrupted {
             self.ask_for_last_checkpoint(out);
+            if self.awaited_checkpoint.is_some() {
+                return;
+            }
         }
-        self.go_on_finishing(now, out);
+        if let Phase::Finishing(Finishing { waits: None, .. }) = self.phase {
+            self.say_finish(out);
+        }
+        if let Phase::Finishing(Finishing {
+            waits: Some(waits), ..
+        }) = &self.phase
+            && waits.is_empty()
+        {
+            self.close(Ok(reason), false, out);
+        }
     }
 
     /// A stopped run is resumed from where it stands, by whoever holds most of it.
     fn ask_for_last_checkpoint(&mut self, out: &mut Vec<Action>) {
-        let (position, durable) = (self.position, self.durable);
-        let held = |(id, member): (&WorkerId, &super::Member)| {
-            let held = if member.seat.is_some() {
-                position
-            } else {
-                self.normal(member.held?)
+        let held = |(id, member): (&WorkerId, &Member)| {
+            let at = match member.seat {
+                Some(_) => self.position,
+                None => self.restart_of(member.held?)?,
             };
-            Some((held, std::cmp::Reverse(*id)))
+            Some((at, std::cmp::Reverse(*id)))
         };
         let furthest: Option<(Position, _)> = self.members.iter().filter_map(held).max();
-        if let Some((held, std::cmp::Reverse(worker))) = furthest
-            && Some(held) > durable
-            && held > Position::start_of(1)
+        if let Some((at, std::cmp::Reverse(worker))) = furthest
+            && at > Position::start_of(1)
+            && !self.is_durable(at)
+            && self.awaited_checkpoint != Some((worker, at))
         {
-            self.awaited_checkpoint = Some(worker);
+            self.awaited_checkpoint = Some((worker, at));
             out.push(Action::Send(worker, Command::Keep(Keep::Checkpoint)));
         }
     }
 
-    /// Asks for the picture once the weights that it shows are stored.
-    pub(super) fn go_on_finishing(&mut self, _now: Now, out: &mut Vec<Action>) {
-        let Phase::Finishing(finishing) = &self.phase else {
-            return;
-        };
-        if self.awaited_best.is_some() || self.awaited_checkpoint.is_some() {
-            return;
+    /// Everybody in the group is told to finish, and one of those who hold a model to show it.
+    fn say_finish(&mut self, out: &mut Vec<Action>) {
+        let mut told: Vec<WorkerId> = self.seated().map(|(id, _, _)| id).collect();
+        let shows = self.shower();
+        told.retain(|id| Some(*id) != shows);
+        if let Phase::Finishing(finishing) = &mut self.phase {
+            finishing.waits = Some(told.iter().copied().collect());
         }
-        if finishing.asked {
-            return self.close_if_finished(out);
-        }
+        let generation = self.generation;
+        out.extend(told.into_iter().map(|id| {
+            let show = Vec::new();
+            Action::Send(id, Command::Finish { generation, show })
+        }));
+        self.ask_for_picture(out);
+    }
+
+    fn ask_for_picture(&mut self, out: &mut Vec<Action>) {
+        let (generation, shower) = (self.generation, self.shower());
         let show = match (&self.split, self.stopping.best()) {
             (Some(split), Some(_)) => {
                 let spacing = (split.validation.len() / SHOWN).max(1);
@@ -85,71 +129,62 @@ impl Run {
             }
             _ => Vec::new(),
         };
-        let (generation, first) = (self.generation, self.first());
-        let finish = |id| {
-            let show = if Some(id) == first {
-                show.clone()
-            } else {
-                Vec::new()
-            };
-            Action::Send(id, Command::Finish { generation, show })
+        let Phase::Finishing(finishing) = &mut self.phase else {
+            return;
         };
-        out.extend(self.seated().map(|(id, _, _)| finish(id)));
-        if let Phase::Finishing(finishing) = &mut self.phase {
-            finishing.asked = true;
-            finishing.shows = first;
+        finishing.shows = shower;
+        if let (Some(waits), Some(worker)) = (&mut finishing.waits, shower) {
+            waits.insert(worker);
+            out.push(Action::Send(worker, Command::Finish { generation, show }));
         }
-        self.close_if_finished(out);
+    }
+
+    /// The lowest rank, or, where there is no group, somebody who holds a model.
+    fn shower(&self) -> Option<WorkerId> {
+        let holds = |member: &Member| member.stage == Stage::Ready && member.held.is_some();
+        let mut members = self.members.iter();
+        let holder = || members.find(|(_, member)| holds(member)).map(|(id, _)| *id);
+        self.first().or_else(holder)
     }
 
     pub(super) fn on_finished(
         &mut self,
-        _now: Now,
+        now: Now,
         worker: WorkerId,
         generation: u64,
         out: &mut Vec<Action>,
     ) {
-        let asked = matches!(&self.phase, Phase::Finishing(finishing) if finishing.asked);
-        if asked
-            && generation == self.generation
-            && let Some(member) = self.members.get_mut(&worker)
-            && let Some(seat) = &mut member.seat
+        if generation == self.generation
+            && let Phase::Finishing(finishing) = &mut self.phase
+            && let Some(waits) = &mut finishing.waits
+            && waits.remove(&worker)
         {
-            seat.finished = true;
-            self.close_if_finished(out);
+            self.go_on_finishing(now, out);
         }
     }
 
-    fn close_if_finished(&mut self, out: &mut Vec<Action>) {
-        if let Phase::Finishing(Finishing { reason, asked, .. }) = self.phase
-            && asked
-            && self.seated().all(|(_, _, seat)| seat.finished)
-        {
-            self.close(Ok(reason), false, out);
-        }
+    /// Whether a worker was told to finish, and did.
+    pub(super) fn has_finished(&self, worker: WorkerId) -> bool {
+        let Phase::Finishing(finishing) = &self.phase else {
+            return false;
+        };
+        let waits = finishing.waits.as_ref();
+        waits.is_some_and(|waits| !waits.contains(&worker))
     }
 
-    /// The run is whole without its last picture, but not without its best weights.
     pub(super) fn lost_while_finishing(
         &mut self,
         now: Now,
         worker: WorkerId,
         out: &mut Vec<Action>,
     ) {
-        if self.best_is_missing() {
-            return self.fail(self.best_is_gone(), out);
-        }
         if let Phase::Finishing(finishing) = &mut self.phase
+            && let Some(waits) = &mut finishing.waits
+            && waits.remove(&worker)
             && finishing.shows == Some(worker)
         {
             // Somebody else can show it.
-            finishing.asked = false;
-            finishing.shows = None;
-            for (_, seat) in self.seats() {
-                // Rank 0 is whoever is left; nothing but the picture depends on it any more.
-                seat.rank = seat.rank.saturating_sub(1);
-                seat.finished = false;
-            }
+            self.ask_for_picture(out);
         }
         self.go_on_finishing(now, out);
     }
@@ -158,9 +193,10 @@ impl Run {
         if let Phase::Finishing(Finishing { reason, until, .. }) = self.phase
             && now >= until
         {
-            let outcome = match self.awaited_best {
-                Some(_) => Err(self.best_is_gone()),
-                None => Ok(reason),
+            // The run is whole without its last picture, but not without its best weights.
+            let outcome = match self.best_is_safe() {
+                true => Ok(reason),
+                false => Err(self.best_is_gone()),
             };
             self.close(outcome, true, out);
         }

@@ -1,12 +1,13 @@
 //! A generation: ranks, the store through which they meet, and the state that all begin with.
 
-use super::{Now, Phase, Precision, Run, Seat};
+use super::{Forming, Now, Phase, Precision, Run, Seat};
 use crate::core::event::{Action, Command, Notice, Origin, Position, Scan, WorkerId};
 
 impl Run {
     /// Seats `members`. Ranks follow the launcher's slots, then the order of joining.
     pub(super) fn form(
         &mut self,
+        now: Now,
         members: &[WorkerId],
         position: Position,
         origin: Origin,
@@ -23,22 +24,22 @@ impl Run {
         });
         for (worker, rank) in order.iter().zip(0..) {
             if let Some(member) = self.members.get_mut(worker) {
-                member.heartbeat = None;
                 member.seat = Some(Seat {
                     rank,
+                    since: now,
                     in_group: false,
                     completed: position.completed,
                     share: (0, 0..0),
                     report: None,
-                    finished: false,
                 });
             }
         }
         let source = order.iter().position(|id| Some(*id) == source);
-        self.phase = Phase::Forming {
+        self.phase = Phase::Forming(Forming {
             origin,
             source: source.unwrap_or(0) as u32,
-        };
+            announced: false,
+        });
         if let Some(first) = order.first() {
             let command = self.assignment(0, None);
             out.extend(command.map(|command| Action::Send(*first, command)));
@@ -46,7 +47,7 @@ impl Run {
     }
 
     fn assignment(&self, rank: u32, store: Option<String>) -> Option<Command> {
-        let Phase::Forming { origin, source, .. } = self.phase else {
+        let Phase::Forming(Forming { origin, source, .. }) = self.phase else {
             return None;
         };
         Some(Command::Assign {
@@ -89,6 +90,12 @@ impl Run {
         if generation != self.generation || self.first() != Some(worker) {
             return;
         }
+        let Phase::Forming(forming) = &mut self.phase else {
+            return;
+        };
+        if std::mem::replace(&mut forming.announced, true) {
+            return;
+        }
         let others = self.seated().filter(|(_, _, seat)| seat.rank != 0);
         out.extend(others.filter_map(|(id, _, seat)| {
             let command = self.assignment(seat.rank, Some(address.to_owned()))?;
@@ -103,7 +110,7 @@ impl Run {
         generation: u64,
         out: &mut Vec<Action>,
     ) {
-        if !matches!(self.phase, Phase::Forming { .. }) || generation != self.generation {
+        if !matches!(self.phase, Phase::Forming(_)) || generation != self.generation {
             return;
         }
         let position = self.position;

@@ -15,16 +15,15 @@ impl Run {
         slot: Option<u32>,
         out: &mut Vec<Action>,
     ) {
+        // Of another launcher's, or none.
+        let slot = slot.filter(|slot| *slot < self.recipe.slots);
         // A process has one session: a second one tells that the first is broken.
         let former = self
             .members
             .iter()
             .find(|(_, member)| member.pid == pid && member.host == host)
             .map(|(id, _)| *id);
-        if let Some(former) = former {
-            self.drop_member(now, former, "it opened a new session", false, out);
-        }
-        if let Some(reason) = self.no_place_for(pid, slot) {
+        if let Some(reason) = self.no_place_for(former, pid, slot) {
             let who = format!("{worker} on {host}");
             return self.turn_away(worker, who, reason, out);
         }
@@ -34,9 +33,10 @@ impl Run {
                 host: host.clone(),
                 pid,
                 slot,
+                joined: now,
                 scan: None,
                 stage: Stage::Joined,
-                decoding: (Vec::new(), 0),
+                decoding: None,
                 held: None,
                 best: None,
                 leaving: false,
@@ -44,33 +44,43 @@ impl Run {
                 seat: None,
             },
         );
+        if let (Phase::Assembling(assembling), None, None) = (&mut self.phase, slot, former) {
+            assembling.absent = assembling.absent.saturating_sub(1);
+        }
         out.push(Action::Send(worker, Command::Welcome));
         out.push(Action::Notify(Notice::Joined {
             worker,
             host,
             slot,
-            members: self.members.len(),
+            members: self.members.len() - usize::from(former.is_some()),
             expected: self.recipe.workers,
         }));
+        if let Some(former) = former {
+            self.drop_member(now, former, "it opened a new session", false, out);
+        }
     }
 
-    fn no_place_for(&self, pid: u32, slot: Option<u32>) -> Option<String> {
+    fn no_place_for(
+        &self,
+        former: Option<WorkerId>,
+        pid: u32,
+        slot: Option<u32>,
+    ) -> Option<String> {
         if matches!(self.phase, Phase::Finishing(_) | Phase::Closed) {
             return Some("the run is about to end".to_owned());
         }
-        if let Some(holder) = self.slot_taken(slot, pid) {
-            return Some(format!(
-                "slot {} is taken by {holder}",
-                slot.unwrap_or_default()
-            ));
+        if former.is_some() {
+            return None;
         }
-        let first = matches!(self.phase, Phase::Gathering | Phase::Preparing);
-        let limit = if first {
-            self.recipe.workers
-        } else {
-            self.recipe.max_workers
-        };
-        (self.members.len() >= limit).then(|| format!("the run already has its {limit} workers"))
+        if let Some(slot) = slot {
+            return self.no_claim_on(slot, pid);
+        }
+        // The launcher's workers have their places, also when they come later.
+        let (taken, limit) = (
+            self.members.len() + self.open_slots(),
+            self.recipe.max_workers,
+        );
+        (taken >= limit).then(|| format!("the run already has its {limit} workers"))
     }
 
     /// Says no to somebody who is no member, or no longer one.
@@ -106,27 +116,27 @@ impl Run {
             some => some,
         };
         if let Some(error) = refusal {
-            if self.split.is_none() {
+            let strange = self.split.is_none()
+                && self.members.get(&worker).is_some_and(
+                    // Data that a resumed run was not started with, by somebody from elsewhere.
+                    |member| self.resumed.is_none() || member.slot.is_some(),
+                );
+            if strange {
                 return self.fail(error, out);
             }
             // The run is fine without it, and the same program would see the same again.
-            return self.expel(worker, error.to_string(), out);
+            return self.expel(now, worker, error.to_string(), out);
         }
         let memory = scan.memory;
         if let Some(member) = self.members.get_mut(&worker) {
-            member.stage = if memory.prepared && self.fingerprint.is_some() {
+            // Whoever was in a group can read everything; others know only their own part.
+            let prepared = memory.prepared && memory.held.is_some() && self.split.is_some();
+            member.stage = if prepared {
                 Stage::Ready
             } else {
                 Stage::Scanned
             };
-            // The state of a worker that was cut off while the others went on is of no use.
-            member.held = memory.held.filter(|_| match self.phase {
-                Phase::Gathering | Phase::Preparing | Phase::Assembling(_) => true,
-                Phase::Forming { .. }
-                | Phase::Training(_)
-                | Phase::Finishing(_)
-                | Phase::Closed => false,
-            });
+            member.held = memory.held;
             member.best = memory.best;
             member.scan = Some(scan);
         }
@@ -134,12 +144,20 @@ impl Run {
     }
 
     /// Removes a member that can be of no use to a run which is fine otherwise.
-    pub(super) fn expel(&mut self, worker: WorkerId, reason: String, out: &mut Vec<Action>) {
+    pub(super) fn expel(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        reason: String,
+        out: &mut Vec<Action>,
+    ) {
         let who = self.describe(worker);
         if let Some(member) = self.members.remove(&worker) {
+            self.last_loss = (member.slot, format!("{who}: {reason}"));
             self.close_slot(member.slot);
         }
         self.turn_away(worker, who, reason, out);
+        self.go_on(now, out);
     }
 
     fn unlike_the_others(&self, worker: WorkerId, scan: &Scan) -> Option<RunError> {

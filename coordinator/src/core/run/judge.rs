@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Now, Pause, Phase, Run};
+use super::{Now, Pause, Phase, Run, Training};
 use crate::core::early_stopping::Judgement;
 use crate::core::event::{
     Action, Command, EpochReport, EpochSummary, Notice, Position, RunError, Span, StopReason,
@@ -17,25 +17,32 @@ impl Run {
         report: EpochReport,
         out: &mut Vec<Action>,
     ) {
-        if !matches!(self.phase, Phase::Training(_)) {
+        let Phase::Training(Training { steps, .. }) = self.phase else {
             return;
-        }
+        };
         if report.generation != self.generation || report.epoch != self.position.epoch {
             return;
         }
         let Some(member) = self.members.get_mut(&worker) else {
             return;
         };
+        let member_slot = member.slot;
         let Some(seat) = &mut member.seat else {
             return;
         };
+        if seat.completed < steps {
+            return;
+        }
         if !fits(&report, &seat.share) {
             let message = format!(
                 "{} reported other samples of epoch {} than it was given",
                 self.describe(worker),
                 self.position.epoch
             );
-            return self.defect(worker, message, out);
+            // Whatever it is, it does not do what it is told.
+            let slot = member_slot;
+            self.close_slot(slot);
+            return self.put_down(now, worker, &message, out);
         }
         seat.report = Some(report);
         if self.seated().all(|(_, _, seat)| seat.report.is_some()) {
@@ -76,12 +83,11 @@ impl Run {
         let improved = judgement == Judgement::Improved;
         let seconds = (trained - started).as_secs_f64();
         let finite = totals.train_loss.is_finite() && totals.validation_loss.is_finite();
-        let reason = match (judgement, self.pause) {
+        let reason = match (self.over(), self.pause) {
             _ if !finite => Some(StopReason::NonFiniteLoss),
-            (_, Some(Pause::Stop(reason))) => Some(reason),
-            (Judgement::OutOfPatience, _) => Some(StopReason::Patience),
-            _ if epoch >= self.recipe.schedule.epochs => Some(StopReason::MaxEpochs),
-            _ => None,
+            (Some(reason), _) => Some(reason),
+            (None, Some(Pause::Stop(reason))) => Some(reason),
+            (None, _) => None,
         };
         out.push(Action::Notify(Notice::EpochEnded(EpochSummary {
             epoch,
@@ -117,8 +123,8 @@ impl Run {
             for member in self.members.values_mut() {
                 member.best = member.seat.is_some().then_some(epoch);
             }
-            self.ask_for_best(out);
         }
+        self.ask_for_best(out);
         match reason {
             Some(reason) => {
                 if self.pause != Some(Pause::Stop(reason)) {
@@ -128,13 +134,28 @@ impl Run {
             }
             None => {
                 self.last_checkpoint = (now, 0);
-                self.ask_for_checkpoint(out);
+                self.checkpoint_due = true;
                 if self.pause == Some(Pause::Regroup) {
-                    self.regroup(now, out);
+                    self.halt(now, 0, out);
                 } else {
                     self.start_epoch(now, out);
                 }
             }
+        }
+    }
+}
+
+impl Run {
+    /// Why nothing is left to train, by the losses of the judged epochs.
+    pub(super) fn over(&self) -> Option<StopReason> {
+        let last = self.judged.last()?;
+        if !last.is_finite() {
+            Some(StopReason::NonFiniteLoss)
+        } else if self.stopping.is_out_of_patience() {
+            Some(StopReason::Patience)
+        } else {
+            let epochs = self.recipe.schedule.epochs as usize;
+            (self.judged.len() >= epochs).then_some(StopReason::MaxEpochs)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The processes of the local launcher: one for each slot, started again when it dies, though
 //! not for ever.
 
-use super::{Now, Phase, Run};
+use super::{Member, Now, Pause, Phase, Run};
 use crate::core::event::{Action, RunError, WorkerId};
 
 /// On resuming, how long the workers of the former coordinator may take to come back before
@@ -22,51 +22,55 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    fn is_coming(&self) -> bool {
-        self.asked || self.pid.is_some()
+    fn is_idle(&self) -> bool {
+        !self.closed && !self.asked && self.pid.is_none()
     }
 }
 
 impl Run {
-    /// Starts what is missing of the launcher's first workers.
+    /// Starts what is missing of the launcher's workers, at first and after an attempt to finish.
     pub(super) fn launch_missing(&mut self, now: Now, out: &mut Vec<Action>) {
-        if self.resumed.is_some() && now < COME_BACK {
-            return;
-        }
-        if !matches!(self.phase, Phase::Gathering) {
+        if self.resumed.is_some() && now < COME_BACK || !self.needs_workers() {
             return;
         }
         for slot in 0..self.recipe.slots {
-            let taken = self.members.values().any(|m| m.slot == Some(slot));
-            if !taken && !self.slots.contains_key(&slot) {
-                let started = Slot {
-                    asked: true,
-                    ..Slot::default()
-                };
-                self.slots.insert(slot, started);
-                out.push(Action::Launch { slot });
+            match self.slots.get(&slot) {
+                _ if self.member_in(slot).is_some() => {}
+                None => self.launch(slot, out),
+                Some(state) if state.is_idle() => self.replace(slot, None, out),
+                Some(_) => {}
             }
         }
     }
 
-    /// Starts a worker in the place of a lost one, if its slot is the launcher's and has not
-    /// failed too often.
-    pub(super) fn replace(&mut self, slot: Option<u32>, out: &mut Vec<Action>) {
-        let ending = matches!(self.phase, Phase::Finishing(_) | Phase::Closed);
-        let Some(slot) = slot.filter(|slot| *slot < self.recipe.slots && !ending) else {
+    /// Starts a worker in the place of a lost one, if its slot has not failed too often.
+    pub(super) fn replace(&mut self, slot: u32, lost: Option<u32>, out: &mut Vec<Action>) {
+        if !self.needs_workers() {
             return;
-        };
+        }
         let max_restarts = self.recipe.max_restarts;
         let state = self.slots.entry(slot).or_default();
+        if state.asked || state.pid.is_some() && state.pid != lost {
+            // Somebody is there for it already, and only came too late.
+            return;
+        }
+        state.pid = None;
         if state.closed || state.restarts >= max_restarts {
             state.closed = true;
-            state.pid = None;
             return;
         }
         state.restarts += 1;
-        state.asked = true;
-        state.pid = None;
+        self.launch(slot, out);
+    }
+
+    fn launch(&mut self, slot: u32, out: &mut Vec<Action>) {
+        self.slots.entry(slot).or_default().asked = true;
         out.push(Action::Launch { slot });
+    }
+
+    fn needs_workers(&self) -> bool {
+        let ending = matches!(self.phase, Phase::Finishing(_) | Phase::Closed);
+        !ending && !matches!(self.pause, Some(Pause::Stop(_)))
     }
 
     /// Nobody is started in this slot any more: its worker was asked to end, or cannot work.
@@ -98,55 +102,76 @@ impl Run {
         status: &str,
         out: &mut Vec<Action>,
     ) {
-        let current = self.slots.get(&slot).and_then(|state| state.pid) == Some(pid);
-        if current && let Some(state) = self.slots.get_mut(&slot) {
+        let state = self.slots.get_mut(&slot);
+        let current = state.filter(|state| state.pid == Some(pid)).map(|state| {
             state.pid = None;
+            state.closed
+        });
+        let holder = self.member_in(slot);
+        let same = |id: &WorkerId| self.members.get(id).is_some_and(|m| m.pid == pid);
+        if let Some(worker) = holder.filter(same) {
+            return self.on_lost(now, worker, format!("its process {status}"), out);
         }
-        let member = self
-            .members
-            .iter()
-            .find(|(_, member)| member.slot == Some(slot) && member.pid == pid)
-            .map(|(id, _)| *id);
-        match member {
-            Some(worker) => self.on_lost(now, worker, format!("its process {status}"), out),
-            None if !current => {}
-            // One that gives up by itself would do so again.
-            None if !signalled && !self.born => {
-                let status = status.to_owned();
-                self.fail(RunError::ExitedEarly { slot, status }, out);
-            }
-            None => {
-                self.replace(Some(slot), out);
-                if !self.is_coming(slot) && !self.born {
-                    let status = status.to_owned();
-                    self.fail(RunError::ExitedEarly { slot, status }, out);
-                }
-            }
+        let (Some(closed), None) = (current, holder) else {
+            return;
+        };
+        self.last_loss = (
+            Some(slot),
+            format!("worker process {slot} ended before it joined: {status}"),
+        );
+        // One that gives up by itself before anybody has trained would do so again.
+        if !closed && (signalled || self.born) {
+            self.replace(slot, None, out);
         }
+        if !closed && !self.born && self.needs_workers() && !self.is_coming(slot) {
+            let status = status.to_owned();
+            return self.fail(RunError::ExitedEarly { slot, status }, out);
+        }
+        self.go_on(now, out);
     }
 
+    /// Whether the launcher of a former coordinator started it.
+    pub(super) fn is_from_before(&self, member: &Member) -> bool {
+        let started = |slot| self.slots.get(&slot).and_then(|state| state.pid);
+        let slot = member.slot;
+        slot.is_some_and(|slot| started(slot) != Some(member.pid))
+    }
+
+    fn member_in(&self, slot: u32) -> Option<WorkerId> {
+        let mut members = self.members.iter();
+        let holder = members.find(|(_, member)| member.slot == Some(slot));
+        holder.map(|(id, _)| *id)
+    }
+
+    /// A process runs in the slot, or is about to.
     fn is_coming(&self, slot: u32) -> bool {
-        self.slots.get(&slot).is_some_and(Slot::is_coming)
+        let state = self.slots.get(&slot);
+        state.is_some_and(|state| !state.closed && (state.asked || state.pid.is_some()))
     }
 
-    /// Workers that the launcher has started, or others may start, and that cannot train yet.
-    pub(super) fn somebody_may_come(&self) -> bool {
-        let by_hand = self.recipe.slots == 0;
-        by_hand || (0..self.recipe.slots).any(|slot| self.is_coming(slot) && !self.is_ready(slot))
+    /// Slots in which there is no member, but may be one.
+    pub(super) fn open_slots(&self) -> usize {
+        (0..self.recipe.slots)
+            .filter(|slot| self.member_in(*slot).is_none())
+            .filter(|slot| self.slots.get(slot).is_none_or(|state| !state.closed))
+            .count()
     }
 
-    fn is_ready(&self, slot: u32) -> bool {
-        self.members
-            .values()
-            .any(|member| member.slot == Some(slot) && member.stage == super::Stage::Ready)
+    /// Processes that the launcher has started and that are no members yet.
+    pub(super) fn coming(&self) -> usize {
+        (0..self.recipe.slots)
+            .filter(|slot| self.member_in(*slot).is_none() && self.is_coming(*slot))
+            .count()
     }
 
-    /// A slot that a live worker with another process holds.
-    pub(super) fn slot_taken(&self, slot: Option<u32>, pid: u32) -> Option<WorkerId> {
-        let slot = slot?;
-        self.members
-            .iter()
-            .find(|(_, member)| member.slot == Some(slot) && member.pid != pid)
-            .map(|(id, _)| *id)
+    /// Why a process may not have the slot that it claims. A resumed run does not know the
+    /// processes of the former coordinator's launcher.
+    pub(super) fn no_claim_on(&self, slot: u32, pid: u32) -> Option<String> {
+        if let Some(holder) = self.member_in(slot) {
+            return Some(format!("slot {slot} is taken by {holder}"));
+        }
+        let started = self.slots.get(&slot).and_then(|state| state.pid);
+        (self.resumed.is_none() && started != Some(pid))
+            .then(|| format!("the launcher did not start process {pid} in slot {slot}"))
     }
 }

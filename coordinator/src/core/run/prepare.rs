@@ -11,14 +11,9 @@ impl Run {
     /// At first all wait for each other, so that local workers can share the decoding; later
     /// each prepares as it comes.
     pub(super) fn after_scan(&mut self, now: Now, worker: WorkerId, out: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Gathering => {
-                let scanned = |run: &Self| run.members.values().all(|m| m.stage > Stage::Joined);
-                if self.members.len() == self.recipe.workers && scanned(self) {
-                    self.prepare(now, out);
-                }
-            }
-            _ if self.stage(worker) == Some(Stage::Ready) => self.on_ready(now, out),
+        match (&self.phase, self.stage(worker)) {
+            (Phase::Gathering, _) => self.gather_if_possible(now, out),
+            (_, Some(Stage::Ready)) => self.on_ready(now, out),
             _ => {
                 let samples = self.left_to_decode(worker);
                 self.order_decoding(worker, samples, out);
@@ -26,69 +21,83 @@ impl Run {
         }
     }
 
-    /// A resumed run does not wait for ever for as many workers as it had.
-    pub(super) fn gather_no_longer(&mut self, now: Now, out: &mut Vec<Action>) {
-        let enough = self.members.len() >= self.recipe.min_workers
-            && self.members.values().all(|m| m.stage > Stage::Joined);
-        if self.resumed.is_some() && enough && now >= self.recipe.rejoin_timeout {
-            self.prepare(now, out);
-        }
-    }
-
     fn stage(&self, worker: WorkerId) -> Option<Stage> {
         self.members.get(&worker).map(|member| member.stage)
     }
 
+    /// Whether everybody has come as far as `stage` who is worth waiting for. A resumed run does
+    /// not wait for ever for as many as it had.
+    fn all_reached(&self, now: Now, stage: Stage) -> bool {
+        let staying = || self.members.values().filter(|member| !member.leaving);
+        let reached = staying().filter(|member| member.stage >= stage).count();
+        let behind = |member: &super::Member| member.stage > Stage::Joined && member.stage < stage;
+        let all = if self.recipe.slots == 0 {
+            reached >= self.recipe.workers
+        } else {
+            let mut ours = staying().filter(|member| member.slot.is_some());
+            self.open_slots() == 0 && ours.all(|member| member.stage >= stage)
+        };
+        let waited = self.resumed.is_some() && now >= self.recipe.rejoin_timeout;
+        reached >= self.recipe.min_workers && (all || waited && !staying().any(behind))
+    }
+
+    /// With the slots that are left, there will never be enough.
+    fn is_hopeless(&self) -> bool {
+        let there = self.members.values().filter(|member| !member.leaving);
+        self.recipe.slots > 0 && there.count() + self.open_slots() < self.recipe.min_workers
+    }
+
+    pub(super) fn gather_if_possible(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.is_hopeless() {
+            self.too_few(out);
+        } else if self.all_reached(now, Stage::Scanned) {
+            self.prepare(now, out);
+        }
+    }
+
     /// Workers of the launcher share one cache and decode a part of it each; every other
     /// worker decodes all for itself.
-    pub(super) fn prepare(&mut self, now: Now, out: &mut Vec<Action>) {
+    fn prepare(&mut self, now: Now, out: &mut Vec<Action>) {
         self.phase = Phase::Preparing;
-        let all: Vec<u32> = (0..self.files.len() as u32).collect();
-        let waiting: Vec<(WorkerId, bool)> = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.stage == Stage::Scanned)
+        let waiting = self.members.iter();
+        let waiting = waiting.filter(|(_, member)| member.stage == Stage::Scanned);
+        let (sharing, alone): (Vec<_>, Vec<_>) = waiting
             .map(|(id, member)| (*id, member.slot.is_some()))
-            .collect();
-        let sharing: Vec<WorkerId> = waiting
-            .iter()
-            .filter(|(_, shares)| *shares)
-            .map(|(id, _)| *id)
-            .collect();
-        for (worker, _) in &waiting {
-            let place = sharing.iter().position(|id| id == worker);
-            let samples = match place {
-                Some(place) => slice_of(&all, place, sharing.len()).to_vec(),
-                None => all.clone(),
-            };
+            .partition(|(_, shares)| *shares);
+        let all = self.not_cached();
+        for (place, (worker, _)) in sharing.iter().enumerate() {
+            let samples = slice_of(&all, place, sharing.len()).to_vec();
             self.order_decoding(*worker, samples, out);
         }
-        if waiting.is_empty() {
-            self.all_prepared(now, out);
+        for (worker, _) in alone {
+            self.order_decoding(worker, (0..self.files.len() as u32).collect(), out);
         }
+        self.split_if_possible(now, out);
+    }
+
+    fn not_cached(&self) -> Vec<u32> {
+        let all = 0..self.files.len() as u32;
+        all.filter(|sample| !self.cached.contains(sample)).collect()
     }
 
     /// What is not yet in the cache of a worker that comes later.
     fn left_to_decode(&self, worker: WorkerId) -> Vec<u32> {
-        let all = 0..self.files.len() as u32;
         let shares = |member: &super::Member| member.slot.is_some();
         if !self.members.get(&worker).is_some_and(shares) {
-            return all.collect();
+            return (0..self.files.len() as u32).collect();
         }
-        let others = || {
-            self.members
-                .iter()
-                .filter(|(id, member)| **id != worker && shares(member))
-        };
-        // Once the split stands, all was decoded; the file is lost only with the coordinator.
-        if self.split.is_some() && self.resumed.is_none() {
-            return Vec::new();
+        let mut left = self.not_cached();
+        // Nobody begins before all are done, so that what others are at is not its business.
+        if matches!(self.phase, Phase::Preparing) {
+            let others = self.members.iter().filter(|(id, _)| **id != worker);
+            let busy: BTreeSet<u32> = others
+                .filter(|(_, member)| shares(member) && member.stage == Stage::Preparing)
+                .filter_map(|(_, member)| member.decoding.as_ref())
+                .flat_map(|(samples, _)| samples.iter().copied())
+                .collect();
+            left.retain(|sample| !busy.contains(sample));
         }
-        let mut left: BTreeSet<u32> = all.collect();
-        for sample in others().flat_map(|(_, member)| &member.decoding.0) {
-            left.remove(sample);
-        }
-        left.into_iter().collect()
+        left
     }
 
     fn order_decoding(&mut self, worker: WorkerId, samples: Vec<u32>, out: &mut Vec<Action>) {
@@ -96,7 +105,7 @@ impl Run {
             return;
         };
         member.stage = Stage::Preparing;
-        member.decoding = (samples.clone(), 0);
+        member.decoding = Some((samples.clone(), 0));
         let command = Command::Prepare {
             samples,
             images: self.files.len(),
@@ -106,14 +115,16 @@ impl Run {
     }
 
     pub(super) fn on_preparing(&mut self, worker: WorkerId, done: u32, out: &mut Vec<Action>) {
-        if let Some(member) = self.members.get_mut(&worker) {
-            member.decoding.1 = done;
+        let member = self.members.get_mut(&worker);
+        if let Some((_, known)) = member.and_then(|member| member.decoding.as_mut()) {
+            *known = done;
         }
         if !matches!(self.phase, Phase::Preparing) {
             return;
         }
         let sum = |count: fn(&(Vec<u32>, u32)) -> usize| {
-            self.members.values().map(|m| count(&m.decoding)).sum()
+            let decoding = self.members.values().filter_map(|m| m.decoding.as_ref());
+            decoding.map(count).sum()
         };
         out.push(Action::Notify(Notice::Preparing {
             done: sum(|decoding| decoding.1 as usize),
@@ -141,28 +152,17 @@ impl Run {
                 .collect();
             if let Some((sample, reason)) = bad.iter().find(|(sample, _)| used.contains(sample)) {
                 let path = self.path_of(*sample);
-                return self.expel(worker, format!("{path}: {reason}"), out);
+                return self.expel(now, worker, format!("{path}: {reason}"), out);
             }
         }
         if let Some(member) = self.members.get_mut(&worker) {
             member.stage = Stage::Ready;
+            if let (Some(_), Some((samples, _))) = (member.slot, &member.decoding) {
+                self.cached.extend(samples);
+            }
         }
         self.bad.extend(bad);
-        match self.phase {
-            Phase::Preparing => {
-                let enough = if self.resumed.is_some() {
-                    self.recipe.min_workers
-                } else {
-                    self.recipe.workers
-                };
-                if self.members.len() >= enough
-                    && self.members.values().all(|m| m.stage == Stage::Ready)
-                {
-                    self.all_prepared(now, out);
-                }
-            }
-            _ => self.on_ready(now, out),
-        }
+        self.on_ready(now, out);
     }
 
     fn path_of(&self, sample: u32) -> String {
@@ -170,13 +170,26 @@ impl Run {
         file.map_or_else(String::new, |file| file.0.clone())
     }
 
-    fn all_prepared(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn split_if_possible(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.is_hopeless() {
+            return self.too_few(out);
+        }
+        if !self.all_reached(now, Stage::Ready) {
+            return;
+        }
+        // Whoever had a part of the shared cache to fill may have died with it.
+        let left = self.not_cached();
+        let shares = |member: &super::Member| member.slot.is_some() && member.decoding.is_some();
+        let sharing = self.members.iter().find(|(_, member)| shares(member));
+        if let (Some((&worker, _)), false) = (sharing, left.is_empty()) {
+            return self.order_decoding(worker, left, out);
+        }
         if self.split.is_none()
             && let Err(error) = self.make_split(out)
         {
             return self.fail(error, out);
         }
-        self.assemble(now, self.members.len(), out);
+        self.assemble(now, 0, out);
     }
 
     fn make_split(&mut self, out: &mut Vec<Action>) -> Result<(), RunError> {

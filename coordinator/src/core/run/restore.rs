@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Assembling, Looked, Now, Phase, Run};
 use crate::core::Recipe;
 use crate::core::early_stopping::EarlyStopping;
-use crate::core::event::{Action, Command, Keep, Notice, Position, RunError, Span};
+use crate::core::event::{Action, Command, Keep, Notice, Position, RunError, Span, WorkerId};
 use crate::core::split::Split;
 
 /// What a run directory remembers.
@@ -76,43 +76,47 @@ impl Run {
         Ok(())
     }
 
-    /// Asks a worker that still holds them for the best weights, if they are not stored.
+    /// Whether the best epoch's weights are in the run directory. Those of a later one are as
+    /// good: the run went back over that epoch, and is about to make it again.
+    pub(super) fn best_is_safe(&self) -> bool {
+        let best = self.stopping.best();
+        best.is_none_or(|best| self.best_stored >= Some(best.epoch))
+    }
+
+    /// The best epoch's weights are neither stored nor held by anybody.
+    pub(super) fn best_is_missing(&self) -> bool {
+        !self.best_is_safe() && self.best_holder().is_none()
+    }
+
+    fn best_holder(&self) -> Option<WorkerId> {
+        let best = self.stopping.best()?.epoch;
+        let mut members = self.members.iter();
+        let holder = members.find(|(_, member)| member.best == Some(best));
+        holder.map(|(id, _)| *id)
+    }
+
+    /// Asks a worker that still holds them for the best weights, if they are not stored. It must
+    /// not be in the middle of an epoch, which the order would end.
     pub(super) fn ask_for_best(&mut self, out: &mut Vec<Action>) {
-        let Some(best) = self.stopping.best() else {
-            return;
-        };
-        if self.best_stored == Some(best.epoch) || self.awaited_best.is_some() {
+        if self.best_is_safe() || self.awaited_best.is_some() {
             return;
         }
-        let holder = self
-            .members
-            .iter()
-            .find(|(_, m)| m.best == Some(best.epoch));
-        if let Some((&worker, _)) = holder {
+        if let (Some(best), Some(worker)) = (self.stopping.best(), self.best_holder()) {
             self.awaited_best = Some((best.epoch, worker));
             let order = Command::Keep(Keep::Best(best.epoch));
             out.push(Action::Send(worker, order));
         }
     }
 
-    /// The best epoch's weights are neither stored nor held by anybody.
-    pub(super) fn best_is_missing(&self) -> bool {
-        self.stopping.best().is_some_and(|best| {
-            self.best_stored != Some(best.epoch)
-                && !self.members.values().any(|m| m.best == Some(best.epoch))
-        })
-    }
-
     pub(super) fn on_best_stored(&mut self, now: Now, epoch: u32, out: &mut Vec<Action>) {
-        self.best_stored = self.best_stored.max(Some(epoch));
+        self.best_stored = Some(epoch);
         if self
             .awaited_best
             .is_some_and(|(awaited, _)| awaited == epoch)
         {
             self.awaited_best = None;
         }
-        self.ask_for_best(out);
-        self.go_on_finishing(now, out);
+        self.something_is_stored(now, out);
     }
 
     pub(super) fn on_checkpoint_stored(
@@ -121,11 +125,22 @@ impl Run {
         position: Position,
         out: &mut Vec<Action>,
     ) {
-        let position = self.normal(position);
         self.durable = self.durable.max(Some(position));
-        self.awaited_checkpoint = None;
-        self.last_checkpoint = (now, self.ledger.last().map_or(0, |span| span.end));
-        self.go_on_finishing(now, out);
+        let stored = self.normal(position);
+        if self
+            .awaited_checkpoint
+            .is_some_and(|(_, from)| stored >= from)
+        {
+            self.awaited_checkpoint = None;
+            self.checkpoint_due = false;
+        }
+        self.something_is_stored(now, out);
+    }
+
+    fn something_is_stored(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.ask_for_checkpoint(out);
+        self.let_the_leaving_go(now, out);
+        self.go_on(now, out);
     }
 
     pub(super) fn on_checkpoint_found(
@@ -134,11 +149,20 @@ impl Run {
         position: Option<Position>,
         out: &mut Vec<Action>,
     ) {
-        self.durable = position.map(|position| self.normal(position));
-        if let Phase::Assembling(Assembling { checkpoint, .. }) = &mut self.phase {
-            *checkpoint = Looked::Found(self.durable);
+        self.durable = position;
+        match &mut self.phase {
+            Phase::Assembling(Assembling { checkpoint, .. }) => {
+                *checkpoint = Looked::Found(position);
+            }
+            Phase::Finishing(finishing) => finishing.settled = Looked::Found(position),
+            _ => {}
         }
-        self.assemble_if_possible(now, out);
+        self.go_on(now, out);
+    }
+
+    /// Whether a state is in the run directory, or a later one.
+    pub(super) fn is_durable(&self, position: Position) -> bool {
+        self.durable.is_some_and(|at| self.normal(at) >= position)
     }
 
     /// All of a judged epoch is none of the next.
@@ -151,35 +175,51 @@ impl Run {
         }
     }
 
-    /// Whether a state is one of this run's past.
-    pub(super) fn is_past(&self, position: Position) -> bool {
-        position.epoch as usize <= self.judged.len() + 1
-            && position.completed <= self.steps_of_an_epoch()
+    /// Where the run can go on with a state that somebody holds.
+    pub(super) fn restart_of(&self, held: Position) -> Option<Position> {
+        let at = if self.best_is_missing() {
+            held
+        } else {
+            self.normal(held)
+        };
+        self.is_usable(at).then_some(at)
+    }
+
+    /// Whether the run can go on from a state: it is of this run's past, and, where the best
+    /// weights are missing, comes before them, so that they are made again.
+    pub(super) fn is_usable(&self, position: Position) -> bool {
+        let steps = self.steps_of_an_epoch();
+        let best = self.stopping.best().filter(|_| self.best_is_missing());
+        let last = best.map_or(self.judged.len() as u32 + 1, |best| best.epoch);
+        position.epoch <= last && position.completed <= steps
+    }
+
+    /// How far the run is known to have come.
+    pub(super) fn known(&self) -> Position {
+        Position {
+            epoch: self.judged.len() as u32 + 1,
+            completed: self.ledger.last().map_or(0, |span| span.end),
+        }
     }
 
     /// Moves the run to the state that the next generation begins with.
     pub(super) fn move_to(&mut self, position: Position, out: &mut Vec<Action>) {
-        let known = self.ledger.last().map_or(0, |span| span.end);
-        let furthest = Position {
-            epoch: self.judged.len() as u32 + 1,
-            completed: known,
-        };
-        if position < furthest {
+        let known = self.known();
+        if position < known {
             self.judged.truncate(position.epoch as usize - 1);
             self.replay();
-            if let Some((epoch, _)) = self.awaited_best
-                && epoch >= position.epoch
+            if self
+                .awaited_best
+                .is_some_and(|(epoch, _)| epoch >= position.epoch)
             {
                 self.awaited_best = None;
             }
-            // The file may be of an epoch that is made again; it then replaces it.
-            self.best_stored = self.stopping.best().map(|best| best.epoch);
             if self.durable > Some(position) {
-                self.durable = Some(position);
+                self.durable = None;
             }
             out.push(Action::Notify(Notice::WentBack { position }));
         }
-        if position.epoch != furthest.epoch {
+        if position.epoch != known.epoch {
             self.ledger.clear();
         }
         self.ledger.retain(|span| span.first < position.completed);

@@ -61,6 +61,8 @@ impl Run {
             started: now,
             trained: None,
         });
+        self.last_checkpoint.1 = self.last_checkpoint.1.min(completed);
+        self.ask_for_checkpoint(out);
     }
 
     pub(super) fn on_step(
@@ -107,7 +109,10 @@ impl Run {
             training.trained = Some(now);
         }
         if !finite {
-            return self.stop_early(now, StopReason::NonFiniteLoss, out);
+            self.stop_early(now, StopReason::NonFiniteLoss, out);
+            if !matches!(self.phase, Phase::Training(_)) {
+                return;
+            }
         }
         self.checkpoint_if_due(now, slowest, out);
         self.grant(now, slowest, out);
@@ -161,17 +166,9 @@ impl Run {
         self.position.completed = granted;
         match pause {
             Pause::Stop(reason) => self.finish(now, reason, out),
-            Pause::Regroup => self.regroup(now, out),
+            // A healthy generation ends, for one with other members.
+            Pause::Regroup => self.halt(now, 0, out),
         }
-    }
-
-    /// Ends a healthy generation at a step boundary, for one with other members.
-    pub(super) fn regroup(&mut self, now: Now, out: &mut Vec<Action>) {
-        let expected = self.members.values().filter(|member| {
-            !member.leaving && (member.seat.is_some() || member.stage == super::Stage::Ready)
-        });
-        let expected = expected.count().min(self.recipe.max_workers);
-        self.halt(now, expected, out);
     }
 
     fn checkpoint_if_due(&mut self, now: Now, slowest: u32, out: &mut Vec<Action>) {
@@ -183,15 +180,20 @@ impl Run {
         };
         if due {
             self.last_checkpoint = (now, slowest);
+            self.checkpoint_due = true;
             self.ask_for_checkpoint(out);
         }
     }
 
+    /// Asks the running generation for the checkpoint that is due. Never before the best weights
+    /// are stored: a run that has to make them again must find a checkpoint from before them.
     pub(super) fn ask_for_checkpoint(&mut self, out: &mut Vec<Action>) {
-        if self.awaited_checkpoint.is_none()
-            && let Some(first) = self.first()
+        let wanted = self.checkpoint_due && self.awaited_checkpoint.is_none();
+        if wanted
+            && self.best_is_safe()
+            && let (Phase::Training(_), Some(first)) = (&self.phase, self.first())
         {
-            self.awaited_checkpoint = Some(first);
+            self.awaited_checkpoint = Some((first, self.known()));
             out.push(Action::Send(first, Command::Keep(Keep::Checkpoint)));
         }
     }

@@ -1,0 +1,392 @@
+//! Single turns of a run for which the simulation would be a blunt tool.
+
+use super::*;
+use crate::core::early_stopping::Rule;
+use crate::core::event::{
+    Command, EpochReport, Keep, Memory, Notice, Outcome, Phases, StepReport, ValidationSum,
+};
+use crate::core::schedule::{Decay, Schedule};
+
+/// 8 files: 6 to train on in 3 steps, 2 to validate.
+fn recipe(workers: usize, slots: u32) -> Recipe {
+    Recipe {
+        workers,
+        slots,
+        min_workers: 1,
+        max_workers: workers,
+        rejoin_timeout: Duration::from_secs(5),
+        max_restarts: 2,
+        stall_timeout: Duration::from_secs(10),
+        checkpoints: Cadence::EpochsOnly,
+        grace: Duration::from_secs(10),
+        global_batch: 2,
+        validation_fraction: 0.25,
+        validation_chunk: 2,
+        seed: 1,
+        schedule: Schedule {
+            base: [1e-3; 6],
+            decay: Decay::Constant,
+            warmup_epochs: 0,
+            epochs: 9,
+        },
+        stopping: Rule {
+            patience: 9,
+            min_delta: 0.0,
+        },
+        strict_data: false,
+        precision: Precision::Fp32,
+    }
+}
+
+struct Bench {
+    run: Run,
+    now: Now,
+}
+
+impl Bench {
+    fn new(run: Run) -> Self {
+        let now = Now::ZERO;
+        Self { run, now }
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        self.run.step(self.now, event)
+    }
+
+    fn join(&mut self, id: u64, slot: Option<u32>, memory: Memory) -> Vec<Action> {
+        let worker = WorkerId(id);
+        let mut actions = self.tell(Event::Joined {
+            worker,
+            host: "host".to_owned(),
+            pid: 100 + id as u32,
+            slot,
+        });
+        actions.extend(self.tell(Event::Scanned {
+            worker,
+            scan: Scan {
+                fingerprint: "same".to_owned(),
+                classes: vec!["a".to_owned()],
+                files: (0..8).map(|n| (format!("a/{n}.jpg"), 1)).collect(),
+                device: "cpu".to_owned(),
+                bf16_in_silicon: false,
+                memory,
+            },
+        }));
+        actions
+    }
+
+    /// All of `workers`, started by hand, are in the first steps.
+    fn training(workers: usize) -> Self {
+        let mut bench = Self::new(Run::new(recipe(workers, 0)));
+        for id in 0..workers as u64 {
+            bench.join(id, None, Memory::default());
+        }
+        for id in 0..workers as u64 {
+            let (worker, bad) = (WorkerId(id), Vec::new());
+            bench.tell(Event::Prepared { worker, bad });
+        }
+        for id in 0..workers as u64 {
+            let (worker, generation) = (WorkerId(id), 1);
+            bench.tell(Event::GroupReady { worker, generation });
+        }
+        assert!(matches!(bench.run.phase, Phase::Training(_)));
+        bench
+    }
+
+    fn step(&mut self, id: u64, completed: u32, loss_sum: f64) -> Vec<Action> {
+        let report = StepReport {
+            generation: self.run.generation,
+            epoch: self.run.position.epoch,
+            completed,
+            loss_sum,
+            samples: 1,
+            seconds: 1.0,
+            phases: Phases::default(),
+        };
+        self.tell(Event::Step {
+            worker: WorkerId(id),
+            report,
+        })
+    }
+
+    /// One worker makes all of an epoch.
+    fn epoch(&mut self, loss: f64) -> Vec<Action> {
+        for completed in 1..=self.run.steps_of_an_epoch() {
+            self.step(0, completed, 1.0);
+        }
+        let report = EpochReport {
+            generation: self.run.generation,
+            epoch: self.run.position.epoch,
+            loss_sum: 1.0,
+            samples: 6,
+            validation: vec![ValidationSum {
+                chunk: 0,
+                loss_sum: 2.0 * loss,
+                correct: 1,
+                samples: 2,
+            }],
+            phases: Phases::default(),
+        };
+        self.tell(Event::EpochDone {
+            worker: WorkerId(0),
+            report,
+        })
+    }
+}
+
+fn sent(actions: &[Action]) -> Vec<(u64, &Command)> {
+    let sent = actions.iter().filter_map(|action| match action {
+        Action::Send(worker, command) => Some((worker.0, command)),
+        _ => None,
+    });
+    sent.collect()
+}
+
+fn outcome(actions: &[Action]) -> Option<&Outcome> {
+    actions.iter().find_map(|action| match action {
+        Action::End(outcome) => Some(outcome),
+        _ => None,
+    })
+}
+
+fn launched(actions: &[Action]) -> Vec<u32> {
+    let launched = actions.iter().filter_map(|action| match action {
+        Action::Launch { slot } => Some(*slot),
+        _ => None,
+    });
+    launched.collect()
+}
+
+fn resumed(judged: &[f64], checkpoint: Option<Position>) -> Resumed {
+    let split = Split::new(&[0, 1, 2, 3, 4, 5, 6, 7], 0.25, 1).unwrap();
+    let paths = |set: &[u32]| set.iter().map(|n| format!("a/{n}.jpg")).collect();
+    Resumed {
+        fingerprint: "same".to_owned(),
+        train: paths(&split.train),
+        validation: paths(&split.validation),
+        judged: judged.to_vec(),
+        best_epoch: None,
+        checkpoint,
+        generation: 3,
+    }
+}
+
+#[test]
+fn the_meeting_place_is_announced_once() {
+    let mut bench = Bench::new(Run::new(recipe(2, 0)));
+    for id in 0..2 {
+        bench.join(id, None, Memory::default());
+    }
+    for id in 0..2 {
+        let (worker, bad) = (WorkerId(id), Vec::new());
+        bench.tell(Event::Prepared { worker, bad });
+    }
+    let listening = Event::StoreListening {
+        worker: WorkerId(0),
+        generation: 1,
+        address: "host:1".to_owned(),
+    };
+    assert_eq!(sent(&bench.tell(listening.clone())).len(), 1);
+    assert_eq!(bench.tell(listening), []);
+}
+
+#[test]
+fn a_checkpoint_waits_for_the_best_weights() {
+    let mut bench = Bench::training(1);
+    let asks = |actions: &[Action], keep| {
+        let order = Command::Keep(keep);
+        sent(actions).iter().any(|(_, command)| **command == order)
+    };
+    let judged = bench.epoch(0.5);
+    assert!(asks(&judged, Keep::Best(1)) && !asks(&judged, Keep::Checkpoint));
+    let stored = bench.tell(Event::BestStored { epoch: 1 });
+    assert!(asks(&stored, Keep::Checkpoint));
+    // Nothing better: the checkpoint is due at once.
+    bench.tell(Event::CheckpointStored {
+        position: Position::start_of(2),
+    });
+    assert!(asks(&bench.epoch(0.6), Keep::Checkpoint));
+}
+
+#[test]
+fn the_lowest_rank_that_is_left_shows_the_picture() {
+    let mut bench = Bench::training(3);
+    bench.tell(Event::Interrupt);
+    for id in 0..3 {
+        bench.step(id, 1, 1.0);
+    }
+    let mut told = Vec::new();
+    for id in 0..3 {
+        told.extend(bench.step(id, 2, 1.0));
+    }
+    let position = Position {
+        epoch: 1,
+        completed: 2,
+    };
+    told.extend(bench.tell(Event::CheckpointStored { position }));
+    assert!(bench.run.awaits_predictions(WorkerId(0)), "{told:?}");
+    bench.tell(Event::Lost {
+        worker: WorkerId(1),
+    });
+    bench.tell(Event::Lost {
+        worker: WorkerId(0),
+    });
+    assert!(bench.run.awaits_predictions(WorkerId(2)));
+    let (worker, generation) = (WorkerId(2), 1);
+    let last = bench.tell(Event::Finished { worker, generation });
+    assert_eq!(outcome(&last), Some(&Ok(StopReason::Interrupted)));
+}
+
+#[test]
+fn a_lost_loss_ends_training_although_several_ranks_report_it() {
+    let mut bench = Bench::training(2);
+    for completed in 1..=2 {
+        for id in 0..2 {
+            bench.step(id, completed, f64::NAN);
+        }
+    }
+    assert!(matches!(bench.run.phase, Phase::Finishing(_)));
+}
+
+#[test]
+fn a_slot_belongs_to_the_process_that_was_started_in_it() {
+    let mut bench = Bench::new(Run::new(recipe(1, 1)));
+    assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
+    bench.tell(Event::ProcessStarted { slot: 0, pid: 100 });
+    let claimed = bench.join(7, Some(0), Memory::default());
+    assert!(
+        matches!(sent(&claimed)[..], [(7, Command::Shutdown { .. })]),
+        "{claimed:?}"
+    );
+    let own = bench.join(0, Some(0), Memory::default());
+    assert_eq!(sent(&own)[0], (0, &Command::Welcome));
+}
+
+#[test]
+fn nobody_is_started_in_the_place_of_a_process_that_came_too_late() {
+    let mut bench = Bench::new(Run::resume(recipe(1, 1), resumed(&[], None)));
+    bench.now = Now::from_secs(4);
+    assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
+    bench.tell(Event::ProcessStarted { slot: 0, pid: 500 });
+    // A worker of the former coordinator is there first, and the new one is turned away.
+    bench.join(0, Some(0), Memory::default());
+    let exited = bench.tell(Event::ProcessExited {
+        slot: 0,
+        pid: 500,
+        signalled: false,
+        status: "exit code 1".to_owned(),
+    });
+    assert!(launched(&exited).is_empty());
+    assert_eq!(outcome(&exited), None);
+}
+
+#[test]
+fn a_resumed_run_with_nothing_left_to_train_ends() {
+    let mut recipe = recipe(1, 0);
+    recipe.schedule.epochs = 2;
+    let past = Resumed {
+        best_epoch: Some(2),
+        ..resumed(&[0.5, 0.4], Some(Position::start_of(2)))
+    };
+    let mut bench = Bench::new(Run::resume(recipe, past));
+    bench.join(0, None, Memory::default());
+    let prepared = bench.tell(Event::Prepared {
+        worker: WorkerId(0),
+        bad: Vec::new(),
+    });
+    assert_eq!(outcome(&prepared), Some(&Ok(StopReason::MaxEpochs)));
+}
+
+#[test]
+fn a_checkpoint_of_a_whole_epoch_is_taken_as_it_is_stored() {
+    let whole = Position {
+        epoch: 1,
+        completed: 3,
+    };
+    let past = Resumed {
+        best_epoch: Some(1),
+        ..resumed(&[0.5], Some(whole))
+    };
+    let mut bench = Bench::new(Run::resume(recipe(1, 0), past));
+    bench.join(0, None, Memory::default());
+    bench.tell(Event::Prepared {
+        worker: WorkerId(0),
+        bad: Vec::new(),
+    });
+    let found = bench.tell(Event::CheckpointFound {
+        position: Some(whole),
+    });
+    let position = sent(&found).iter().find_map(|(_, command)| match command {
+        Command::Assign {
+            origin, position, ..
+        } => Some((*origin, *position)),
+        _ => None,
+    });
+    assert_eq!(position, Some((Origin::Checkpoint, whole)));
+    let back = Notice::WentBack { position: whole };
+    assert!(found.contains(&Action::Notify(back)), "{found:?}");
+}
+
+#[test]
+fn whoever_leaves_last_hands_over_what_only_it_holds() {
+    let mut bench = Bench::training(1);
+    let worker = WorkerId(0);
+    bench.tell(Event::Leaving { worker });
+    bench.step(0, 1, 1.0);
+    bench.step(0, 2, 1.0);
+    let position = Position {
+        epoch: 1,
+        completed: 2,
+    };
+    let halted = bench.tell(Event::Halted {
+        worker,
+        generation: 1,
+        held: Some(position),
+    });
+    assert!(bench.run.awaits_checkpoint(worker), "{halted:?}");
+    let stored = bench.tell(Event::CheckpointStored { position });
+    assert!(
+        matches!(
+            sent(&stored)[..],
+            [(0, Command::Shutdown { abort: false, .. })]
+        ),
+        "{stored:?}"
+    );
+}
+
+#[test]
+fn a_rank_that_does_not_even_begin_to_join_is_the_one_that_is_waited_for() {
+    let mut bench = Bench::training(2);
+    bench.tell(Event::Lost {
+        worker: WorkerId(1),
+    });
+    bench.tell(Event::Halted {
+        worker: WorkerId(0),
+        generation: 1,
+        held: Some(Position::start_of(1)),
+    });
+    bench.join(2, None, Memory::default());
+    bench.tell(Event::Prepared {
+        worker: WorkerId(2),
+        bad: Vec::new(),
+    });
+    assert_eq!(bench.run.generation, 2);
+    bench.now = Now::from_secs(20);
+    bench.tell(Event::Heartbeat {
+        worker: WorkerId(0),
+        heartbeat: Heartbeat {
+            generation: 2,
+            position: Position::start_of(1),
+            activity: crate::core::event::Activity::Forming,
+            seconds: 20.0,
+        },
+    });
+    let put_down = bench.tell(Event::Tick);
+    let told: Vec<_> = sent(&put_down);
+    assert!(
+        told.iter()
+            .any(|(to, command)| *to == 2
+                && matches!(command, Command::Shutdown { abort: true, .. })),
+        "{told:?}"
+    );
+}

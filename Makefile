@@ -37,6 +37,11 @@ test: setup ## Build and run every test
 	    cargo test --locked --workspace; \
 	fi
 
+.PHONY: chaos
+chaos: setup ## Kill and stop processes at every moment (MINUTES=10: at random; SEED= repeats it)
+	cargo build --release --locked -p coordinator -p worker -p integration-tests --bins
+	MINUTES="$(MINUTES)" SEED="$(SEED)" ONLY="$(ONLY)" $(TARGET)/release/chaos
+
 .PHONY: lint
 lint: setup ## Check formatting, lints, documentation, and licences where cargo-deny is installed
 	cargo fmt --all --check

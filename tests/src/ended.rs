@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::run::Place;
-use crate::{Run, read};
+use crate::{Run, journal, read};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -54,6 +54,13 @@ impl Ended {
     pub fn succeeded(self) -> Self {
         assert_eq!(self.code, 0, "{}", self.output);
         self
+    }
+
+    /// Whether the run came to its end: also if its coordinator was killed just after that.
+    pub fn has_finished(&self) -> bool {
+        let last = || journal(&self.path()).pop();
+        let well = |entry: Value| entry["event"] == "ended" && entry["ok"] == true;
+        self.code == 0 || (self.code == -1 && last().is_some_and(well))
     }
 
     /// Checks that no worker is left, after a moment in which they may end.

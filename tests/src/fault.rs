@@ -11,6 +11,9 @@ use crate::{
     Run, SMALL, STEADY, STEADY_EPOCHS, STEADY_STEPS, go_on, journal, kill, metrics, pause,
 };
 
+/// Until the run ends.
+const FOREVER: Duration = Duration::from_secs(3600);
+
 /// Who is struck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -141,33 +144,29 @@ impl Fault {
         let (ended, seconds) = if self.blow == Blow::Kill && written {
             let killed = run.wait();
             let lines = lines(&killed.path(), &killed.output);
-            if has_ended(&killed.path()) {
+            if killed.has_finished() {
                 // Killed as it had done everything.
                 (killed, None)
             } else {
                 let mut run = killed.resume_with(&[], |command| {
                     command.env("RUST_LOG", LOGS);
                 });
-                let first = first_step(&mut run, |_| Some(struck));
+                let first = first_step(&mut run, FOREVER, |_| Some(struck));
                 let mut ended = run.wait();
                 ended.output.insert_str(0, &lines.join("\n"));
                 (ended, first.map(|at| at - struck))
             }
         } else {
-            let first = first_step(&mut run, |run| {
-                let recovered = recoveries(&run.path());
-                let seconds = recovered.get(known)?["seconds"].as_f64()?;
-                Some(struck + seconds)
-            });
+            let first = first_step_after_recovery(&mut run, FOREVER, struck, known);
             (run.wait(), first.map(|at| at - struck))
         };
         let ended = ended.left_no_process();
         let path = ended.path();
         let mut seen = vec![places];
         seen.extend(lines(&path, &ended.output));
-        let result = match ended.code {
-            0 | -1 if has_ended(&path) => truth.compare(&path),
-            code => Err(format!("exit code {code}: {}", ended.output)),
+        let result = match ended.has_finished() {
+            true => truth.compare(&path),
+            false => Err(format!("exit code {}: {}", ended.code, ended.output)),
         };
         let all = (STEADY_EPOCHS * STEADY_STEPS) as u64;
         let made = [0, 1].map(|slot| steps_made(&path, slot));
@@ -180,11 +179,16 @@ impl Fault {
     }
 }
 
-/// The time of the first step after one that `since` knows, once it does; none if the run ends
-/// without.
-fn first_step(run: &mut Run, since: impl Fn(&Run) -> Option<f64>) -> Option<f64> {
+/// The time of the first step after what `since` knows, once it does; none if the run ends, or
+/// the time is over, without.
+pub fn first_step(
+    run: &mut Run,
+    limit: Duration,
+    since: impl Fn(&Run) -> Option<f64>,
+) -> Option<f64> {
+    let deadline = Instant::now() + limit;
     let mut address = None;
-    while !run.has_ended() {
+    while !run.has_ended() && Instant::now() < deadline {
         if address.is_none() {
             address = run.metrics_address();
         }
@@ -200,7 +204,26 @@ fn first_step(run: &mut Run, since: impl Fn(&Run) -> Option<f64>) -> Option<f64>
     None
 }
 
-fn now() -> f64 {
+/// The time of the first step of the generation that follows on a blow at `struck`, when there
+/// were `known` recoveries by then.
+///
+/// No step of the broken generation counts after its loss was noticed, and the coordinator
+/// counts the seconds of a recovery from there.
+pub fn first_step_after_recovery(
+    run: &mut Run,
+    limit: Duration,
+    struck: f64,
+    known: usize,
+) -> Option<f64> {
+    first_step(run, limit, |run| {
+        let recovered = recoveries(&run.path());
+        let seconds = recovered.get(known)?["seconds"].as_f64()?;
+        Some(struck + seconds)
+    })
+}
+
+/// The time of day, in seconds.
+pub fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_secs_f64())
 }
@@ -210,12 +233,6 @@ pub fn recoveries(run_dir: &Path) -> Vec<Value> {
     let mut entries = journal(run_dir);
     entries.retain(|entry| entry["event"] == "recovered");
     entries
-}
-
-/// Whether a run says of itself that it has ended well.
-pub fn has_ended(run_dir: &Path) -> bool {
-    let last = journal(run_dir).pop();
-    last.is_some_and(|entry| entry["event"] == "ended" && entry["ok"] == true)
 }
 
 /// What the coordinator said about losses, stalls and what it went on from.

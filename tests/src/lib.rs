@@ -7,6 +7,7 @@ mod ended;
 mod journal;
 mod process;
 mod programs;
+mod random;
 mod run;
 
 pub mod disk;
@@ -19,6 +20,7 @@ pub use ended::Ended;
 pub use journal::journal;
 pub use process::{Process, alive, all_gone, go_on, kill, pause, terminate};
 pub use programs::{binary, coordinator, scratch, worker};
+pub use random::Random;
 pub use run::Run;
 
 /// The settings of a run that takes seconds: few small demo images, and nothing whose result
@@ -40,17 +42,16 @@ pub const SMALL: &[&str] = &[
 /// Beside [`SMALL`]: long enough to be hit in the middle, and with rates under which Adam does
 /// not divide noise by noise, so that weights can be compared.
 pub const STEADY: &[&str] = &[
-    "--epochs=4",
+    "--epochs=3",
     "--patience=9",
     "--layer-lr=uniform=1e-5",
     "--lr-schedule=constant",
-    "--limit-per-class=20",
     "--seed=11",
 ];
 /// Epochs of a run with [`STEADY`].
-pub const STEADY_EPOCHS: usize = 4;
-/// Steps of each: 160 samples by 16.
-pub const STEADY_STEPS: usize = 10;
+pub const STEADY_EPOCHS: usize = 3;
+/// Steps of each: 96 samples by 16.
+pub const STEADY_STEPS: usize = 6;
 
 fn read(path: &std::path::Path) -> String {
     // What is not there, or no longer, reads as nothing.

@@ -72,9 +72,9 @@ impl Moment {
     /// number, decides; `written` when it is the coordinator whose checkpoint counts.
     pub fn wait(self, run: &mut Run, slot: u32, written: bool, draw: u64) {
         let log = run.path().join(format!("logs/worker-{slot}.log"));
-        // In the second epoch or the third.
+        // In the second epoch or the third; the first or the second.
         let step = STEADY_STEPS as u64 + 1 + draw % (2 * STEADY_STEPS as u64 - 2);
-        let epoch = 2 + (draw % 2) as usize;
+        let epoch = 1 + (draw % 2) as usize;
         let mut phase = |name: &str, occurrence: u64| {
             let mut tail = Tail::new(&log, format!("\"PHASE_{name}\""));
             look(run, || tail.count() >= occurrence);
@@ -93,8 +93,7 @@ impl Moment {
             Self::Optimizer => phase("OPTIMIZER", step),
             Self::Validation => {
                 // It is entered once more for each chunk.
-                let optimizer = (STEADY_STEPS * epoch) as u64;
-                phase("OPTIMIZER", optimizer);
+                phase("OPTIMIZER", (STEADY_STEPS * (epoch + 1)) as u64);
                 let mut tail = Tail::new(&log, "\"PHASE_VALIDATION\"".to_owned());
                 let before = tail.count();
                 look(run, || tail.count() > before);

@@ -8,12 +8,12 @@ use rustix::process::Signal;
 fn a_killed_worker_is_replaced_and_nothing_is_lost() {
     let truth = Truth::of(STEADY);
     let mut run = Run::small(2, STEADY);
-    run.until("the second epoch", |run| run.steps() >= 13);
+    run.until("the second epoch", |run| run.steps() >= 8);
     let workers = run.workers();
     kill(workers[1]);
     run.until("a recovery", |run| run.output().contains("recovered in"));
     // And the other one, which holds the only state by now, or has given it to the new one.
-    run.until("the third epoch", |run| run.steps() >= 25);
+    run.until("the third epoch", |run| run.steps() >= 13);
     kill(workers[0]);
     let ended = run.wait().succeeded();
     truth.assert_same(&ended);
@@ -30,7 +30,7 @@ fn without_a_replacement_fewer_go_on() {
     let truth = Truth::of(STEADY);
     let arguments = [STEADY, &["--max-restarts=0", "--rejoin-timeout=0"]].concat();
     let mut run = Run::small(2, &arguments);
-    run.until("the second epoch", |run| run.steps() >= 13);
+    run.until("the second epoch", |run| run.steps() >= 8);
     kill(run.workers()[1]);
     let ended = run.wait().succeeded();
     truth.assert_same(&ended);
@@ -40,7 +40,7 @@ fn without_a_replacement_fewer_go_on() {
 #[test]
 fn when_all_are_killed_it_goes_on_from_the_checkpoint() {
     let truth = Truth::of(STEADY);
-    let arguments = [STEADY, &["--checkpoint-every=3"]].concat();
+    let arguments = [STEADY, &["--checkpoint-every=2"]].concat();
     let mut run = Run::small(2, &arguments);
     run.until("a checkpoint within the second epoch", |run| {
         let folder = std::fs::read_dir(run.path().join("checkpoints"));
@@ -63,7 +63,7 @@ fn when_all_are_killed_it_goes_on_from_the_checkpoint() {
 fn an_interrupted_run_is_resumed_where_it_stopped() {
     let truth = Truth::of(STEADY);
     let mut run = Run::small(2, STEADY);
-    run.until("the second epoch", |run| run.steps() >= 13);
+    run.until("the second epoch", |run| run.steps() >= 8);
     run.signal(Signal::INT);
     let stopped = run.wait();
     assert_eq!(stopped.code, 130, "{}", stopped.output);

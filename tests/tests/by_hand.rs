@@ -4,17 +4,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
-use integration_tests::{Run, SMALL, binary, scratch};
+use integration_tests::{Run, SMALL, scratch};
 
 /// Starts a worker that joins the run at `url`, with arguments of its own.
 fn worker(url: &str, arguments: &[&str]) -> Child {
-    Command::new(binary("worker"))
-        .current_dir(scratch())
-        .args(["--coordinator", url])
+    integration_tests::worker(url)
         .args(arguments)
-        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -47,16 +44,8 @@ fn get(url: &str) -> String {
 fn waiting_run(epochs: &str) -> (Run, String) {
     let arguments = [&["--workers=2", "--no-spawn"], SMALL, &[epochs]].concat();
     let mut run = Run::start(&arguments);
-    run.until("an address to join", |run| {
-        run.output().contains("worker --coordinator http")
-    });
-    let output = run.output();
-    let (_, rest) = output.split_once("--coordinator ").expect("just seen");
-    let url = rest
-        .split(['`', '\n', ' '])
-        .next()
-        .expect("a word")
-        .to_owned();
+    run.until("an address to join", |run| run.join_address().is_some());
+    let url = run.join_address().expect("just seen");
     (run, url)
 }
 

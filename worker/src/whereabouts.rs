@@ -32,6 +32,7 @@ impl Default for Whereabouts {
 impl Whereabouts {
     /// Begins something; also when it is the same again, as with the next chunk of a validation.
     pub fn enter(&self, phase: v1::Phase) {
+        tracing::debug!(phase = phase.as_str_name(), "enters");
         self.change(|place| {
             place.phase = phase;
             place.since = Instant::now();

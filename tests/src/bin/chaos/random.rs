@@ -1,0 +1,125 @@
+//! Random faults for some minutes on one long run, whose result must not show them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use integration_tests::fault::{
+    Blow, Victim, first_step, first_step_after_recovery, now, recoveries,
+};
+use integration_tests::truth::Truth;
+use integration_tests::{Random, Run, SMALL, STEADY};
+
+use crate::caught;
+use crate::table::{Row, by_cause};
+
+/// Part of the time in which a run under fire makes steps.
+const USEFUL: f64 = 0.4;
+/// How long a fault is waited for, when the next one is not to come into its recovery.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Strikes for `minutes` and prints what was struck; whether the result is the undisturbed one.
+pub(crate) fn run(minutes: f64, seed: u64) -> anyhow::Result<bool> {
+    ensure!(minutes > 0.0, "MINUTES is more than 0");
+    let epochs = (minutes * 60.0 * USEFUL / Truth::of(STEADY).epoch_seconds()).ceil();
+    // The seed decides the faults; which steps they meet depends on the machine.
+    let epochs = format!("--epochs={}", epochs.max(3.0));
+    let arguments = [STEADY, &[epochs.as_str(), "--patience=100000"]].concat();
+    println!("an undisturbed run, {epochs}");
+    let truth = Truth::of(&arguments);
+    println!("the same one for {minutes} minutes under fire");
+    let mut rows = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs_f64(60.0 * minutes);
+    let result = caught(|| {
+        let ended = under_fire(&arguments, deadline, seed, &mut rows);
+        match ended.has_finished() {
+            true => truth
+                .compare(&ended.path())
+                .map_err(|difference| format!("{difference}\n{}", ended.output)),
+            false => Err(format!("exit code {}:\n{}", ended.code, ended.output)),
+        }
+    });
+    let result = result.and_then(|compared| compared);
+    rows.iter_mut().for_each(|row| row.same = result.is_ok());
+    println!("\n{}", by_cause(&rows));
+    match &result {
+        Ok(agreement) => println!(
+            "\nlargest differences: {:e} of losses, {:e} of weights",
+            agreement.losses, agreement.weights
+        ),
+        Err(difference) => println!("\n{difference}"),
+    }
+    Ok(result.is_ok())
+}
+
+fn under_fire(
+    arguments: &[&str],
+    deadline: Instant,
+    seed: u64,
+    rows: &mut Vec<Row>,
+) -> integration_tests::Ended {
+    let mut random = Random::new(seed);
+    // Whoever is struck again and again has not failed by itself.
+    let further = ["--max-restarts=100"];
+    let all = [&["--workers=2"], SMALL, arguments, &further].concat();
+    let patience = Duration::from_secs(3600);
+    let mut run = Run::start(&all).patiently(patience);
+    while Instant::now() < deadline {
+        // Everything is drawn before it is known what happens, so that SEED draws the same.
+        let hasty = random.draw().is_multiple_of(4);
+        let quiet = random.between(0.0, if hasty { 1.0 } else { 5.0 });
+        let victim = random.one_of(&Victim::ALL);
+        let pause = Duration::from_secs_f64(random.between(0.2, 8.0));
+        let blow = random.one_of(&[Blow::Kill, Blow::Kill, Blow::Pause(pause)]);
+        let absence = random.between(0.0, 3.0);
+        std::thread::sleep(Duration::from_secs_f64(quiet));
+        if run.has_ended() {
+            break;
+        }
+        let (pids, known) = (victim.pids(&run), recoveries(&run.path()).len());
+        let struck = now();
+        blow.strike(&pids);
+        let killed = blow == Blow::Kill && victim.strikes_coordinator();
+        if killed {
+            let ended = run.wait();
+            if ended.has_finished() {
+                return ended.left_no_process();
+            }
+            std::thread::sleep(Duration::from_secs_f64(absence));
+            run = ended.resume(&[]).patiently(patience);
+        }
+        let limit = if hasty { Duration::ZERO } else { PATIENCE };
+        let first = match (killed, blow) {
+            (true, _) => first_step(&mut run, limit, |_| Some(struck)),
+            (_, Blow::Kill) => first_step_after_recovery(&mut run, limit, struck, known),
+            // It may go on as if nothing had been.
+            (_, Blow::Pause(_)) => None,
+        };
+        let recovered = recoveries(&run.path());
+        let lost = recovered
+            .iter()
+            .skip(known)
+            .filter_map(|entry| entry["steps_lost"].as_u64());
+        let row = Row {
+            cause: format!(
+                "{}, {}",
+                victim.name(),
+                if blow == Blow::Kill {
+                    "SIGKILL"
+                } else {
+                    "SIGSTOP for 0.2 to 8 s"
+                }
+            ),
+            same: false,
+            seconds: first.map(|at| at - struck),
+            steps_lost: lost.sum(),
+        };
+        println!(
+            "{}{}",
+            row.cause,
+            row.seconds
+                .map_or_else(String::new, |s| format!(": {s:.2} s"))
+        );
+        rows.push(row);
+    }
+    run.wait().left_no_process()
+}

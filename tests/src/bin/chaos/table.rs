@@ -1,0 +1,52 @@
+//! What many blows come to, as a table in Markdown.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// One blow.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) cause: String,
+    pub(crate) same: bool,
+    /// To the first step of the next generation.
+    pub(crate) seconds: Option<f64>,
+    pub(crate) steps_lost: u64,
+}
+
+/// A line for each cause.
+pub(crate) fn by_cause(rows: &[Row]) -> String {
+    let mut causes: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        causes.entry(&row.cause).or_default().push(row);
+    }
+    let mut text = String::from(
+        "| cause | runs | same result | recovery, median | maximum | most steps lost |\n\
+         |---|---:|---|---:|---:|---:|",
+    );
+    for (cause, rows) in causes {
+        let differ = rows.iter().filter(|row| !row.same).count();
+        let seconds: Vec<f64> = rows.iter().filter_map(|row| row.seconds).collect();
+        let lost = rows.iter().map(|row| row.steps_lost).max().unwrap_or(0);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n| {cause} | {} | {} | {} | {lost} |",
+            rows.len(),
+            match differ {
+                0 => "yes".to_owned(),
+                differ => format!("no: {differ}"),
+            },
+            times(seconds),
+        );
+    }
+    text
+}
+
+/// Median and maximum, as two cells.
+pub(crate) fn times(mut seconds: Vec<f64>) -> String {
+    seconds.sort_by(f64::total_cmp);
+    match (seconds.get(seconds.len() / 2), seconds.last()) {
+        (Some(median), Some(maximum)) => format!("{median:.2} s | {maximum:.2} s"),
+        _ => "none needed |".to_owned(),
+    }
+}

@@ -1,0 +1,13 @@
+//! `events.jsonl` as somebody reads it who does not know the program.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+/// The whole lines of the journal in a run directory.
+pub fn journal(run_dir: &Path) -> Vec<Value> {
+    crate::read(&run_dir.join("events.jsonl"))
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}

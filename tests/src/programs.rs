@@ -1,0 +1,51 @@
+//! The programs under test, and where they run.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// A binary of this workspace, from the profile that the caller was built in.
+pub fn binary(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().expect("a test has an executable");
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    let path = path.join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: `cargo build --workspace` makes it",
+        path.display()
+    );
+    path
+}
+
+/// Where tests run, so that they share one demo set.
+pub fn scratch() -> PathBuf {
+    let mut path = binary("coordinator");
+    path.pop();
+    path.pop();
+    let path = path.join("tmp").join("integration");
+    std::fs::create_dir_all(&path).expect("the target folder is writable");
+    path
+}
+
+/// A coordinator command without any argument, unaffected by the caller's environment.
+pub fn coordinator() -> Command {
+    clean(Command::new(binary("coordinator")))
+}
+
+/// A worker that joins the run at `url`.
+pub fn worker(url: &str) -> Command {
+    let mut command = clean(Command::new(binary("worker")));
+    command.args(["--coordinator", url]);
+    command
+}
+
+/// The same settings for everybody, wherever the tests are started from.
+pub(crate) fn clean(mut command: Command) -> Command {
+    command.current_dir(scratch()).stdin(Stdio::null());
+    for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("FINETUNE_")) {
+        command.env_remove(variable);
+    }
+    command
+}

@@ -41,6 +41,7 @@ test: setup ## Build and run every test
 simulate: setup ## Play a million schedules of a simulated cluster (SIMULATIONS=... plays as many)
 	SIMULATIONS=$(or $(SIMULATIONS),1000000) cargo test --release --locked -p coordinator --lib \
 	    every_schedule -- --nocapture
+
 .PHONY: chaos
 chaos: setup ## Kill and stop processes at every moment (MINUTES=10: at random; SEED= repeats it)
 	cargo build --release --locked -p coordinator -p worker -p integration-tests --bins

@@ -10,9 +10,9 @@ use coordinator::convert;
 use coordinator::core::event::WorkerId;
 use coordinator::core::{Action, Command, Event, Run};
 use coordinator::recipe;
-use prost::Message;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use prost::Message;
 use proto::v1;
 use v1::worker_message::Message as Up;
 

@@ -21,14 +21,27 @@ fn latest(run_dir: &Path) -> PathBuf {
     folder.join(name)
 }
 
-/// A run all of whose processes were killed in the third epoch.
-fn killed_in_the_third_epoch() -> Ended {
-    let mut run = Run::start(&arguments());
-    run.until("the third epoch", |run| {
-        run.steps() > 2 * STEADY_STEPS as u64
-            && std::fs::read_dir(run.path().join("checkpoints"))
-                .is_ok_and(|found| found.count() == 3)
-            && latest(&run.path()).ends_with("epoch-0003-step-00000")
+/// The names of both checkpoints, newest first.
+fn checkpoints(run_dir: &Path) -> Vec<String> {
+    let folder = std::fs::read_dir(run_dir.join("checkpoints"));
+    let names = folder.into_iter().flatten().flatten();
+    let mut names: Vec<String> = names
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with("epoch-"))
+        .collect();
+    names.sort();
+    names.reverse();
+    names
+}
+
+/// A run all of whose processes were killed when there were two checkpoints.
+fn killed_with_two_checkpoints() -> Ended {
+    // Often, since an epoch may be over before the last one's checkpoint is.
+    let arguments = [arguments().as_slice(), &["--checkpoint-every=2"]].concat();
+    let mut run = Run::start(&arguments);
+    run.until("two checkpoints", |run| {
+        let found = checkpoints(&run.path());
+        found.len() == 2 && latest(&run.path()).ends_with(&found[0])
     });
     let workers = run.workers();
     run.signal(Signal::KILL);
@@ -36,24 +49,28 @@ fn killed_in_the_third_epoch() -> Ended {
     run.wait().left_no_process()
 }
 
-/// The file of the state in the newest checkpoint is harmed before the run is resumed.
+/// The newest checkpoint is harmed before the run is resumed.
 fn resumed_after(harm: impl FnOnce(&Path), words: &str) {
-    let killed = killed_in_the_third_epoch();
-    harm(&latest(&killed.path()));
+    let killed = killed_with_two_checkpoints();
+    let run_dir = killed.path();
+    let found = checkpoints(&run_dir);
+    let [newest, before] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    harm(&run_dir.join("checkpoints").join(newest));
     let ended = killed.resume(&[]).wait().succeeded().left_no_process();
+    let told = format!("checkpoint {newest} ");
     let lines: Vec<&str> = ended
         .output
         .lines()
-        .filter(|line| line.contains("epoch-0003-step-00000"))
+        .filter(|line| line.contains(&told))
         .collect();
     let [line] = lines.as_slice() else {
         panic!("one line about it: {lines:?}\n{}", ended.output);
     };
     assert!(line.contains(words), "{line}");
-    assert!(
-        line.ends_with("epoch-0002-step-00000 is used instead"),
-        "{line}"
-    );
+    let instead = format!("{before} is used instead");
+    assert!(line.ends_with(&instead), "{line}");
     let torn = |event: &&serde_json::Value| event["event"] == "torn_checkpoint";
     assert_eq!(journal(&ended.path()).iter().filter(torn).count(), 1);
     Truth::of(STEADY).assert_same(&ended);

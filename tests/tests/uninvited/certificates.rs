@@ -12,6 +12,9 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
 
+/// The address of the first of two hosts that are namespaces.
+pub(crate) const HOST: &str = "10.213.0.1";
+
 /// Somebody who signs.
 pub(crate) struct Authority {
     certificate: String,
@@ -31,10 +34,10 @@ impl Authority {
         }
     }
 
-    /// Writes a certificate for loopback, its key and the authority into `folder`; the flags
+    /// Writes a certificate for loopback and [`HOST`], its key and the authority into `folder`; the flags
     /// that name them.
     pub(crate) fn issue(&self, folder: &Path) -> [String; 3] {
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let names = ["127.0.0.1", "localhost", HOST].map(str::to_owned);
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,

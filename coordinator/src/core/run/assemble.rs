@@ -127,7 +127,7 @@ impl Run {
             let new = now.saturating_sub(member.joined) < patience;
             member.stage < Stage::Ready && (speaks || new)
         };
-        let unready = self.coming() + self.members.values().filter(behind).count();
+        let unready = self.open_slots() + self.members.values().filter(behind).count();
         let missing = assembling.absent + unready;
         if enough && (waited || missing == 0) {
             return Ok(ready);

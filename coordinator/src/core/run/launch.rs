@@ -149,18 +149,11 @@ impl Run {
         state.is_some_and(|state| !state.closed && (state.asked || state.pid.is_some()))
     }
 
-    /// Slots in which there is no member, but may be one.
+    /// Slots in which there is no member, but a process is on its way, or about to be started.
     pub(super) fn open_slots(&self) -> usize {
         (0..self.recipe.slots)
             .filter(|slot| self.member_in(*slot).is_none())
             .filter(|slot| self.slots.get(slot).is_none_or(|state| !state.closed))
-            .count()
-    }
-
-    /// Processes that the launcher has started and that are no members yet.
-    pub(super) fn coming(&self) -> usize {
-        (0..self.recipe.slots)
-            .filter(|slot| self.member_in(*slot).is_none() && self.is_coming(*slot))
             .count()
     }
 

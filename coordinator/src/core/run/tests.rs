@@ -390,3 +390,39 @@ fn a_rank_that_does_not_even_begin_to_join_is_the_one_that_is_waited_for() {
         "{told:?}"
     );
 }
+
+#[test]
+fn whoever_comes_later_does_not_count_on_what_another_still_decodes() {
+    let held = Memory {
+        prepared: true,
+        held: Some(Position::start_of(1)),
+        best: None,
+    };
+    let mut recipe = recipe(3, 3);
+    recipe.min_workers = 1;
+    let mut bench = Bench::new(Run::resume(recipe, resumed(&[], None)));
+    for slot in 0..3 {
+        bench.join(slot, Some(slot as u32), held);
+    }
+    // Two of three die while the run assembles, and two fresh ones come in their places.
+    for slot in 1..3 {
+        bench.tell(Event::Lost {
+            worker: WorkerId(slot),
+        });
+        bench.tell(Event::ProcessStarted {
+            slot: slot as u32,
+            pid: 110 + slot as u32,
+        });
+    }
+    let told = |actions: &[Action]| {
+        let orders = sent(actions)
+            .into_iter()
+            .filter_map(|(_, command)| match command {
+                Command::Prepare { samples, .. } => Some(samples.len()),
+                _ => None,
+            });
+        orders.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&bench.join(11, Some(1), Memory::default())), [8]);
+    assert_eq!(told(&bench.join(12, Some(2), Memory::default())), [8]);
+}

@@ -185,7 +185,10 @@ impl Cluster {
     /// What people do when they look after a cluster that hangs.
     fn take_care(&mut self) {
         for pid in 0..self.processes.len() {
-            if self.processes[pid].alive && self.processes[pid].frozen == Some(u64::MAX) {
+            let process = &self.processes[pid];
+            // A resumed run does not know its device: the first to come may be the wrong one.
+            let stays = process.frozen != Some(u64::MAX) && process.kind != Kind::OtherDevice;
+            if !stays {
                 self.end_process(pid, true);
             }
         }

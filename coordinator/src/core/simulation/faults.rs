@@ -161,13 +161,23 @@ impl Cluster {
     fn repeat_old_messages(&mut self) {
         self.say(|| "fault: old messages come again".to_owned());
         for _ in 0..self.upto(1, 6) {
-            let Some(last) = self.record.len().checked_sub(1) else {
-                return;
-            };
-            let at = self.upto(0, last as u64);
-            let event = self.record[at as usize].clone();
-            self.tell(event);
+            self.repeat_an_old_message();
         }
+    }
+
+    pub(super) fn repeat_an_old_message(&mut self) {
+        let Some(last) = self.record.len().checked_sub(1) else {
+            return;
+        };
+        // Those of just now are the likeliest to be taken for new ones.
+        let first = if self.one_in(2) {
+            last.saturating_sub(12)
+        } else {
+            0
+        };
+        let at = self.upto(first as u64, last as u64);
+        let event = self.record[at as usize].clone();
+        self.tell(event);
     }
 
     /// The links between the workers fail; those to the coordinator do not.

@@ -113,6 +113,9 @@ impl Cluster {
         session.introduced |= introduced;
         session.prepared |= prepared;
         self.deliver(event);
+        if self.scenario.echoes && self.one_in(8) {
+            self.repeat_an_old_message();
+        }
     }
 
     pub(super) fn down(&mut self, sid: usize, command: Command) {

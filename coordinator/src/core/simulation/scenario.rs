@@ -18,6 +18,8 @@ pub(super) struct Scenario {
     pub(super) reference: Reference,
     /// Ranks average their statistics at the end of an epoch, which is one more collective.
     pub(super) averages: bool,
+    /// Old messages come again all the time.
+    pub(super) echoes: bool,
     /// Numbers of the events before which something goes wrong.
     pub(super) faults: Vec<u64>,
 }
@@ -71,6 +73,7 @@ impl Scenario {
         };
         let usable: Vec<u32> = (0..count).filter(|n| !bad.contains(n)).collect();
         let averages = upto(0, 1) == 0;
+        let echoes = !quiet && upto(0, 3) == 0;
         let poison = (upto(0, 11) == 0).then(|| Position {
             epoch: upto(1, 3) as u32,
             completed: upto(1, 3) as u32,
@@ -89,6 +92,7 @@ impl Scenario {
             files,
             bad,
             averages,
+            echoes,
             faults,
         }
     }

@@ -1,7 +1,11 @@
 //! Two network namespaces as two hosts: a link that is cut and mended costs a run nothing.
 //! Needs the right to make namespaces, and says so where it has none.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "uninvited/certificates.rs"]
 #[allow(dead_code, reason = "shared with another test")]
@@ -34,7 +38,9 @@ impl Network {
         }
         let steps: [&[&str]; 7] = [
             &["netns", "add", b],
-            &["-n", a, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", b],
+            &[
+                "-n", a, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", b,
+            ],
             &["-n", a, "address", "add", "10.213.0.1/24", "dev", "wire"],
             &["-n", b, "address", "add", "10.213.0.2/24", "dev", "wire"],
             &["-n", a, "link", "set", "lo", "up"],

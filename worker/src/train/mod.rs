@@ -191,8 +191,10 @@ impl Worker<'_> {
         self.place.at(order.generation, position);
         let group = group::meet(order, self.settings, &self.compute, self.address, self.link)?;
         // A state that was there before stays until all of the common one has arrived.
-        let mut replica = match self.replica.take() {
-            Some(replica) if order.origin() != v1::Origin::Fresh => replica,
+        let before = self.replica.take();
+        let whole = before.is_some() && order.origin() != v1::Origin::Fresh;
+        let mut replica = match before {
+            Some(replica) if whole => replica,
             _ => Replica::new(
                 self.settings,
                 self.manifest.classes.len() as i64,
@@ -200,10 +202,8 @@ impl Worker<'_> {
             ),
         };
         replica.compute_in(order.precision());
-        let held = (order.origin() == v1::Origin::Held && order.rank == order.source)
-            .then_some(replica.position);
         let result = self.fill(&mut replica, order, &group);
-        if result.is_ok() || held.is_some() {
+        if result.is_ok() || whole {
             self.replica = Some(replica);
         }
         result?;

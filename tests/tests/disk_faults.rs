@@ -108,7 +108,7 @@ fn a_checkpoint_that_is_gone_gives_way_to_the_one_before() {
 
 #[test]
 fn without_any_checkpoint_a_resumed_run_begins_again() {
-    let killed = killed_in_the_third_epoch();
+    let killed = killed_with_two_checkpoints();
     std::fs::remove_dir_all(killed.path().join("checkpoints")).expect("removed");
     let ended = killed.resume(&[]).wait().succeeded().left_no_process();
     assert!(

@@ -102,15 +102,13 @@ impl Inbox {
         (completed < state.granted).then_some(Grant::Go)
     }
 
-    /// Waits until something is put in.
-    pub fn wait_for_news(&self) {
-        let state = self.lock();
-        let (news, granted) = (state.orders.len(), state.granted);
-        let unchanged = |state: &mut State| state.orders.len() == news && state.granted == granted;
+    /// Waits until [`try_grant`](Self::try_grant) has an answer.
+    pub fn wait_for_grant(&self, completed: u32) {
+        let undecided = |state: &mut State| state.orders.is_empty() && completed >= state.granted;
         drop(
             self.0
                 .1
-                .wait_while(state, unchanged)
+                .wait_while(self.lock(), undecided)
                 .unwrap_or_else(PoisonError::into_inner),
         );
     }
@@ -196,7 +194,7 @@ mod tests {
         assert_eq!(inbox.try_grant(1), None);
         let waiting = inbox.clone();
         let thread = std::thread::spawn(move || {
-            waiting.wait_for_news();
+            waiting.wait_for_grant(1);
             waiting.try_grant(1)
         });
         inbox.push(Order::Finish(v1::Finish::default()));

@@ -81,7 +81,7 @@ impl Epoch<'_> {
                 Some(Grant::Checkpoint) => checkpoint(replica, self.link)?,
                 None => {
                     self.place.enter(v1::Phase::Unspecified);
-                    self.inbox.wait_for_news();
+                    self.inbox.wait_for_grant(replica.position.completed);
                 }
             }
         }

@@ -15,108 +15,119 @@ fn arguments() -> Vec<&'static str> {
 }
 
 /// The newest checkpoint, by the pointer.
-fn latest(run_dir: &Path) -> PathBuf {
+fn latest(run_dir: &Path) -> Option<PathBuf> {
     let folder = run_dir.join("checkpoints");
-    let name = std::fs::read_to_string(folder.join("latest")).expect("the pointer");
-    folder.join(name)
+    let name = std::fs::read_to_string(folder.join("latest")).ok()?;
+    Some(folder.join(name))
 }
 
-/// The names of both checkpoints, newest first.
+/// The names of all checkpoints, oldest first.
 fn checkpoints(run_dir: &Path) -> Vec<String> {
-    let folder = std::fs::read_dir(run_dir.join("checkpoints"));
-    let names = folder.into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(run_dir.join("checkpoints"));
+    let names = entries.into_iter().flatten().flatten();
     let mut names: Vec<String> = names
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| name.starts_with("epoch-"))
         .collect();
     names.sort();
-    names.reverse();
     names
 }
 
-/// A run all of whose processes were killed when there were two checkpoints.
-fn killed_with_two_checkpoints() -> Ended {
-    // Often, since an epoch may be over before the last one's checkpoint is.
-    let arguments = [arguments().as_slice(), &["--checkpoint-every=2"]].concat();
+/// A run all of whose processes were killed when it had two checkpoints; the names of these.
+fn killed_with_two_checkpoints() -> (Ended, String, String) {
+    let arguments = [&arguments()[..], &["--checkpoint-every=2"]].concat();
     let mut run = Run::start(&arguments);
-    run.until("two checkpoints", |run| {
-        let found = checkpoints(&run.path());
-        found.len() == 2 && latest(&run.path()).ends_with(&found[0])
+    run.until("a second checkpoint", |run| {
+        let (newest, all) = (latest(&run.path()), checkpoints(&run.path()));
+        all.len() >= 2 && newest.is_some_and(|newest| newest.ends_with(&all[1]))
     });
     let workers = run.workers();
     run.signal(Signal::KILL);
     workers.into_iter().for_each(kill);
-    run.wait().left_no_process()
+    let killed = run.wait().left_no_process();
+    let all = checkpoints(&killed.path());
+    let [.., before, newest] = all.as_slice() else {
+        panic!("{all:?}");
+    };
+    let (before, newest) = (before.clone(), newest.clone());
+    (killed, before, newest)
 }
 
-/// The newest checkpoint is harmed before the run is resumed.
-fn resumed_after(harm: impl FnOnce(&Path), words: &str) {
-    let killed = killed_with_two_checkpoints();
-    let run_dir = killed.path();
-    let found = checkpoints(&run_dir);
-    let [newest, before] = found.as_slice() else {
-        panic!("{found:?}");
-    };
-    harm(&run_dir.join("checkpoints").join(newest));
+/// Resumes, and gives back what is said of the checkpoint `name`.
+fn resumed(killed: Ended, name: &str) -> String {
     let ended = killed.resume(&[]).wait().succeeded().left_no_process();
-    let told = format!("checkpoint {newest} ");
-    let lines: Vec<&str> = ended
-        .output
-        .lines()
-        .filter(|line| line.contains(&told))
-        .collect();
-    let [line] = lines.as_slice() else {
-        panic!("one line about it: {lines:?}\n{}", ended.output);
-    };
-    assert!(line.contains(words), "{line}");
-    let instead = format!("{before} is used instead");
-    assert!(line.ends_with(&instead), "{line}");
-    let torn = |event: &&serde_json::Value| event["event"] == "torn_checkpoint";
-    assert_eq!(journal(&ended.path()).iter().filter(torn).count(), 1);
     Truth::of(STEADY).assert_same(&ended);
+    let torn = journal(&ended.path());
+    let torn = torn.iter().find(|entry| {
+        entry["event"] == "torn_checkpoint" && entry["reason"].to_string().contains(name)
+    });
+    let reason = torn.and_then(|entry| entry["reason"].as_str());
+    let reason = reason.unwrap_or_else(|| panic!("nothing about {name}:\n{}", ended.output));
+    assert!(
+        ended.output.lines().any(|line| line == reason),
+        "{}",
+        ended.output
+    );
+    reason.to_owned()
 }
 
 #[test]
 fn a_checkpoint_with_a_flipped_bit_gives_way_to_the_one_before() {
-    let flip = |checkpoint: &Path| {
-        let path = checkpoint.join("state.safetensors");
-        let mut bytes = std::fs::read(&path).expect("the state");
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 0x10;
-        std::fs::write(&path, bytes).expect("the state again");
-    };
-    resumed_after(flip, "is torn: the sha256 of state.safetensors is ");
-}
-
-#[test]
-fn a_checkpoint_that_was_cut_short_gives_way_to_the_one_before() {
-    let cut = |checkpoint: &Path| {
-        let file = std::fs::File::options()
-            .write(true)
-            .open(checkpoint.join("state.safetensors"))
-            .expect("the state");
-        file.set_len(1000).expect("a shorter file");
-    };
-    resumed_after(cut, "is torn: state.safetensors has 1000 of ");
+    let (killed, before, newest) = killed_with_two_checkpoints();
+    let path = killed
+        .path()
+        .join("checkpoints")
+        .join(&newest)
+        .join("state.safetensors");
+    let mut bytes = std::fs::read(&path).expect("the state");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&path, bytes).expect("the state again");
+    let line = resumed(killed, &newest);
+    assert!(
+        line.contains("is torn: the sha256 of state.safetensors is "),
+        "{line}"
+    );
+    assert!(
+        line.ends_with(&format!("{before} is used instead")),
+        "{line}"
+    );
 }
 
 #[test]
 fn a_checkpoint_that_is_gone_gives_way_to_the_one_before() {
-    let remove = |checkpoint: &Path| std::fs::remove_dir_all(checkpoint).expect("removed");
-    resumed_after(remove, "there is none of that name");
+    let (killed, before, newest) = killed_with_two_checkpoints();
+    std::fs::remove_dir_all(killed.path().join("checkpoints").join(&newest)).expect("removed");
+    let line = resumed(killed, &newest);
+    assert!(line.contains("there is none of that name"), "{line}");
+    assert!(
+        line.ends_with(&format!("{before} is used instead")),
+        "{line}"
+    );
 }
 
 #[test]
-fn without_any_checkpoint_a_resumed_run_begins_again() {
-    let killed = killed_with_two_checkpoints();
-    std::fs::remove_dir_all(killed.path().join("checkpoints")).expect("removed");
-    let ended = killed.resume(&[]).wait().succeeded().left_no_process();
+fn when_no_checkpoint_is_whole_the_run_begins_again() {
+    let (killed, before, newest) = killed_with_two_checkpoints();
+    let folder = killed.path().join("checkpoints");
+    for name in checkpoints(&killed.path()) {
+        if name < before {
+            std::fs::remove_dir_all(folder.join(name)).expect("removed");
+        }
+    }
+    std::fs::remove_file(folder.join(&before).join("manifest.json")).expect("removed");
+    let state = folder.join(&newest).join("state.safetensors");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(state)
+        .expect("the state");
+    file.set_len(1000).expect("a shorter file");
+    let line = resumed(killed, &newest);
     assert!(
-        ended.output.contains("nobody holds a later state"),
-        "{}",
-        ended.output
+        line.contains("is torn: state.safetensors has 1000 of "),
+        "{line}"
     );
-    Truth::of(STEADY).assert_same(&ended);
+    assert!(line.ends_with("there is no whole one"), "{line}");
 }
 
 #[test]
@@ -141,7 +152,8 @@ fn a_disk_that_fills_up_ends_the_run_and_loses_nothing() {
     };
     assert!(error.contains("No space left on device"), "{error}");
     // What was there is there, and what was not whole is not.
-    assert!(latest(&stopped.path()).join("manifest.json").exists());
+    let newest = latest(&stopped.path()).expect("a checkpoint");
+    assert!(newest.join("manifest.json").exists());
     stopped.weights();
 
     // As long as there is no room the next coordinator says the same.

@@ -205,7 +205,7 @@ impl Driver {
                 let position = newest.checkpoint.map(|whole| whole.position.into());
                 Event::CheckpointFound { position }
             }
-            Kept::Newest(Err(reason)) => Event::StoreFailed { reason },
+            Kept::Newest(Err(reason)) | Kept::Failed(reason) => Event::StoreFailed { reason },
         }
     }
 
@@ -236,11 +236,12 @@ impl Driver {
     async fn launch(&mut self, slot: u32) -> Event {
         let Some(launcher) = &mut self.launcher else {
             let reason = "there is no launcher in this run".to_owned();
-            return Event::LaunchFailed { reason };
+            return Event::LaunchFailed { slot, reason };
         };
         match launcher.launch(slot as usize).await {
             Ok(pid) => Event::ProcessStarted { slot, pid },
             Err(error) => Event::LaunchFailed {
+                slot,
                 reason: error.to_string(),
             },
         }

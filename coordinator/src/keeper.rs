@@ -34,6 +34,8 @@ pub enum Kept {
     },
     /// The newest whole checkpoint.
     Newest(Result<Newest, String>),
+    /// Nothing came of it.
+    Failed(String),
 }
 
 /// The one writer of uploaded files.
@@ -68,10 +70,10 @@ impl Keeper {
                 upload.write(&bytes)?;
                 upload.commit(&sha256).map(drop)
             };
-            Kept::Best {
+            Some(Kept::Best {
                 epoch,
                 result: write().map_err(in_words),
-            }
+            })
         });
     }
 
@@ -90,26 +92,30 @@ impl Keeper {
                 }
                 Ok(())
             };
-            Kept::Checkpoint {
+            Some(Kept::Checkpoint {
                 position,
                 bytes: size,
                 result: write().map_err(in_words),
                 seconds: started.elapsed().as_secs_f64(),
-            }
+            })
         });
     }
 
     /// Looks for the newest whole checkpoint among those that are written by now.
     pub fn find(&mut self) {
         let checkpoints = self.checkpoints.clone();
-        self.then(move || Kept::Newest(checkpoints.newest().map_err(in_words)));
+        self.then(move || Some(Kept::Newest(checkpoints.newest().map_err(in_words))));
     }
 
     /// Removes what a run that went back will make again.
     pub fn discard_after(&mut self, position: Position) {
-        if let Err(error) = self.checkpoints.discard_after(position.into()) {
-            tracing::warn!(%error, "a checkpoint of the discarded part could not be removed");
-        }
+        let checkpoints = self.checkpoints.clone();
+        self.then(move || {
+            if let Err(error) = checkpoints.discard_after(position.into()) {
+                tracing::warn!(%error, "a checkpoint of the discarded part could not be removed");
+            }
+            None
+        });
     }
 
     /// Where a checkpoint's state lies.
@@ -117,7 +123,7 @@ impl Keeper {
         self.checkpoints.state_path(position.into())
     }
 
-    fn then(&mut self, work: impl FnOnce() -> Kept + Send + 'static) {
+    fn then(&mut self, work: impl FnOnce() -> Option<Kept> + Send + 'static) {
         let previous = self.last.take();
         let arrivals = self.arrivals.clone();
         self.last = Some(tokio::spawn(async move {
@@ -127,8 +133,12 @@ impl Keeper {
             }
             match tokio::task::spawn_blocking(work).await {
                 // The driver is gone only when the run is over.
-                Ok(kept) => drop(arrivals.send(Arrival::Kept(kept))),
-                Err(error) => tracing::error!(%error, "writing to the run directory failed"),
+                Ok(Some(kept)) => drop(arrivals.send(Arrival::Kept(kept))),
+                Ok(None) => {}
+                Err(error) => {
+                    let reason = format!("writing to the run directory failed: {error}");
+                    drop(arrivals.send(Arrival::Kept(Kept::Failed(reason))));
+                }
             }
         }));
     }

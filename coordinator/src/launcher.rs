@@ -244,8 +244,10 @@ impl Launcher {
             })
             .collect();
         for watcher in watchers {
-            if let Err(error) = watcher.await {
-                tracing::error!(%error, "the watcher of a worker failed");
+            match tokio::time::timeout(grace + KILL_WAIT, watcher).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the watcher of a worker failed"),
+                Err(_) => tracing::error!("a worker hangs in the kernel and is left behind"),
             }
         }
     }

@@ -220,6 +220,10 @@ impl Observers {
                         step: 0,
                     })
                     .collect();
+                self.journal(JournalEntry::Formed {
+                    generation,
+                    world_size,
+                });
                 self.metrics.set_generation(generation);
                 self.status.send_modify(|status| {
                     status.generation = generation;

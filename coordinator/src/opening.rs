@@ -8,9 +8,7 @@ use crate::core::event::Position;
 use crate::core::run::Resumed;
 use crate::recipe;
 use crate::refusal::Refusal;
-use crate::store::{
-    Checkpoints, EpochRecord, Invited, Journal, JournalEntry, ResumedFrom, RunStore,
-};
+use crate::store::{Checkpoints, EpochRecord, Invited, Journal, JournalEntry, RunStore};
 
 /// Everything of a run that exists before its first worker.
 #[derive(Debug)]
@@ -79,7 +77,8 @@ pub fn resume(config: &RunConfig) -> Result<Opening, Refusal> {
     for (_, entry) in journal.entries()? {
         match entry {
             JournalEntry::Started { run_id: id, .. } => run_id = Some(id),
-            JournalEntry::Recovered { generation: at, .. } => generation = generation.max(at),
+            JournalEntry::Formed { generation: at, .. }
+            | JournalEntry::Recovered { generation: at, .. } => generation = generation.max(at),
             JournalEntry::Ended { reason, ok: true } if reason != "interrupted" => {
                 return Err(Refusal::usage(format!(
                     "the run in {} has ended ({reason}); there is nothing to resume",
@@ -130,7 +129,6 @@ pub fn resume(config: &RunConfig) -> Result<Opening, Refusal> {
     journal.append(&JournalEntry::Resumed {
         epoch: at.epoch,
         completed: at.completed,
-        from: ResumedFrom::Checkpoint,
     })?;
     Ok(Opening {
         past: Some(Past {

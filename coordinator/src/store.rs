@@ -23,7 +23,7 @@ pub use checkpoints::{Checkpoints, Newest};
 pub use epochs::{EpochRecord, LedgerRow};
 pub use error::StoreError;
 pub use invited::{INVITED, Invited};
-pub use journal::{Journal, JournalEntry, ResumedFrom};
+pub use journal::{Journal, JournalEntry};
 pub use lock::LOCK;
 pub use resume::ADDRESS;
 pub use upload::Upload;

@@ -170,7 +170,7 @@ impl Trainer {
             mut inbound,
             welcome,
         } = session;
-        let mut transfers = Transfers::new(client, welcome.worker_id);
+        let mut transfers = Transfers::new(client, welcome.worker_id, outbox.clone());
         // What it still says belongs to the last session.
         while let Ok(stale) = self.outgoing.try_recv() {
             if let Outgoing::Store(_) | Outgoing::Group(_) = stale {

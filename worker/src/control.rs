@@ -65,6 +65,16 @@ impl Inbox {
         self.0.1.notify_all();
     }
 
+    /// Whether an order waits that ends whatever is being done for a group.
+    pub fn is_called_off(&self) -> bool {
+        self.lock().orders.iter().any(|order| {
+            matches!(
+                order,
+                Order::Halt(_) | Order::Introduce | Order::Shutdown(_)
+            )
+        })
+    }
+
     /// Raises the grant of the running epoch; one of another plan is late and ignored.
     pub fn grant(&self, grant: &v1::StepGrant) {
         let mut state = self.lock();

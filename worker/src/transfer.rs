@@ -3,22 +3,32 @@
 
 use proto::blob::{self, Assembly};
 use proto::v1;
+use proto::v1::worker_message::Message as Up;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::connect::Client;
+use crate::session::say;
 
-/// The uploads and downloads of one session; those under way end with it.
+/// The uploads and downloads of one session.
 pub(crate) struct Transfers {
     client: Client,
     worker_id: u64,
+    /// For the one thing that nobody waits for: that an upload failed.
+    outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
     last: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl Transfers {
-    pub(crate) fn new(client: Client, worker_id: u64) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        worker_id: u64,
+        outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
+    ) -> Self {
         Self {
             client,
             worker_id,
+            outbox,
             last: None,
         }
     }
@@ -27,6 +37,7 @@ impl Transfers {
     pub(crate) fn upload(&mut self, label: v1::BlobHeader, bytes: Vec<u8>) {
         let mut client = self.client.clone();
         let worker_id = self.worker_id;
+        let outbox = self.outbox.clone();
         let previous = self.last.take();
         self.last = Some(tokio::spawn(async move {
             if let Some(previous) = previous {
@@ -43,14 +54,23 @@ impl Transfers {
                     tracing::warn!(status = status.message(), "the predictions were refused");
                     Ok(())
                 }
-                Err(status) => Err(format!(
-                    "the {} could not be handed over: {}",
-                    match kind {
-                        v1::BlobKind::Checkpoint => "checkpoint",
-                        _ => "best weights",
-                    },
-                    status.message()
-                )),
+                Err(status) => {
+                    let message = format!(
+                        "the {} could not be handed over: {}",
+                        match kind {
+                            v1::BlobKind::Checkpoint => "checkpoint",
+                            _ => "best weights",
+                        },
+                        status.message()
+                    );
+                    // The coordinator waits for it.
+                    let failure = v1::Failure {
+                        kind: v1::FailureKind::Internal.into(),
+                        message: message.clone(),
+                    };
+                    say(&outbox, Up::Failure(failure));
+                    Err(message)
+                }
             }
         }));
     }

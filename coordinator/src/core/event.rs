@@ -153,6 +153,7 @@ pub enum Event {
     },
     /// A process could not be started.
     LaunchFailed {
+        slot: u32,
         reason: String,
     },
     /// Something that the run must keep could not be written.

@@ -302,7 +302,9 @@ impl Run {
                 signalled,
                 status,
             } => self.on_exited(now, slot, pid, signalled, &status, &mut out),
-            Event::LaunchFailed { reason } => self.fail(RunError::Environment(reason), &mut out),
+            Event::LaunchFailed { slot, reason } => {
+                self.on_launch_failed(now, slot, reason, &mut out);
+            }
             Event::StoreFailed { reason } => self.fail(RunError::RunDirectory(reason), &mut out),
             Event::Interrupt => self.stop_early(now, StopReason::Interrupted, &mut out),
             Event::Tick => self.on_tick(now, &mut out),

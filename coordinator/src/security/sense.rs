@@ -50,6 +50,7 @@ pub fn message(message: v1::WorkerMessage) -> Result<Up, Status> {
         Up::Scanned(m) => {
             name("Scanned.fingerprint", &m.fingerprint)?;
             name("Scanned.device", &m.device)?;
+            held("Scanned.held", m.held)?;
             count("Scanned.classes", m.classes.len(), MAX_CLASSES)?;
             count("Scanned.files", m.files.len(), MAX_FILES)?;
             for class in &m.classes {
@@ -83,8 +84,8 @@ pub fn message(message: v1::WorkerMessage) -> Result<Up, Status> {
         }
         Up::Failure(m) => text("Failure.message", &m.message, MAX_MESSAGE)?,
         Up::Heartbeat(m) => seconds("Heartbeat.seconds", m.seconds)?,
-        Up::Preparing(_) | Up::GroupReady(_) | Up::Finished(_) | Up::Halted(_) | Up::Leaving(_) => {
-        }
+        Up::Halted(m) => held("Halted.held", m.held)?,
+        Up::Preparing(_) | Up::GroupReady(_) | Up::Finished(_) | Up::Leaving(_) => {}
     }
     Ok(message)
 }
@@ -129,6 +130,14 @@ fn count(field: &str, length: usize, most: usize) -> Result<(), Status> {
         return Err(Status::invalid_argument(format!(
             "{field} is {length} long, at most {most} are accepted"
         )));
+    }
+    Ok(())
+}
+
+/// Epochs count from 1.
+fn held(field: &str, position: Option<v1::Position>) -> Result<(), Status> {
+    if position.is_some_and(|position| position.epoch == 0) {
+        return Err(Status::invalid_argument(format!("{field} is in epoch 0")));
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-pub use entry::{JournalEntry, ResumedFrom};
+pub use entry::JournalEntry;
 
 use super::{StoreError, atomic};
 

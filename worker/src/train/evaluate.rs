@@ -8,19 +8,20 @@ use tch::{Kind, Reduction, Tensor};
 use super::device::Compute;
 use super::failure::internal;
 use super::replica::Replica;
+use crate::control::Inbox;
 use crate::data::{Cache, Loader};
 use crate::model::BatchNorm;
 use crate::whereabouts::Whereabouts;
 
-/// Σ loss, correct answers and samples of each chunk.
+/// Σ loss, correct answers and samples of each chunk; `None` when it was called off meanwhile.
 pub(super) fn chunks(
     replica: &Replica,
     cache: &Cache,
     labels: &Arc<[u32]>,
     chunks: &[v1::ValidationChunk],
     compute: &Compute,
-    place: &Whereabouts,
-) -> Result<Vec<v1::ValidationSum>, v1::Failure> {
+    (inbox, place): (&Inbox, &Whereabouts),
+) -> Result<Option<Vec<v1::ValidationSum>>, v1::Failure> {
     let batches = chunks.iter().map(|chunk| chunk.samples.clone()).collect();
     let mut loader = Loader::new(
         cache.share(),
@@ -32,6 +33,9 @@ pub(super) fn chunks(
     .map_err(internal)?;
     let mut sums = Vec::with_capacity(chunks.len());
     for chunk in chunks {
+        if inbox.is_called_off() {
+            return Ok(None);
+        }
         place.enter(v1::Phase::Validation);
         let batch = loader
             .next()
@@ -55,5 +59,5 @@ pub(super) fn chunks(
             samples: chunk.samples.len() as u32,
         });
     }
-    Ok(sums)
+    Ok(Some(sums))
 }

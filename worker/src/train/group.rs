@@ -18,6 +18,10 @@ use super::failure::{collective, internal};
 use super::replica::Replica;
 use crate::control::{Link, Outgoing};
 
+/// How long ranks may take to find each other. A peer that died meanwhile cannot be told from
+/// a slow one, and the coordinator takes one that stays in here for stuck.
+const MEETING: Duration = Duration::from_secs(12);
+
 pub(super) struct Seat {
     pub(super) generation: u64,
     pub(super) world_size: u32,
@@ -37,7 +41,8 @@ pub(super) fn meet(
     link: &Link,
 ) -> Result<c10d::ProcessGroup, v1::Failure> {
     let timeout = Duration::from_secs(settings.collective_timeout_seconds.into());
-    let store = open_store(order, timeout, address, link)?;
+    let connect_timeout = timeout.min(MEETING);
+    let store = open_store(order, connect_timeout, address, link)?;
     link.send(Outgoing::Store(store.clone()));
     let backend = match (order.backend(), compute.device) {
         (v1::Backend::Nccl, Device::Cuda(device)) => c10d::Backend::Nccl {
@@ -49,7 +54,7 @@ pub(super) fn meet(
     };
     let options = c10d::GroupOptions {
         backend,
-        connect_timeout: timeout,
+        connect_timeout,
         timeout,
     };
     let prefix = format!("generation-{}", order.generation);
@@ -95,8 +100,6 @@ impl Seat {
     /// Back-propagates this rank's part of the step's mean loss, times the world size, and
     /// returns the mean loss over the global batch, with the gradients of the same in place.
     ///
-    /// On a GPU it waits until they are: an aborted collective lets the stream go on with
-    /// gradients that are none, and an update must not follow them.
     pub(super) fn backward(&mut self, scaled: &Tensor) -> Result<f64, v1::Failure> {
         let value = scaled.detach();
         // Adds nothing to the loss, and its own value to the gradient of the channel.
@@ -105,10 +108,7 @@ impl Seat {
             .backward(&(scaled + carried))
             .map_err(collective)?;
         let mean = self.channel.grad().double_value(&[0]);
-        if let (Device::Cuda(device), true) = (self.device, self.world_size > 1) {
-            c10d::cuda::synchronize(device as u32).map_err(collective)?;
-            self.group.check().map_err(collective)?;
-        }
+        settled(&self.group, self.device)?;
         Ok(mean)
     }
 
@@ -117,6 +117,17 @@ impl Seat {
         let timings = self.reducer.last_timings().map_err(collective)?;
         Ok(timings.map_or(0.0, |timings| timings.allreduce_wait.as_secs_f64()))
     }
+}
+
+/// Returns when the collectives so far have come through. On a GPU they are only queued when
+/// their calls return, and an abort lets the stream go on with results that are none: nothing
+/// that stays may follow from them before this.
+pub(super) fn settled(group: &c10d::ProcessGroup, device: Device) -> Result<(), v1::Failure> {
+    if let (Device::Cuda(device), true) = (device, group.world_size() > 1) {
+        c10d::cuda::synchronize(device as u32).map_err(collective)?;
+        group.check().map_err(collective)?;
+    }
+    Ok(())
 }
 
 /// Rank 0 serves a store on a free port and announces it; the others connect.

@@ -299,8 +299,11 @@ impl Worker<'_> {
         }
         let started = std::time::Instant::now();
         let chunks = &plan.validation;
-        let validation =
-            evaluate::chunks(replica, cache, &labels, chunks, &self.compute, self.place)?;
+        let watched = (self.inbox, self.place);
+        let validation = evaluate::chunks(replica, cache, &labels, chunks, &self.compute, watched)?;
+        let Some(validation) = validation else {
+            return Ok(());
+        };
         let mut phases = trained.phases;
         phases.validation = started.elapsed().as_secs_f64();
         self.link.message(Up::EpochReport(v1::EpochReport {

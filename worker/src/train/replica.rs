@@ -8,6 +8,7 @@ use proto::v1;
 use tch::{Device, Kind, Tensor};
 
 use super::failure::{collective, internal, weights_failure};
+use super::group::settled;
 use super::optimizer::Adam;
 use crate::model::state::overwrite;
 use crate::model::{BatchNorm, ResNet18, weights};
@@ -129,6 +130,7 @@ impl Replica {
             .map(|(name, tensor)| (name, tensor.detach().empty_like()))
             .unzip();
         group.broadcast(&staging, source).map_err(collective)?;
+        settled(group, self.device)?;
         self.load(names.into_iter().zip(staging).collect())
     }
 
@@ -189,6 +191,7 @@ impl Replica {
         }
         let mut joined = self.flat_statistics();
         tch::no_grad(|| group.all_reduce_sum(&mut joined)).map_err(collective)?;
+        settled(group, self.device)?;
         self.set_statistics(&(joined / f64::from(world_size)));
         Ok(())
     }

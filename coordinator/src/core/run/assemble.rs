@@ -214,7 +214,8 @@ impl Run {
             Phase::Assembling(assembling) => assembling.since,
             _ => return,
         };
-        if now.saturating_sub(since) < HALT_TIMEOUT {
+        let patience = HALT_TIMEOUT.max(self.some_steps());
+        if now.saturating_sub(since) < patience {
             return;
         }
         let stuck: Vec<WorkerId> = self.seated().map(|(id, _, _)| id).collect();

@@ -2,7 +2,7 @@
 //! not for ever.
 
 use super::{Member, Now, Pause, Phase, Run};
-use crate::core::event::{Action, RunError, WorkerId};
+use crate::core::event::{Action, Notice, RunError, WorkerId};
 
 /// On resuming, how long the workers of the former coordinator may take to come back before
 /// others are started in their place.
@@ -91,6 +91,26 @@ impl Run {
         let state = self.slots.entry(slot).or_default();
         state.asked = false;
         state.pid = Some(pid);
+    }
+
+    /// Those who train go on without it.
+    pub(super) fn on_launch_failed(
+        &mut self,
+        now: Now,
+        slot: u32,
+        reason: String,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.born {
+            return self.fail(RunError::Environment(reason), out);
+        }
+        let state = self.slots.entry(slot).or_default();
+        state.asked = false;
+        state.closed = true;
+        let who = format!("worker process {slot}");
+        self.last_loss = (Some(slot), format!("{who} cannot be started: {reason}"));
+        out.push(Action::Notify(Notice::Refused { who, reason }));
+        self.go_on(now, out);
     }
 
     pub(super) fn on_exited(

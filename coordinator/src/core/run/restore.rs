@@ -126,6 +126,12 @@ impl Run {
         out: &mut Vec<Action>,
     ) {
         self.durable = self.durable.max(Some(position));
+        if let Phase::Assembling(Assembling { checkpoint, .. }) = &mut self.phase
+            && matches!(checkpoint, Looked::Found(_))
+        {
+            // There is a newer one than was found.
+            *checkpoint = Looked::NotYet;
+        }
         let stored = self.normal(position);
         if self
             .awaited_checkpoint

@@ -21,10 +21,7 @@ struct Sight {
 impl Run {
     /// Names the rank that holds up the others, and goes on without it.
     pub(super) fn find_stall(&mut self, now: Now, out: &mut Vec<Action>) {
-        let patience = self
-            .recipe
-            .stall_timeout
-            .max(Now::from_secs_f64(STEPS_OF_PATIENCE * self.step_seconds));
+        let patience = self.recipe.stall_timeout.max(self.some_steps());
         if !matches!(self.phase, Phase::Training(_) | Phase::Forming(_)) {
             return self.find_stuck_newcomer(now, patience, out);
         }
@@ -44,6 +41,12 @@ impl Run {
         } else {
             self.on_broken_group(now, worker, &line, out);
         }
+    }
+
+    /// As long as a few steps take, whatever a worker says of that.
+    pub(super) fn some_steps(&self) -> Now {
+        let seconds = STEPS_OF_PATIENCE * self.step_seconds;
+        Now::try_from_secs_f64(seconds).unwrap_or_default()
     }
 
     /// The ranks that may hold up others. A rank that only waits for the coordinator does not.

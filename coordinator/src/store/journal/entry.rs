@@ -4,16 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::epochs::number_or_null;
 
-/// Where a resumed run took its state from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ResumedFrom {
-    /// Workers that had held it in memory.
-    Workers,
-    /// A checkpoint of the run directory.
-    Checkpoint,
-}
-
 /// One event. Epochs count from 1; `completed` is a number of steps of that epoch; workers go by
 /// the numbers that the run gave them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,12 +12,10 @@ pub enum ResumedFrom {
 pub enum JournalEntry {
     /// The run began and waits for so many workers.
     Started { run_id: String, workers: usize },
-    /// A later coordinator took the run over at this place.
-    Resumed {
-        epoch: u32,
-        completed: u32,
-        from: ResumedFrom,
-    },
+    /// A later coordinator took the run over; the newest checkpoint, if any, is at this place.
+    Resumed { epoch: u32, completed: u32 },
+    /// A generation of workers works together.
+    Formed { generation: u64, world_size: usize },
     /// A worker joined; `slot` is its place with the launcher, if that started it.
     Joined {
         worker: u64,

@@ -15,7 +15,10 @@ fn every_entry() -> Vec<JournalEntry> {
         Resumed {
             epoch: 3,
             completed: 12,
-            from: ResumedFrom::Checkpoint,
+        },
+        Formed {
+            generation: 4,
+            world_size: 2,
         },
         Joined {
             worker: u64::MAX,
@@ -78,7 +81,7 @@ fn every_event_comes_back_as_it_was_written() {
     assert_eq!(
         text.lines().nth(1).unwrap(),
         "{\"time\":\"1970-01-01T00:00:01.501Z\",\"event\":\"resumed\",\"epoch\":3,\
-         \"completed\":12,\"from\":\"checkpoint\"}"
+         \"completed\":12}"
     );
 }
 

@@ -120,10 +120,6 @@ impl Run {
         self.position = Position::start_of(epoch + 1);
         if improved {
             self.awaited_best = None;
-            if self.best_stored >= Some(epoch) {
-                // The file is of an epoch that was made again, and came out otherwise.
-                self.best_stored = None;
-            }
             for member in self.members.values_mut() {
                 member.best = member.seat.is_some().then_some(epoch);
             }

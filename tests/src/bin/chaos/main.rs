@@ -1,7 +1,7 @@
 //! `make chaos`: the whole fault matrix on real processes, or random faults for some minutes.
 //! It fails when any run ends otherwise than the undisturbed one.
 //!
-//! Variables: `SEED` repeats what was drawn before, `MINUTES` asks for random faults on one long
+//! Variables: `SEED` repeats what was drawn before, `MINUTES` asks for random faults on a long
 //! run, `ONLY` picks the cells of the matrix whose name contains it, or `figures`.
 
 mod figures;

@@ -46,7 +46,7 @@ pub(crate) fn run(only: Option<&str>, seed: u64) -> bool {
             cause: format!("{}, {}", fault.victim.name(), fault.blow.name()),
             same: same.is_ok(),
             seconds,
-            steps_lost: lost,
+            steps_lost: Some(lost),
         });
     }
     println!("\n{}", by_cause(&rows));

@@ -10,7 +10,8 @@ pub(crate) struct Row {
     pub(crate) same: bool,
     /// To the first step of the next generation.
     pub(crate) seconds: Option<f64>,
-    pub(crate) steps_lost: u64,
+    /// Nobody counts those that a killed coordinator did not hear of.
+    pub(crate) steps_lost: Option<u64>,
 }
 
 /// A line for each cause.
@@ -26,7 +27,8 @@ pub(crate) fn by_cause(rows: &[Row]) -> String {
     for (cause, rows) in causes {
         let differ = rows.iter().filter(|row| !row.same).count();
         let seconds: Vec<f64> = rows.iter().filter_map(|row| row.seconds).collect();
-        let lost = rows.iter().map(|row| row.steps_lost).max().unwrap_or(0);
+        let lost = rows.iter().filter_map(|row| row.steps_lost).max();
+        let lost = lost.map_or_else(|| "not known".to_owned(), |lost| lost.to_string());
         // Writing to a string cannot fail.
         let _ = write!(
             text,

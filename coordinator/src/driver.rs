@@ -16,6 +16,7 @@ use crate::core::{Action, Command, Event, Notice, Outcome, Run, WorkerId};
 use crate::keeper::{Keeper, Kept};
 use crate::launcher::{Launcher, WorkerExit, WorkerStatus};
 use crate::observe::Observers;
+use crate::security::Slot;
 use crate::service::{Arrival, Outbox};
 use crate::store::BEST_WEIGHTS;
 
@@ -118,6 +119,7 @@ impl Driver {
                     worker,
                     host: hello.host,
                     pid: hello.pid,
+                    instance: hello.instance,
                     slot: hello.slot,
                 })
             }
@@ -127,8 +129,12 @@ impl Driver {
                 }
                 Some(event)
             }
-            Arrival::Blob { header, bytes } => {
-                self.keep(&header, bytes);
+            Arrival::Blob {
+                header,
+                bytes,
+                place,
+            } => {
+                self.keep(&header, bytes, place);
                 None
             }
             Arrival::Download { request, reply } => {
@@ -141,13 +147,14 @@ impl Driver {
     }
 
     /// Only what the core waits for, from whom it waits for it, gets into the run directory.
-    fn keep(&mut self, header: &v1::BlobHeader, bytes: Vec<u8>) {
+    fn keep(&mut self, header: &v1::BlobHeader, bytes: Vec<u8>, place: Slot) {
         let worker = WorkerId(header.worker_id);
         match header.kind() {
             v1::BlobKind::BestState if self.run.awaits_best(worker, header.epoch) => {
                 let upload = self.observers.begin_best();
                 let sha256 = header.sha256.clone();
-                self.keeper.best(header.epoch, upload, bytes, sha256);
+                self.keeper
+                    .best(header.epoch, upload, (bytes, place), sha256);
             }
             v1::BlobKind::Checkpoint if self.run.awaits_checkpoint(worker) => {
                 let position = Position {
@@ -155,7 +162,7 @@ impl Driver {
                     completed: header.completed,
                 };
                 self.keeper
-                    .checkpoint(position, bytes, header.sha256.clone());
+                    .checkpoint(position, (bytes, place), header.sha256.clone());
             }
             v1::BlobKind::Predictions if self.run.awaits_predictions(worker) => {
                 // A run without its last picture is still a run.
@@ -266,9 +273,12 @@ impl Driver {
             run_id: &self.run_id,
             cache_file: self.cache.as_ref().map(CacheFile::path),
         };
+        let last = matches!(command, Command::Shutdown { .. });
         if let Some(outbox) = self.sessions.get(&worker) {
-            // As above: a broken session reports itself.
-            let _ = outbox.send(Ok(convert::message(worker, command, context)));
+            outbox.send(convert::message(worker, command, context));
+        }
+        if last {
+            self.sessions.remove(&worker);
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::core::event::Position;
+use crate::security::Slot;
 use crate::service::Arrival;
 use crate::store::{Checkpoints, Newest, StoreError, Upload};
 
@@ -61,10 +62,11 @@ impl Keeper {
         &mut self,
         epoch: u32,
         upload: Result<Upload, StoreError>,
-        bytes: Vec<u8>,
+        (bytes, place): (Vec<u8>, Slot),
         sha256: Vec<u8>,
     ) {
         self.then(move || {
+            let _until_written = place;
             let write = || {
                 let mut upload = upload?;
                 upload.write(&bytes)?;
@@ -78,9 +80,15 @@ impl Keeper {
     }
 
     /// Stores a checkpoint.
-    pub fn checkpoint(&mut self, position: Position, bytes: Vec<u8>, sha256: Vec<u8>) {
+    pub fn checkpoint(
+        &mut self,
+        position: Position,
+        (bytes, place): (Vec<u8>, Slot),
+        sha256: Vec<u8>,
+    ) {
         let checkpoints = self.checkpoints.clone();
         self.then(move || {
+            let _until_written = place;
             let started = Instant::now();
             let size = bytes.len() as u64;
             let write = || {

@@ -6,6 +6,7 @@ mod members;
 mod results;
 mod stragglers;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -59,6 +60,8 @@ pub struct Observers {
     exits: Vec<WorkerExit>,
     workers: Vec<WorkerView>,
     broken: Option<KeepError>,
+    /// What was said of torn checkpoints.
+    torn: BTreeSet<String>,
 }
 
 impl Observers {
@@ -90,6 +93,7 @@ impl Observers {
             exits: Vec::new(),
             workers: Vec::new(),
             broken: None,
+            torn: BTreeSet::new(),
         }
     }
 

@@ -108,7 +108,7 @@ pub fn resume(config: &RunConfig) -> Result<Opening, Refusal> {
     let recipe = recipe::recipe(config);
     let run = match &split {
         // Nothing was trained without a split.
-        None => Run::new(recipe),
+        None => Run::inherit(recipe),
         Some(split) => Run::resume(
             recipe,
             Resumed {

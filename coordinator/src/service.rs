@@ -17,10 +17,22 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::convert;
 use crate::core::{Event, WorkerId};
 use crate::keeper::Kept;
-use crate::security::{Gate, HELLO_LIMIT, Rate, UPLOAD_STALL_LIMIT, sense};
+use crate::security::{FAREWELL_LIMIT, Gate, HELLO_LIMIT, Rate, Slot, UPLOAD_STALL_LIMIT, sense};
 
-/// Where a worker's messages go.
-pub type Outbox = mpsc::UnboundedSender<Result<v1::CoordinatorMessage, Status>>;
+/// Where a worker's messages go. Dropping it ends the session, once what was sent is delivered.
+#[derive(Debug)]
+pub struct Outbox {
+    messages: mpsc::UnboundedSender<Result<v1::CoordinatorMessage, Status>>,
+    /// Its other end is told when this one is dropped.
+    _open: oneshot::Sender<()>,
+}
+
+impl Outbox {
+    /// Sends a message, unless the session is broken, which reports itself.
+    pub fn send(&self, message: v1::CoordinatorMessage) {
+        let _ = self.messages.send(Ok(message));
+    }
+}
 
 /// A blob on its way out.
 pub type BlobChunks = Box<dyn Iterator<Item = Result<v1::Chunk, Status>> + Send>;
@@ -44,6 +56,8 @@ pub enum Arrival {
         header: v1::BlobHeader,
         /// All of it.
         bytes: Vec<u8>,
+        /// What it takes up until it is written.
+        place: Slot,
     },
     /// Somebody wants to read a file of the run directory; the driver answers with its path.
     Download {
@@ -99,9 +113,14 @@ impl Trainer for TrainerService {
         let mut inbound = request.into_inner();
         let first = within(HELLO_LIMIT, "a Hello", inbound.message()).await?;
         let hello = sense::hello(first)?;
-        let (outbox, outgoing) = mpsc::unbounded_channel();
+        let (messages, outgoing) = mpsc::unbounded_channel();
+        let (open, closed) = oneshot::channel();
         // A weak one, since the driver ends the session by dropping its own.
-        let refusals = outbox.downgrade();
+        let refusals = messages.downgrade();
+        let outbox = Outbox {
+            messages,
+            _open: open,
+        };
         let (reply, name) = oneshot::channel();
         self.tell(Arrival::Worker {
             hello,
@@ -118,8 +137,17 @@ impl Trainer for TrainerService {
         tokio::spawn(async move {
             let _live = live;
             let mut rate = Rate::new(Instant::now());
+            let farewell = async {
+                let _ = closed.await;
+                tokio::time::sleep(FAREWELL_LIMIT).await;
+            };
+            tokio::pin!(farewell);
             let ended = loop {
-                let message = match next(&mut inbound, &mut rate).await {
+                let message = tokio::select! {
+                    message = next(&mut inbound, &mut rate) => message,
+                    () = &mut farewell => break Ok(()),
+                };
+                let message = match message {
                     Ok(Some(message)) => message,
                     Ok(None) => break Ok(()),
                     Err(status) => break Err(status),
@@ -146,7 +174,7 @@ impl Trainer for TrainerService {
         &self,
         request: Request<Streaming<v1::Chunk>>,
     ) -> Result<Response<v1::UploadReply>, Status> {
-        let _slot = self.gate.upload()?;
+        let place = self.gate.upload()?;
         let mut chunks = request.into_inner();
         let first = within(HELLO_LIMIT, "a header", chunks.message()).await?;
         let mut assembly = Assembly::begin(first).map_err(refused)?;
@@ -156,7 +184,11 @@ impl Trainer for TrainerService {
             assembly.add(chunk).map_err(refused)?;
         }
         let (header, bytes) = assembly.finish().map_err(refused)?;
-        self.tell(Arrival::Blob { header, bytes })?;
+        self.tell(Arrival::Blob {
+            header,
+            bytes,
+            place,
+        })?;
         Ok(Response::new(v1::UploadReply {}))
     }
 

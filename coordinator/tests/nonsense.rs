@@ -174,6 +174,7 @@ fn joined(run: &mut Run, worker: u64) {
         worker: WorkerId(worker),
         host: "host".to_owned(),
         pid: 100 + worker as u32,
+        instance: worker,
         slot: None,
     };
     run.step(Duration::ZERO, event);

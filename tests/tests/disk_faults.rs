@@ -58,16 +58,15 @@ fn resumed(killed: Ended, name: &str) -> String {
     let ended = killed.resume(&[]).wait().succeeded().left_no_process();
     Truth::of(STEADY).assert_same(&ended);
     let torn = journal(&ended.path());
-    let torn = torn.iter().find(|entry| {
+    let about_it = torn.iter().filter(|entry| {
         entry["event"] == "torn_checkpoint" && entry["reason"].to_string().contains(name)
     });
-    let reason = torn.and_then(|entry| entry["reason"].as_str());
-    let reason = reason.unwrap_or_else(|| panic!("nothing about {name}:\n{}", ended.output));
-    assert!(
-        ended.output.lines().any(|line| line == reason),
-        "{}",
-        ended.output
-    );
+    let reasons: Vec<&str> = about_it.filter_map(|e| e["reason"].as_str()).collect();
+    let [reason] = reasons[..] else {
+        panic!("{reasons:?} about {name}:\n{}", ended.output);
+    };
+    let said = ended.output.lines().filter(|line| *line == reason).count();
+    assert_eq!(said, 1, "{}", ended.output);
     reason.to_owned()
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::cli::Cli;
 use crate::connect::{Coordinator, Launcher};
 use crate::control::{Inbox, Link, Order, Outgoing};
-use crate::session::{self, Session, next, say};
+use crate::session::{self, Identity, Session, next, say};
 use crate::train;
 use crate::transfer::Transfers;
 use crate::whereabouts::Whereabouts;
@@ -66,6 +66,7 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
     let slot: Option<u32> = std::env::var(proto::SLOT_VARIABLE)
         .ok()
         .and_then(|slot| slot.parse().ok());
+    let who = Identity::new(slot);
     let mut asked_to_end = signal(SignalKind::terminate())
         .map_err(|error| AgentError::Training(format!("cannot watch for signals: {error}")))?;
     let patience = Duration::from_secs(cli.connect_timeout);
@@ -73,7 +74,7 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
     let token = Launcher::token(&mut launcher).await?;
     let coordinator = Coordinator::of(&cli, token)?;
     let first = tokio::select! {
-        first = session::open(&coordinator, slot, patience) => first?,
+        first = session::open(&coordinator, who, patience) => first?,
         () = Launcher::gone(&mut launcher) => {
             return Err(AgentError::Broken("its launcher is gone".to_owned()));
         }
@@ -91,7 +92,7 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
             ended => return ended,
         }
         session = tokio::select! {
-            session = session::open(&coordinator, slot, trainer.hold) => session?,
+            session = session::open(&coordinator, who, trainer.hold) => session?,
             _ = asked_to_end.recv() => return Ok(()),
         };
         if session.welcome.run_id != trainer.run_id {

@@ -1,5 +1,6 @@
 //! How a worker gets to its coordinator: it tries until somebody answers, or its patience ends.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -24,10 +25,26 @@ pub(crate) struct Session {
     pub(crate) welcome: v1::Welcome,
 }
 
+/// By what the coordinator knows this process, over all of its sessions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    slot: Option<u32>,
+    instance: u64,
+}
+
+impl Identity {
+    /// Of a process in a launcher's `slot`, or in none.
+    pub(crate) fn new(slot: Option<u32>) -> Self {
+        // The keys of a standard hasher come from the system's random numbers.
+        let instance = RandomState::new().build_hasher().finish().max(1);
+        Self { slot, instance }
+    }
+}
+
 /// Opens a session within `patience`.
 pub(crate) async fn open(
     coordinator: &Coordinator,
-    slot: Option<u32>,
+    who: Identity,
     patience: Duration,
 ) -> Result<Session, AgentError> {
     let unreachable = |cause: String| AgentError::Unreachable {
@@ -40,7 +57,7 @@ pub(crate) async fn open(
     loop {
         let attempt = async {
             let client = coordinator.client().await.map_err(Attempt::Again)?;
-            greet(client, slot).await
+            greet(client, who).await
         };
         match attempt.await {
             Ok(session) => return Ok(session),
@@ -82,7 +99,7 @@ impl Attempt {
     }
 }
 
-async fn greet(mut client: Client, slot: Option<u32>) -> Result<Session, Attempt> {
+async fn greet(mut client: Client, who: Identity) -> Result<Session, Attempt> {
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let hello = v1::Hello {
         protocol_version: proto::PROTOCOL_VERSION,
@@ -91,7 +108,8 @@ async fn greet(mut client: Client, slot: Option<u32>) -> Result<Session, Attempt
             .to_string_lossy()
             .into_owned(),
         pid: std::process::id(),
-        slot,
+        slot: who.slot,
+        instance: who.instance,
     };
     say(&outbox, Up::Hello(hello));
     let mut inbound = client

@@ -69,6 +69,8 @@ pub enum Event {
         worker: WorkerId,
         host: String,
         pid: u32,
+        /// The same for all sessions of a process, and no other's.
+        instance: u64,
         slot: Option<u32>,
     },
     Scanned {

@@ -59,7 +59,10 @@ enum Stage {
 struct Member {
     host: String,
     pid: u32,
+    instance: u64,
     slot: Option<u32>,
+    /// The launcher of a former coordinator started it.
+    from_before: bool,
     joined: Now,
     scan: Option<Scan>,
     stage: Stage,
@@ -177,6 +180,8 @@ pub struct Run {
     cached: BTreeSet<u32>,
     split: Option<Split>,
     resumed: Option<Resumed>,
+    /// Another coordinator had this run before, whose workers may come to this one.
+    inherited: bool,
     /// Where the run stands; all epochs before are judged.
     position: Position,
     /// A state exists, or has existed, so that starting afresh would lose something.
@@ -221,6 +226,7 @@ impl Run {
             cached: BTreeSet::new(),
             split: None,
             resumed: None,
+            inherited: false,
             position: Position::start_of(1),
             born: false,
             judged: Vec::new(),
@@ -251,8 +257,9 @@ impl Run {
                 worker,
                 host,
                 pid,
+                instance,
                 slot,
-            } => self.on_joined(now, worker, host, pid, slot, &mut out),
+            } => self.on_joined(now, worker, (host, pid, instance), slot, &mut out),
             Event::Scanned { worker, scan } => self.on_scanned(now, worker, scan, &mut out),
             Event::Preparing { worker, done } => self.on_preparing(worker, done, &mut out),
             Event::Prepared { worker, bad } => self.on_prepared(now, worker, bad, &mut out),
@@ -274,7 +281,11 @@ impl Run {
                 self.on_checkpoint_found(now, position, &mut out);
             }
             Event::Heartbeat { worker, heartbeat } => {
-                if let Some(member) = self.members.get_mut(&worker) {
+                let place = |heartbeat: &Heartbeat| (heartbeat.generation, heartbeat.position);
+                if let Some(member) = self.members.get_mut(&worker)
+                    // One that comes late says nothing of where the worker is now.
+                    && member.heartbeat.is_none_or(|(_, last)| place(&last) <= place(&heartbeat))
+                {
                     member.heartbeat = Some((now, heartbeat));
                 }
             }

@@ -147,8 +147,11 @@ impl Observers {
         });
     }
 
-    /// A checkpoint was found to be of no use.
+    /// A checkpoint was found to be of no use. It may be found again.
     pub fn torn(&mut self, reason: &str) {
+        if !self.torn.insert(reason.to_owned()) {
+            return;
+        }
         self.progress.say(reason);
         self.journal(JournalEntry::TornCheckpoint {
             reason: reason.to_owned(),

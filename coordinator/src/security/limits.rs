@@ -17,7 +17,9 @@ pub(super) const MAX_CONNECTIONS: usize = 512;
 
 /// From the start of a session to its `Hello`.
 pub const HELLO_LIMIT: Duration = Duration::from_secs(5);
-/// Sessions on their way to that.
+/// From the end of a session, for what the worker still hands over, until it is cut off.
+pub const FAREWELL_LIMIT: Duration = Duration::from_secs(30);
+/// Sessions on their way to a `Hello`.
 pub(super) const MAX_SESSIONS_PENDING: usize = 64;
 /// Sessions at all.
 pub(super) const MAX_SESSIONS: usize = 512;

@@ -31,6 +31,9 @@ pub fn hello(first: Option<v1::WorkerMessage>) -> Result<v1::Hello, Status> {
         )));
     }
     name("Hello.host", &hello.host)?;
+    if hello.instance == 0 {
+        return Err(Status::invalid_argument("Hello.instance is not set"));
+    }
     Ok(hello)
 }
 
@@ -175,6 +178,7 @@ mod tests {
         let mut hello = v1::Hello {
             protocol_version: proto::PROTOCOL_VERSION,
             host: "node-a".to_owned(),
+            instance: 1,
             ..Default::default()
         };
         change(&mut hello);

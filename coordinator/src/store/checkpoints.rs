@@ -12,7 +12,6 @@ mod newest;
 mod position;
 mod upload;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 pub use manifest::Flaw;
@@ -39,18 +38,6 @@ pub struct Checkpoints {
     folder: PathBuf,
 }
 
-/// A checkpoint's state, open for reading from its beginning. It stays readable when the
-/// checkpoint is pruned meanwhile.
-#[derive(Debug)]
-pub struct State {
-    /// The open file.
-    pub file: File,
-    /// Its length.
-    pub bytes: u64,
-    /// The SHA-256 that its bytes must have.
-    pub sha256: [u8; 32],
-}
-
 impl Checkpoints {
     /// The checkpoints of the run in `run_dir`. Touches nothing: the folder comes with the first
     /// checkpoint.
@@ -68,16 +55,6 @@ impl Checkpoints {
     /// [`StoreError::Write`] when the file system takes no temporary directory.
     pub fn begin(&self, position: Position, bytes: u64) -> Result<CheckpointUpload, StoreError> {
         CheckpointUpload::begin(self.clone(), position, bytes)
-    }
-
-    /// Opens the state of the checkpoint at `position`, whose sum [`Checkpoints::newest`] has
-    /// proven; here only its length is looked at again.
-    ///
-    /// # Errors
-    /// [`StoreError::Torn`] when it is not, or no longer, there as it should be.
-    pub fn open_state(&self, position: Position) -> Result<State, StoreError> {
-        let path = self.path(position);
-        manifest::open(&path, position).map_err(|flaw| StoreError::Torn { path, flaw })
     }
 
     /// Removes the checkpoints after `position`, of a run that went back to it; returns which.

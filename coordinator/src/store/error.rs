@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::checkpoints::Flaw;
-
 /// Why the run directory cannot be made, read or written. All of these end a run with exit
 /// code 6 but [`StoreError::Checksum`] and [`StoreError::Length`], which are transfers gone
 /// wrong.
@@ -64,14 +62,6 @@ pub enum StoreError {
         line: usize,
         /// What is wrong with it.
         what: String,
-    },
-    /// A checkpoint that was asked for by its position is not whole.
-    #[error("checkpoint {path} cannot be used: {flaw}")]
-    Torn {
-        /// The checkpoint's directory.
-        path: PathBuf,
-        /// What is wrong with it.
-        flaw: Flaw,
     },
     /// A file cannot be written; its former content, if any, is intact.
     #[error("cannot write {path}: {source}")]

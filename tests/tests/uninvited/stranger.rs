@@ -1,5 +1,6 @@
 //! A client of the wire contract that does not keep to it.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use proto::v1;
@@ -24,6 +25,7 @@ fn greeting() -> v1::Hello {
     v1::Hello {
         protocol_version: proto::PROTOCOL_VERSION,
         host: "stranger".to_owned(),
+        instance: RandomState::new().build_hasher().finish().max(1),
         ..Default::default()
     }
 }

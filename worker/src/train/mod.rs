@@ -16,7 +16,9 @@ mod device;
 mod epoch;
 mod evaluate;
 mod failure;
+mod form;
 mod group;
+mod hand_over;
 mod predict;
 mod replica;
 
@@ -28,12 +30,12 @@ use std::sync::Arc;
 use proto::v1;
 use v1::worker_message::Message as Up;
 
-use crate::control::{Inbox, Link, Order, Outgoing};
+use crate::control::{Inbox, Link, Order};
 use crate::data::{Cache, Manifest, available_memory, bytes_needed, demo, fits_in_memory};
 use crate::whereabouts::Whereabouts;
 use best::Best;
 use device::Compute;
-use failure::{collective, data_failure, environment, internal};
+use failure::{data_failure, environment};
 use group::Seat;
 use replica::Replica;
 
@@ -184,93 +186,6 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn form(&mut self, order: &v1::Assignment) -> Result<(), v1::Failure> {
-        self.leave();
-        self.place.enter(v1::Phase::Forming);
-        let position = order.position.unwrap_or_default();
-        self.place.at(order.generation, position);
-        let group = group::meet(order, self.settings, &self.compute, self.address, self.link)?;
-        // A state that was there before stays until all of the common one has arrived.
-        let before = self.replica.take();
-        let whole = before.is_some() && order.origin() != v1::Origin::Fresh;
-        let mut replica = match before {
-            Some(replica) if whole => replica,
-            _ => Replica::new(
-                self.settings,
-                self.manifest.classes.len() as i64,
-                self.compute.device,
-            ),
-        };
-        replica.compute_in(order.precision());
-        let result = self.fill(&mut replica, order, &group);
-        if result.is_ok() || whole {
-            self.replica = Some(replica);
-        }
-        result?;
-        let (Some(replica), device) = (&self.replica, self.compute.device) else {
-            return Err(internal("a group without a state"));
-        };
-        if replica.position != position {
-            return Err(internal(format!(
-                "the state is at step {} of epoch {}, not at step {} of epoch {}",
-                replica.position.completed,
-                replica.position.epoch,
-                position.completed,
-                position.epoch
-            )));
-        }
-        self.seat = Some(Seat::take(order, group, replica, device)?);
-        self.link.message(Up::GroupReady(v1::GroupReady {
-            generation: order.generation,
-        }));
-        Ok(())
-    }
-
-    /// Gives the replica the state that the generation begins with.
-    fn fill(
-        &self,
-        replica: &mut Replica,
-        order: &v1::Assignment,
-        group: &c10d::ProcessGroup,
-    ) -> Result<(), v1::Failure> {
-        if order.rank == order.source {
-            match order.origin() {
-                v1::Origin::Checkpoint => {
-                    let request = v1::DownloadRequest {
-                        kind: v1::BlobKind::Checkpoint.into(),
-                        position: order.position,
-                        ..Default::default()
-                    };
-                    replica.load_checkpoint(&self.fetch(request)?)?;
-                }
-                v1::Origin::Fresh => {
-                    if let Some(path) = self.settings.pretrained.as_deref() {
-                        replica.load_pretrained(path)?;
-                    }
-                }
-                v1::Origin::Held | v1::Origin::Unspecified => {}
-            }
-            // The coordinator knows an epoch whose verdict has not reached this worker.
-            if order
-                .position
-                .is_some_and(|at| at.epoch > replica.position.epoch)
-            {
-                replica.next_epoch();
-            }
-        }
-        replica.share(group, order.source)
-    }
-
-    fn fetch(&self, request: v1::DownloadRequest) -> Result<Vec<u8>, v1::Failure> {
-        let (reply, answer) = std::sync::mpsc::channel();
-        self.link.send(Outgoing::Fetch { request, reply });
-        match answer.recv() {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(message)) => Err(collective(message)),
-            Err(_) => Err(collective("the session broke during a download")),
-        }
-    }
-
     fn train(&mut self, plan: &v1::EpochPlan) -> Result<(), v1::Failure> {
         let labels = labels(&self.manifest);
         let epoch = epoch::Epoch {
@@ -331,26 +246,6 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn keep(&mut self, keep: &v1::Keep) -> Result<(), v1::Failure> {
-        match (keep.what, &self.best, &self.replica) {
-            (Some(v1::keep::What::Best(epoch)), Some(best), _) if best.epoch == epoch => {
-                self.link.send(Outgoing::Upload {
-                    label: v1::BlobHeader {
-                        kind: v1::BlobKind::BestState.into(),
-                        epoch,
-                        ..Default::default()
-                    },
-                    bytes: best.to_file(&self.manifest.classes, self.settings.image_size)?,
-                });
-                Ok(())
-            }
-            (Some(v1::keep::What::Checkpoint(_)), _, Some(replica)) => {
-                epoch::checkpoint(replica, self.link)
-            }
-            _ => Err(internal("asked for a state that this worker does not hold")),
-        }
-    }
-
     /// Leaves the group; what a broken step has moved is put back.
     fn leave(&mut self) {
         self.seat = None;
@@ -365,39 +260,6 @@ impl Worker<'_> {
             generation: halt.generation,
             held: self.held(),
         }));
-        Ok(())
-    }
-
-    fn finish(&mut self, finish: &v1::Finish) -> Result<(), v1::Failure> {
-        if !finish.show.is_empty()
-            && let Err(failure) = self.show(&finish.show)
-        {
-            // A run without its last picture is still a run.
-            tracing::warn!(reason = failure.message, "no picture of predictions");
-        }
-        self.link.message(Up::Finished(v1::Finished {
-            generation: finish.generation,
-        }));
-        Ok(())
-    }
-
-    fn show(&mut self, samples: &[u32]) -> Result<(), v1::Failure> {
-        let file = self.fetch(v1::DownloadRequest {
-            kind: v1::BlobKind::BestState.into(),
-            ..Default::default()
-        })?;
-        let (Some(replica), Some(cache)) = (&mut self.replica, &self.cache) else {
-            return Err(internal("there is no model to show it with"));
-        };
-        best::load(&mut replica.model, &file)?;
-        let bytes = predict::show(replica, cache, samples, &self.compute)?;
-        self.link.send(Outgoing::Upload {
-            label: v1::BlobHeader {
-                kind: v1::BlobKind::Predictions.into(),
-                ..Default::default()
-            },
-            bytes,
-        });
         Ok(())
     }
 }

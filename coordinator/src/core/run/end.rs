@@ -76,7 +76,10 @@ impl Run {
                 format!("after step {step} of epoch {}", self.position.epoch)
             }
             Phase::Forming(_) if seat.is_some() => "while it joined the group".to_owned(),
-            Phase::Assembling(_) if seat.is_some() => "while it left the group".to_owned(),
+            Phase::Assembling(_) if seat.is_some() => format!(
+                "while it left the group, after step {step} of epoch {}",
+                self.position.epoch
+            ),
             Phase::Finishing(_) | Phase::Closed => "while the run ended".to_owned(),
             _ => "while it prepared its data".to_owned(),
         }

@@ -10,8 +10,7 @@ impl Run {
         &mut self,
         now: Now,
         worker: WorkerId,
-        host: String,
-        pid: u32,
+        (host, pid, instance): (String, u32, u64),
         slot: Option<u32>,
         out: &mut Vec<Action>,
     ) {
@@ -21,18 +20,21 @@ impl Run {
         let former = self
             .members
             .iter()
-            .find(|(_, member)| member.pid == pid && member.host == host)
+            .find(|(_, member)| member.instance == instance)
             .map(|(id, _)| *id);
         if let Some(reason) = self.no_place_for(former, pid, slot) {
             let who = format!("{worker} on {host}");
             return self.turn_away(worker, who, reason, out);
         }
+        let from_before = slot.is_some_and(|slot| self.process_in(slot) != Some(pid));
         self.members.insert(
             worker,
             Member {
                 host: host.clone(),
                 pid,
+                instance,
                 slot,
+                from_before,
                 joined: now,
                 scan: None,
                 stage: Stage::Joined,
@@ -56,6 +58,8 @@ impl Run {
             expected: self.recipe.workers,
         }));
         if let Some(former) = former {
+            let (reason, abort) = ("it opened a new session".to_owned(), false);
+            out.push(Action::Send(former, Command::Shutdown { reason, abort }));
             self.drop_member(now, former, "it opened a new session", false, out);
         }
     }

@@ -30,7 +30,7 @@ impl Slot {
 impl Run {
     /// Starts what is missing of the launcher's workers, at first and after an attempt to finish.
     pub(super) fn launch_missing(&mut self, now: Now, out: &mut Vec<Action>) {
-        if self.resumed.is_some() && now < COME_BACK || !self.needs_workers() {
+        if self.inherited && now < COME_BACK || !self.needs_workers() {
             return;
         }
         for slot in 0..self.recipe.slots {
@@ -44,22 +44,24 @@ impl Run {
     }
 
     /// Starts a worker in the place of a lost one, if its slot has not failed too often.
-    pub(super) fn replace(&mut self, slot: u32, lost: Option<u32>, out: &mut Vec<Action>) {
+    pub(super) fn replace(&mut self, slot: u32, lost: Option<&Member>, out: &mut Vec<Action>) {
         if !self.needs_workers() {
             return;
         }
         let max_restarts = self.recipe.max_restarts;
         let state = self.slots.entry(slot).or_default();
-        if state.asked || state.pid.is_some() && state.pid != lost {
+        if state.asked || state.pid.is_some() && state.pid != lost.map(|member| member.pid) {
             // Somebody is there for it already, and only came too late.
             return;
         }
         state.pid = None;
-        if state.closed || state.restarts >= max_restarts {
+        // Those of a former launcher do not count: this one may yet start its own.
+        let counts = lost.is_none_or(|member| !member.from_before);
+        if state.closed || counts && state.restarts >= max_restarts {
             state.closed = true;
             return;
         }
-        state.restarts += 1;
+        state.restarts += u32::from(counts);
         self.launch(slot, out);
     }
 
@@ -150,11 +152,9 @@ impl Run {
         self.go_on(now, out);
     }
 
-    /// Whether the launcher of a former coordinator started it.
-    pub(super) fn is_from_before(&self, member: &Member) -> bool {
-        let started = |slot| self.slots.get(&slot).and_then(|state| state.pid);
-        let slot = member.slot;
-        slot.is_some_and(|slot| started(slot) != Some(member.pid))
+    /// The process that the launcher has in the slot.
+    pub(super) fn process_in(&self, slot: u32) -> Option<u32> {
+        self.slots.get(&slot).and_then(|state| state.pid)
     }
 
     fn member_in(&self, slot: u32) -> Option<WorkerId> {
@@ -177,14 +177,13 @@ impl Run {
             .count()
     }
 
-    /// Why a process may not have the slot that it claims. A resumed run does not know the
-    /// processes of the former coordinator's launcher.
+    /// Why a process may not have the slot that it claims. The processes of a former
+    /// coordinator's launcher are not known.
     pub(super) fn no_claim_on(&self, slot: u32, pid: u32) -> Option<String> {
         if let Some(holder) = self.member_in(slot) {
             return Some(format!("slot {slot} is taken by {holder}"));
         }
-        let started = self.slots.get(&slot).and_then(|state| state.pid);
-        (self.resumed.is_none() && started != Some(pid))
+        (!self.inherited && self.process_in(slot) != Some(pid))
             .then(|| format!("the launcher did not start process {pid} in slot {slot}"))
     }
 }

@@ -1,6 +1,6 @@
 //! Members that go: lost, broken, put down, or asked to end.
 
-use super::{Now, Pause, Phase, Run};
+use super::{Now, Pause, Phase, Run, Stage};
 use crate::core::event::{Action, Command, Keep, Notice, RunError, WorkerId};
 
 /// Groups that break in a row, with nobody lost and no step made, before the run gives up.
@@ -55,7 +55,7 @@ impl Run {
         }
         let replace = replace && !member.leaving;
         if let (true, Some(slot)) = (replace, member.slot) {
-            self.replace(slot, Some(member.pid), out);
+            self.replace(slot, Some(&member), out);
         }
         let absent = usize::from(replace && member.slot.is_none());
         let seated = member.seat.is_some();
@@ -125,7 +125,11 @@ impl Run {
         };
         member.leaving = true;
         let (slot, seated) = (member.slot, member.seat.is_some());
-        self.close_slot(slot);
+        // Whoever claims a place of the former coordinator's launcher, and goes before it has
+        // shown to be a worker, does not keep others from it.
+        if !(member.from_before && member.stage == Stage::Joined) {
+            self.close_slot(slot);
+        }
         match self.phase {
             Phase::Training(_) if seated => self.pause(now, Pause::Regroup, out),
             Phase::Forming(_) if seated => self.halt(now, 0, out),
@@ -155,8 +159,7 @@ impl Run {
 
     /// Whether a worker has something that nobody else has; it is asked for that.
     fn is_needed(&mut self, worker: WorkerId, out: &mut Vec<Action>) -> bool {
-        self.ask_for_best(out);
-        if self.awaited_best.is_some_and(|(_, from)| from == worker) {
+        if self.gives_the_best(worker, out) {
             return true;
         }
         let held = |member: &super::Member| member.held.and_then(|at| self.restart_of(at));

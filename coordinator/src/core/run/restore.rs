@@ -28,10 +28,18 @@ pub struct Resumed {
 }
 
 impl Run {
+    /// A run that another coordinator began, but of which nothing was trained.
+    pub fn inherit(recipe: Recipe) -> Self {
+        Self {
+            inherited: true,
+            ..Self::new(recipe)
+        }
+    }
+
     /// A run that goes on where `resumed` says it stood, or further, if workers come back that
     /// still hold a state.
     pub fn resume(recipe: Recipe, resumed: Resumed) -> Self {
-        let mut run = Self::new(recipe);
+        let mut run = Self::inherit(recipe);
         run.judged.clone_from(&resumed.judged);
         run.position = Position::start_of(resumed.judged.len() as u32 + 1);
         run.fingerprint = Some(resumed.fingerprint.clone()).filter(|text| !text.is_empty());
@@ -95,17 +103,36 @@ impl Run {
         holder.map(|(id, _)| *id)
     }
 
-    /// Asks a worker that still holds them for the best weights, if they are not stored. It must
-    /// not be in the middle of an epoch, which the order would end.
+    /// Asks a worker that still holds them for the best weights, if they are not stored. No
+    /// holder may be in the middle of an epoch, which the order would end.
     pub(super) fn ask_for_best(&mut self, out: &mut Vec<Action>) {
+        if let Some(worker) = self.best_holder() {
+            self.ask_for_best_of(worker, out);
+        }
+    }
+
+    fn ask_for_best_of(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
         if self.best_is_safe() || self.awaited_best.is_some() {
             return;
         }
-        if let (Some(best), Some(worker)) = (self.stopping.best(), self.best_holder()) {
+        if let Some(best) = self.stopping.best() {
             self.awaited_best = Some((best.epoch, worker));
             let order = Command::Keep(Keep::Best(best.epoch));
             out.push(Action::Send(worker, order));
         }
+    }
+
+    /// Whether the best weights are to come from this worker, which has left its group. It is
+    /// asked for them, unless others hold them too.
+    pub(super) fn gives_the_best(&mut self, worker: WorkerId, out: &mut Vec<Action>) -> bool {
+        let best = self.stopping.best().map(|best| best.epoch);
+        let holds = |member: &super::Member| best.is_some() && member.best == best;
+        let mut others = self.members.values().filter(|member| !member.leaving);
+        let only_here = self.members.get(&worker).is_some_and(holds) && !others.any(holds);
+        if only_here {
+            self.ask_for_best_of(worker, out);
+        }
+        self.awaited_best.is_some_and(|(_, from)| from == worker)
     }
 
     pub(super) fn on_best_stored(&mut self, now: Now, epoch: u32, out: &mut Vec<Action>) {

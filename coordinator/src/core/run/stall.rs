@@ -91,7 +91,7 @@ impl Run {
             let hangs = match activity {
                 Activity::Preparing => false,
                 // Whoever is new may have many files to look at.
-                Activity::Idle => self.is_from_before(member),
+                Activity::Idle => member.from_before,
                 _ => true,
             };
             let waited = now.saturating_sub(began.max(member.joined)) >= patience;

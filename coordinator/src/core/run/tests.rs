@@ -59,6 +59,7 @@ impl Bench {
             worker,
             host: "host".to_owned(),
             pid: 100 + id as u32,
+            instance: id,
             slot,
         });
         actions.extend(self.tell(Event::Scanned {

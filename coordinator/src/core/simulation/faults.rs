@@ -99,6 +99,8 @@ impl Cluster {
             };
             self.say(|| format!("fault: process {pid} is stopped until {until}"));
             self.witness.losses += 1;
+            // What waits for it to go on must not be overtaken by what comes later.
+            let until = until.max(self.processes[pid].frozen.unwrap_or(0));
             self.processes[pid].frozen = Some(until);
             if let Some(sid) = self.processes[pid].session
                 && until > self.now + 5_000

@@ -79,6 +79,7 @@ impl Cluster {
             worker,
             host: "host".to_owned(),
             pid: pid as u32,
+            instance: pid as u64,
             slot,
         });
     }

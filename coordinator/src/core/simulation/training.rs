@@ -21,6 +21,11 @@ impl Cluster {
                 self.keep(pid, Keep::Checkpoint);
                 return self.may_step(pid);
             }
+            // A run that was told to stop does not end its epoch.
+            Some(Order::Do(Command::Keep(_))) if self.witness.stopping => {
+                process.plan = None;
+                return self.idle(pid);
+            }
             Some(Order::Do(Command::Keep(_) | Command::Plan { .. } | Command::Assign { .. })) => {
                 self.fail(
                     "nobody is called away in the middle of an epoch",

@@ -12,6 +12,8 @@ use crate::core::{Action, Command, Event, Outcome};
 #[derive(Default)]
 pub(super) struct Witness {
     pub(super) interrupted: bool,
+    /// The coordinator is about to end the run, in whatever step it is.
+    pub(super) stopping: bool,
     pub(super) early_crash: bool,
     /// Workers that were killed, cut off, or stopped.
     pub(super) losses: u32,
@@ -33,6 +35,7 @@ pub(super) struct Witness {
 impl Cluster {
     pub(super) fn witness_begin(&mut self) {
         self.witness.known = self.disk.newest();
+        self.witness.stopping = false;
         self.witness.newest = (self.incarnations, 0);
         self.record.clear();
     }
@@ -98,6 +101,7 @@ impl Cluster {
         for action in actions {
             match action {
                 Action::Notify(Notice::WentBack { .. }) => went_back = true,
+                Action::Notify(Notice::Stopping(_)) => self.witness.stopping = true,
                 Action::Send(
                     worker,
                     Command::Assign {
@@ -349,6 +353,8 @@ impl Cluster {
                         && !process.hung
                         && !process.leaving
                         && self.is_member(*pid)
+                        // Whose first words are on their way for too long counts for nobody.
+                        && process.session.is_some_and(|sid| self.sessions[sid].introduced)
                         && process.frozen.is_none_or(|until| until < self.now)
                 });
                 let enough = there.count() >= recipe.min_workers;

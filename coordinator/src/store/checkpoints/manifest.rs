@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{MANIFEST, Position, STATE, State};
+use super::{MANIFEST, Position, STATE};
 use crate::store::{atomic, hex};
 
 /// The version of the format that this program writes and reads.
@@ -16,6 +16,16 @@ const VERSION: u32 = 1;
 const LONGEST: u64 = 4096;
 /// Bytes of the state that are summed at once.
 const PIECE: usize = 1 << 20;
+
+/// A checkpoint's state, open for reading from its beginning.
+#[derive(Debug)]
+pub(super) struct State {
+    file: File,
+    /// Its length.
+    pub(super) bytes: u64,
+    /// The SHA-256 that its bytes must have.
+    pub(super) sha256: [u8; 32],
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

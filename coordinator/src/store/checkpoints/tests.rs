@@ -74,11 +74,9 @@ fn commit_until(
 fn newest(checkpoints: &Checkpoints) -> (Option<(Position, Vec<u8>)>, Vec<String>) {
     let newest = checkpoints.newest().unwrap();
     let whole = newest.checkpoint.map(|whole| {
-        let mut state = checkpoints.open_state(whole.position).unwrap();
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut state.file, &mut bytes).unwrap();
-        assert_eq!(state.bytes, bytes.len() as u64);
-        assert_eq!((state.bytes, state.sha256), (whole.bytes, whole.sha256));
+        let bytes = std::fs::read(checkpoints.state_path(whole.position)).unwrap();
+        assert_eq!(whole.bytes, bytes.len() as u64);
+        assert_eq!(whole.sha256, <[u8; 32]>::from(Sha256::digest(&bytes)));
         assert_eq!(whole.path, checkpoints.path(whole.position));
         (whole.position, bytes)
     });
@@ -326,7 +324,6 @@ fn a_run_that_went_back_forgets_what_came_later() {
     commit(&checkpoints, at(3, 0), b"new");
     assert_eq!(checkpoints.discard_after(at(3, 0)).unwrap(), []);
 
-    let mut reading = checkpoints.open_state(at(3, 0)).unwrap();
     assert_eq!(checkpoints.discard_after(at(2, 9)).unwrap(), [at(3, 0)]);
     assert_eq!(
         names(&checkpoints.folder),
@@ -334,14 +331,6 @@ fn a_run_that_went_back_forgets_what_came_later() {
     );
     let old = Some((at(2, 3), b"old".to_vec()));
     assert_eq!(newest(&checkpoints), (old, vec![]), "the pointer has moved");
-    let gone = checkpoints.open_state(at(3, 0)).unwrap_err();
-    assert!(
-        gone.to_string().contains("manifest.json is missing"),
-        "{gone}"
-    );
-    let mut state = String::new();
-    io::Read::read_to_string(&mut reading.file, &mut state).unwrap();
-    assert_eq!(state, "new", "who reads it may finish");
 
     assert_eq!(checkpoints.discard_after(at(1, 0)).unwrap(), [at(2, 3)]);
     assert_eq!(newest(&checkpoints), (None, vec![]));

@@ -111,6 +111,16 @@ pub struct Cli {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "run_dir"], help_heading = "Run")]
     pub resume: Option<PathBuf>,
 
+    /// Go on with the run in --run-dir where there is one, else begin it there; for supervisors
+    /// that start the same command again
+    #[arg(
+        long,
+        env = "FINETUNE_RESUME_IF_EXISTS",
+        conflicts_with = "resume",
+        help_heading = "Run"
+    )]
+    pub resume_if_exists: bool,
+
     /// The settings of a run.
     #[command(flatten)]
     pub settings: Settings,

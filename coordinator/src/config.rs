@@ -107,6 +107,8 @@ pub struct RunConfig {
     pub metrics_linger: Option<Duration>,
     /// A picture that cannot be read ends the run instead of being skipped.
     pub strict_data: bool,
+    /// Bytes a second that workers without data of their own may take together.
+    pub data_bandwidth: u64,
     /// The worker program; `None` takes the one beside this executable.
     pub worker_binary: Option<PathBuf>,
     /// The form of the logs on stderr.

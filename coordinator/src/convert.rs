@@ -34,6 +34,7 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
                     held: m.held.map(position),
                     best: m.best_epoch,
                 },
+                warnings: m.warnings,
             },
         },
         Up::Preparing(m) => Event::Preparing {
@@ -51,7 +52,10 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
         Up::StoreListening(m) => Event::StoreListening {
             worker,
             generation: m.generation,
-            address: format!("{host}:{}", m.port),
+            address: match m.host.as_str() {
+                "" => format!("{host}:{}", m.port),
+                given => format!("{given}:{}", m.port),
+            },
         },
         Up::GroupReady(m) => Event::GroupReady {
             worker,
@@ -169,6 +173,8 @@ pub struct Context<'a> {
     pub run_id: &'a str,
     /// Where workers that share a cache find it.
     pub cache_file: Option<String>,
+    /// The time of day.
+    pub unix_seconds: f64,
 }
 
 /// The message to `worker` that a command is.
@@ -178,6 +184,7 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
             worker_id: worker.0,
             settings: Some(context.settings.clone()),
             run_id: context.run_id.to_owned(),
+            unix_seconds: context.unix_seconds,
         }),
         Command::Prepare {
             samples,

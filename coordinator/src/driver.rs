@@ -15,7 +15,7 @@ use crate::core::event::Position;
 use crate::core::{Action, Command, Event, Notice, Outcome, Run, WorkerId};
 use crate::keeper::{Keeper, Kept};
 use crate::launcher::{Launcher, WorkerExit, WorkerStatus};
-use crate::observe::Observers;
+use crate::observe::{Observers, unix_seconds};
 use crate::security::Slot;
 use crate::service::{Arrival, Outbox};
 use crate::store::BEST_WEIGHTS;
@@ -272,6 +272,7 @@ impl Driver {
             settings: &self.settings,
             run_id: &self.run_id,
             cache_file: self.cache.as_ref().map(CacheFile::path),
+            unix_seconds: unix_seconds(),
         };
         let last = matches!(command, Command::Shutdown { .. });
         if let Some(outbox) = self.sessions.get(&worker) {

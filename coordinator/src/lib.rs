@@ -8,6 +8,7 @@ pub mod recipe;
 pub mod refusal;
 
 pub mod convert;
+pub mod dataset;
 pub mod driver;
 pub mod keeper;
 pub mod observe;

@@ -8,6 +8,7 @@ use clap::Parser;
 use coordinator::admin::{self, AdminServer, Status};
 use coordinator::cli::{Cli, Command, ExitCode};
 use coordinator::config::{RunConfig, Sources};
+use coordinator::dataset::Dataset;
 use coordinator::driver::{Driver, Inputs};
 use coordinator::keeper::Keeper;
 use coordinator::launcher::{self, Children, Gpus, LaunchSpec, Launcher, WorkerExit};
@@ -54,9 +55,21 @@ fn refuse(Refusal(code, message): Refusal) -> ProcessExit {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
-    let resuming = cli.resume.is_some();
     let mut settings = cli.settings;
-    let file = match cli.resume {
+    let resume = match cli.resume {
+        None if cli.resume_if_exists => {
+            let asked = Sources::of_process(cli.config.clone(), settings.clone());
+            let directory = RunConfig::load(&asked)?.config.run_dir;
+            if let Some(reason) = opening::ended(&directory)? {
+                eprintln!("the run in {} has ended ({reason})", directory.display());
+                return Ok(ExitCode::Success);
+            }
+            directory.join(store::CONFIG).is_file().then_some(directory)
+        }
+        given => given,
+    };
+    let resuming = resume.is_some();
+    let file = match resume {
         Some(directory) => {
             let file = directory.join(store::CONFIG);
             settings.run_dir = Some(directory);
@@ -120,6 +133,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         patience: config.patience,
     };
     let metrics = Metrics::new(&registry, &facts).map_err(Refusal::internal)?;
+    let dataset = Dataset::new(&config, metrics.clone());
     let mut first = Status::waiting(name, config.workers, config.epochs);
     first.run_directory = config.run_dir.display().to_string();
     first.coordinator_url.clone_from(&url);
@@ -138,7 +152,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     let mut server = tokio::spawn(
         security::server()
             .layer(security.guard())
-            .add_service(TrainerService::new(arrivals.clone()).into_server())
+            .add_service(TrainerService::new(arrivals.clone(), dataset).into_server())
             .serve_with_incoming_shutdown(incoming, async {
                 // Dropping the other end means the same.
                 let _ = closing.await;

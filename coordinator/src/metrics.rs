@@ -66,6 +66,8 @@ pub struct Metrics {
     workers: GaugeVec,
     generation: Gauge,
     decode_errors: IntCounter,
+    data_sent: IntCounter,
+    data_bandwidth: Gauge,
     workers_lost: IntCounter,
     recovery_duration: Histogram,
     straggler_ratio: GaugeVec,
@@ -112,6 +114,8 @@ impl Metrics {
             workers: keep.gauges(&table::WORKERS)?,
             generation: keep.gauge(&table::GENERATION)?,
             decode_errors: keep.register(IntCounter::with_opts(opts(&table::DECODE_ERRORS))?)?,
+            data_sent: keep.register(IntCounter::with_opts(opts(&table::DATA_SENT))?)?,
+            data_bandwidth: keep.gauge(&table::DATA_BANDWIDTH)?,
             workers_lost: keep.register(IntCounter::with_opts(opts(&table::WORKERS_LOST))?)?,
             recovery_duration: keep.register(Histogram::with_opts(
                 HistogramOpts::from(opts(&table::RECOVERY_DURATION))
@@ -286,6 +290,16 @@ impl Metrics {
     pub fn checkpoint(&self, unix_seconds: f64, bytes: u64) {
         self.checkpoint_time.set(unix_seconds);
         self.checkpoint_bytes.set(bytes as f64);
+    }
+
+    /// Counts bytes of images given to workers.
+    pub fn data_sent(&self, bytes: u64) {
+        self.data_sent.inc_by(bytes);
+    }
+
+    /// Sets how many bytes of images may be given out each second.
+    pub fn set_data_bandwidth(&self, bytes_per_second: u64) {
+        self.data_bandwidth.set(bytes_per_second as f64);
     }
 
     /// Counts pictures that could not be decoded.

@@ -60,6 +60,8 @@ pub struct Observers {
     exits: Vec<WorkerExit>,
     workers: Vec<WorkerView>,
     broken: Option<KeepError>,
+    /// Warnings about workers' machines that were said.
+    warned: BTreeSet<String>,
     /// What was said of torn checkpoints.
     torn: BTreeSet<String>,
 }
@@ -93,6 +95,7 @@ impl Observers {
             exits: Vec::new(),
             workers: Vec::new(),
             broken: None,
+            warned: BTreeSet::new(),
             torn: BTreeSet::new(),
         }
     }
@@ -152,6 +155,13 @@ impl Observers {
                 cause,
             } => self.lost(&who, rank, slot, &when, &cause),
             Notice::Left { who } => self.left(&who),
+            Notice::Warned { host, warning } => {
+                let line = format!("on {host}: {warning}");
+                // Workers of one machine, and those that come back, say the same.
+                if self.warned.insert(line.clone()) {
+                    self.progress.say(&line);
+                }
+            }
             Notice::Refused { who, reason } => {
                 self.progress.say(&format!("refused {who}: {reason}"));
             }
@@ -265,7 +275,8 @@ impl Observers {
     }
 }
 
-fn unix_seconds() -> f64 {
+/// The time of day, in Unix time.
+pub fn unix_seconds() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())

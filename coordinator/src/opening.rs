@@ -1,6 +1,7 @@
 //! A run begins: a fresh one in a fresh directory, or the one that a directory remembers.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::config::RunConfig;
 use crate::core::Run;
@@ -8,7 +9,7 @@ use crate::core::event::Position;
 use crate::core::run::Resumed;
 use crate::recipe;
 use crate::refusal::Refusal;
-use crate::store::{Checkpoints, EpochRecord, Invited, Journal, JournalEntry, RunStore};
+use crate::store::{CONFIG, Checkpoints, EpochRecord, Invited, Journal, JournalEntry, RunStore};
 
 /// Everything of a run that exists before its first worker.
 #[derive(Debug)]
@@ -65,6 +66,25 @@ pub fn create(config: &RunConfig) -> Result<Opening, Refusal> {
     })
 }
 
+/// Why the run in a directory has ended, if it has, so that nothing is left to resume.
+///
+/// # Errors
+/// It belongs to a live coordinator, or its journal cannot be read.
+pub fn ended(directory: &Path) -> Result<Option<String>, Refusal> {
+    if !directory.join(CONFIG).is_file() {
+        return Ok(None);
+    }
+    let _store = RunStore::open(directory)?;
+    Ok(reason_of_end(&Journal::open(directory)?.entries()?))
+}
+
+fn reason_of_end(entries: &[(String, JournalEntry)]) -> Option<String> {
+    entries.iter().find_map(|(_, entry)| match entry {
+        JournalEntry::Ended { reason, ok: true } if reason != "interrupted" => Some(reason.clone()),
+        _ => None,
+    })
+}
+
 /// Takes over the directory of a run that was stopped, or whose coordinator died.
 ///
 /// # Errors
@@ -74,17 +94,18 @@ pub fn resume(config: &RunConfig) -> Result<Opening, Refusal> {
     let mut journal = Journal::open(store.root())?;
     let mut run_id = None;
     let mut generation = 0;
-    for (_, entry) in journal.entries()? {
+    let entries = journal.entries()?;
+    if let Some(reason) = reason_of_end(&entries) {
+        return Err(Refusal::usage(format!(
+            "the run in {} has ended ({reason}); there is nothing to resume",
+            store.root().display()
+        )));
+    }
+    for (_, entry) in entries {
         match entry {
             JournalEntry::Started { run_id: id, .. } => run_id = Some(id),
             JournalEntry::Formed { generation: at, .. }
             | JournalEntry::Recovered { generation: at, .. } => generation = generation.max(at),
-            JournalEntry::Ended { reason, ok: true } if reason != "interrupted" => {
-                return Err(Refusal::usage(format!(
-                    "the run in {} has ended ({reason}); there is nothing to resume",
-                    store.root().display()
-                )));
-            }
             _ => {}
         }
     }

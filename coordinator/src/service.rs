@@ -11,11 +11,12 @@ use proto::v1::trainer_server::Trainer;
 use proto::v1::worker_message::Message as Up;
 use proto::{MAX_MESSAGE_BYTES, v1};
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert;
 use crate::core::{Event, WorkerId};
+use crate::dataset::Dataset;
 use crate::keeper::Kept;
 use crate::security::{FAREWELL_LIMIT, Gate, HELLO_LIMIT, Rate, Slot, UPLOAD_STALL_LIMIT, sense};
 
@@ -74,14 +75,16 @@ pub enum Arrival {
 #[derive(Debug, Clone)]
 pub struct TrainerService {
     driver: mpsc::UnboundedSender<Arrival>,
+    dataset: Dataset,
     gate: Gate,
 }
 
 impl TrainerService {
-    /// A service that reports to `driver`.
-    pub fn new(driver: mpsc::UnboundedSender<Arrival>) -> Self {
+    /// A service that reports to `driver`, and gives `dataset` to workers that ask for it.
+    pub fn new(driver: mpsc::UnboundedSender<Arrival>, dataset: Dataset) -> Self {
         Self {
             driver,
+            dataset,
             gate: Gate::default(),
         }
     }
@@ -216,6 +219,30 @@ impl Trainer for TrainerService {
             Ok(chunk)
         }));
         Ok(Response::new(tokio_stream::iter(chunks)))
+    }
+
+    async fn list_images(
+        &self,
+        request: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::Dataset>, Status> {
+        self.gate.known(request.into_inner().worker_id)?;
+        let manifest = self.dataset.list().await?;
+        Ok(Response::new(v1::Dataset {
+            classes: manifest.classes.clone(),
+            files: manifest.entries(),
+        }))
+    }
+
+    type GetImagesStream = ReceiverStream<Result<v1::Chunk, Status>>;
+
+    async fn get_images(
+        &self,
+        request: Request<v1::GetImagesRequest>,
+    ) -> Result<Response<Self::GetImagesStream>, Status> {
+        let request = request.into_inner();
+        self.gate.known(request.worker_id)?;
+        let images = self.dataset.images(request.samples).await?;
+        Ok(Response::new(ReceiverStream::new(images)))
     }
 }
 

@@ -97,6 +97,7 @@ fn honest() -> Vec<Up> {
         Up::StoreListening(v1::StoreListening {
             generation: 1,
             port: 1,
+            host: "node-a".to_owned(),
         }),
         Up::GroupReady(v1::GroupReady { generation: 1 }),
         Up::StepReport(v1::StepReport {

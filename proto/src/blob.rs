@@ -109,6 +109,12 @@ impl Assembly {
         Ok(())
     }
 
+    /// Whether all bytes that were announced are there.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.bytes.len() as u64 == self.header.bytes
+    }
+
     /// The blob, once it is whole.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! other who they are.
 
 pub mod blob;
+pub mod manifest;
 pub mod tls;
 pub mod token;
 

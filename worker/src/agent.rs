@@ -19,7 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::cli::Cli;
 use crate::connect::{Coordinator, Launcher};
 use crate::control::{Inbox, Link, Order, Outgoing};
+use crate::health::{self, Health};
 use crate::session::{self, Identity, Session, next, say};
+use crate::setup::Setup;
 use crate::train;
 use crate::transfer::Transfers;
 use crate::whereabouts::Whereabouts;
@@ -35,7 +37,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub enum AgentError {
     /// Flags or files that cannot be used.
     #[error("{0}")]
-    Credentials(String),
+    Usage(String),
     /// Nobody answers.
     #[error("no coordinator at {url} within {seconds} s: {cause}")]
     Unreachable {
@@ -67,6 +69,8 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
         .ok()
         .and_then(|slot| slot.parse().ok());
     let who = Identity::new(slot);
+    let health = Health::start(cli.health_file.as_deref())
+        .map_err(|error| AgentError::Usage(format!("cannot write --health-file: {error}")))?;
     let mut asked_to_end = signal(SignalKind::terminate())
         .map_err(|error| AgentError::Training(format!("cannot watch for signals: {error}")))?;
     let patience = Duration::from_secs(cli.connect_timeout);
@@ -80,13 +84,16 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
         }
         _ = asked_to_end.recv() => return Ok(()),
     };
-    let mut trainer = Trainer::start(&cli, &coordinator, &first.welcome).await?;
+    let setup = Setup::of(&cli, &coordinator, &first.client, &first.welcome).await?;
+    let mut trainer = Trainer::start(setup, &first.welcome.run_id)?;
     let mut session = first;
     loop {
+        health.set(health::State::Joined(trainer.place.clone()));
         match trainer.serve(session, &mut asked_to_end).await {
             Err(AgentError::Broken(cause)) => {
                 let seconds = trainer.hold.as_secs();
                 tracing::warn!(cause, seconds, "the session broke; holding the state");
+                health.set(health::State::Holding);
                 trainer.let_go().await;
             }
             ended => return ended,
@@ -119,20 +126,8 @@ struct Trainer {
 }
 
 impl Trainer {
-    async fn start(
-        cli: &Cli,
-        coordinator: &Coordinator,
-        welcome: &v1::Welcome,
-    ) -> Result<Self, AgentError> {
-        let mut settings = welcome.settings.clone().unwrap_or_default();
-        if let Some(data) = &cli.data {
-            settings.data.clone_from(data);
-        }
-        if let Some(path) = &cli.pretrained {
-            settings.pretrained = Some(path.to_string_lossy().into_owned());
-        }
-        let address = session::own_address(coordinator).await;
-        let hold = Duration::from_secs(settings.hold_timeout_seconds.into());
+    fn start(setup: Setup, run_id: &str) -> Result<Self, AgentError> {
+        let hold = Duration::from_secs(setup.settings.hold_timeout_seconds.into());
         let (link, outgoing) = mpsc::unbounded_channel();
         let (ended, end) = oneshot::channel();
         let (inbox, place) = (Inbox::default(), Whereabouts::default());
@@ -141,7 +136,7 @@ impl Trainer {
             .name("train".to_owned())
             .spawn(move || {
                 let link = Link::new(link);
-                let result = train::run(&settings, address, &orders, &link, &whereabouts);
+                let result = train::run(&setup, &orders, &link, &whereabouts);
                 // The agent may have given up waiting: then the process is about to exit.
                 let _ = ended.send(result);
             })
@@ -151,7 +146,7 @@ impl Trainer {
             place,
             outgoing,
             end,
-            run_id: welcome.run_id.clone(),
+            run_id: run_id.to_owned(),
             hold,
             store: None,
             group: None,
@@ -305,6 +300,7 @@ impl Trainer {
             Outgoing::Message(message) => say(outbox, message),
             Outgoing::Upload { label, bytes } => transfers.upload(label, bytes),
             Outgoing::Fetch { request, reply } => transfers.download(request, reply),
+            Outgoing::Images { wanted, reply } => transfers.images(wanted, reply),
         }
     }
 

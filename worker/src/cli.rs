@@ -35,9 +35,28 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", env = "FINETUNE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// The data folder on this machine, where it differs from the coordinator's
-    #[arg(long, value_name = "DIR|demo", env = "FINETUNE_DATA")]
+    /// The data folder on this machine, where it differs from the coordinator's; `coordinator`
+    /// gets the images from there
+    #[arg(long, value_name = "DIR|demo|coordinator", env = "FINETUNE_DATA")]
     pub data: Option<String>,
+
+    /// Where images from the coordinator, and the demo set, are kept
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "data",
+        env = "FINETUNE_CACHE_DIR"
+    )]
+    pub cache_dir: PathBuf,
+
+    /// Name or address of this machine by which other workers reach it [default: that of
+    /// GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME, else that on the way to the coordinator]
+    #[arg(long, value_name = "HOST", env = "FINETUNE_ADVERTISE")]
+    pub advertise: Option<String>,
+
+    /// File that says every second what this worker is at, for health checks
+    #[arg(long, value_name = "FILE", env = "FINETUNE_HEALTH_FILE")]
+    pub health_file: Option<PathBuf>,
 
     /// Pretrained weights on this machine, where the path differs from the coordinator's
     #[arg(long, value_name = "PATH", env = "FINETUNE_PRETRAINED")]

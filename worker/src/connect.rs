@@ -70,7 +70,7 @@ impl Coordinator {
     /// that of `cli.token_file`.
     ///
     /// # Errors
-    /// [`AgentError::Credentials`] for flags that do not fit together and files that cannot be
+    /// [`AgentError::Usage`] for flags that do not fit together and files that cannot be
     /// used.
     pub fn of(cli: &Cli, given: Option<Token>) -> Result<Self, AgentError> {
         let coordinator = Self {
@@ -82,11 +82,11 @@ impl Coordinator {
         if let Some((files, _)) = &coordinator.target.tls {
             files
                 .load()
-                .map_err(|error| AgentError::Credentials(error.to_string()))?;
+                .map_err(|error| AgentError::Usage(error.to_string()))?;
         }
         coordinator
             .token()
-            .map_err(|error| AgentError::Credentials(error.to_string()))?;
+            .map_err(|error| AgentError::Usage(error.to_string()))?;
         Ok(coordinator)
     }
 
@@ -160,7 +160,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 impl Target {
     fn of(cli: &Cli) -> Result<Self, AgentError> {
-        let refuse = |message: String| AgentError::Credentials(message);
+        let refuse = |message: String| AgentError::Usage(message);
         let url = &cli.coordinator;
         let uri: Uri = url
             .parse()
@@ -272,7 +272,7 @@ impl Launcher {
         }
         Token::from_line(&line)
             .map(Some)
-            .map_err(|error| AgentError::Credentials(error.to_string()))
+            .map_err(|error| AgentError::Usage(error.to_string()))
     }
 
     /// Returns when it is gone; never without one. May be dropped and called again.

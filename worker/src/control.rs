@@ -7,6 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use proto::v1;
 use tokio::sync::mpsc;
 
+use crate::transfer::{FetchError, Wanted};
+
 /// What the training thread is told to do, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Order {
@@ -148,6 +150,13 @@ pub enum Outgoing {
         request: v1::DownloadRequest,
         /// All of it, or why not.
         reply: std::sync::mpsc::Sender<Result<Vec<u8>, String>>,
+    },
+    /// Images are needed that the coordinator has; the thread waits for them.
+    Images {
+        /// Which, and where they go.
+        wanted: Vec<Wanted>,
+        /// Whether all are there.
+        reply: std::sync::mpsc::Sender<Result<(), FetchError>>,
     },
     /// The store of a group being formed, for the agent to interrupt when a peer dies.
     Store(c10d::Store),

@@ -24,7 +24,7 @@ fn main() {
         Err(error) => {
             tracing::error!("{error}");
             match error {
-                AgentError::Credentials(_) => 2,
+                AgentError::Usage(_) => 2,
                 AgentError::Unreachable { .. } => 3,
                 _ => 1,
             }

@@ -1,7 +1,6 @@
 //! How a worker gets to its coordinator: it tries until somebody answers, or its patience ends.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use proto::v1;
@@ -148,20 +147,4 @@ pub(crate) fn say(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up
     let _ = outbox.send(v1::WorkerMessage {
         message: Some(message),
     });
-}
-
-/// The address of this machine on the way to the coordinator, where its peers reach it too.
-pub(crate) async fn own_address(coordinator: &Coordinator) -> IpAddr {
-    let route = async {
-        let peer = coordinator.address().await?;
-        let any: IpAddr = match peer {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        // Connecting a datagram socket sends nothing; it only asks the routing table.
-        let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
-        socket.connect(peer).await.ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    route.await.unwrap_or(Ipv4Addr::LOCALHOST.into())
 }

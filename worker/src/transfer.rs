@@ -1,6 +1,8 @@
 //! Blobs to and from the coordinator, beside the session. Uploads go one after the other, so
 //! that newer weights never arrive before older ones.
 
+mod images;
+
 use proto::blob::{self, Assembly};
 use proto::v1;
 use proto::v1::worker_message::Message as Up;
@@ -9,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::connect::Client;
 use crate::session::say;
+pub use images::{FetchError, Wanted};
 
 /// The uploads and downloads of one session.
 pub(crate) struct Transfers {
@@ -98,6 +101,21 @@ impl Transfers {
             };
             // The asker waits for it, unless the process is about to end.
             let _ = reply.send(fetch(client, request).await);
+        });
+    }
+}
+
+impl Transfers {
+    /// Fetches images for somebody who waits for them.
+    pub(crate) fn images(
+        &self,
+        wanted: Vec<Wanted>,
+        reply: std::sync::mpsc::Sender<Result<(), FetchError>>,
+    ) {
+        let (client, worker_id) = (self.client.clone(), self.worker_id);
+        tokio::spawn(async move {
+            // As above.
+            let _ = reply.send(images::fetch(client, worker_id, wanted).await);
         });
     }
 }

@@ -140,6 +140,7 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
         metrics_listen_asked: merged.origin("metrics-listen") != Origin::Default,
         metrics_linger: given.metrics_linger.map(Duration::from_secs),
         strict_data: given.strict_data.unwrap_or(false),
+        data_bandwidth: given.data_bandwidth.unwrap_or(100).saturating_mul(1 << 20),
         worker_binary: given.worker_binary.clone(),
         log_format: given.log_format.unwrap_or(LogFormat::Text),
         min_workers: given.min_workers.unwrap_or(1),

@@ -67,6 +67,11 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict_data: Option<bool>,
 
+    /// Mebibytes a second that workers with `--data coordinator` may take together [default: 100]
+    #[arg(long, value_name = "MIB", help_heading = DATA)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_bandwidth: Option<u64>,
+
     /// Weights to start from: a .pth or .safetensors file, `auto` (data/weights/
     /// resnet18-f37072fd.pth if there) or `none` [default: auto]
     #[arg(long, value_name = "PATH|auto|none", help_heading = RECIPE)]
@@ -357,6 +362,7 @@ impl TryFrom<&RunConfig> for Settings {
             validation_fraction: Some(config.validation_fraction),
             limit_per_class: config.limit_per_class,
             strict_data: Some(config.strict_data),
+            data_bandwidth: Some(config.data_bandwidth >> 20),
             pretrained: Some(match &config.pretrained {
                 None => "none".to_owned(),
                 Some(path) => text(path)?,

@@ -106,6 +106,10 @@ impl RunConfig {
             ),
         );
         rule(
+            self.data_bandwidth > 0,
+            "data-bandwidth must be at least 1 MiB a second, not 0".to_owned(),
+        );
+        rule(
             self.limit_per_class != Some(0),
             "limit-per-class must be at least 1, not 0; leave it out to use all".to_owned(),
         );

@@ -96,6 +96,10 @@ table! {
         "Workers by state.";
     GENERATION = Gauge "generation" []
         "Number of the agreed membership; it rises when workers come or go.";
+    DATA_SENT = Counter "data_sent_bytes_total" []
+        "Bytes of images that were given to workers without data of their own.";
+    DATA_BANDWIDTH = Gauge "data_bandwidth_limit_bytes_per_second" []
+        "Bytes of images a second that all workers together may take.";
     DECODE_ERRORS = Counter "decode_errors_total" []
         "Pictures that could not be decoded and were skipped.";
 }

@@ -12,6 +12,9 @@ const MAX_NAME: usize = 255;
 const MAX_PATH: usize = 4096;
 /// What a failure may say: an error of libtorch holds a stack.
 const MAX_MESSAGE: usize = 64 << 10;
+/// Things that are wrong with one machine, and words on each.
+const MAX_WARNINGS: usize = 16;
+const MAX_WORDS: usize = 1024;
 const MAX_CLASSES: usize = 100_000;
 const MAX_FILES: usize = 10_000_000;
 
@@ -56,6 +59,10 @@ pub fn message(message: v1::WorkerMessage) -> Result<Up, Status> {
             held("Scanned.held", m.held)?;
             count("Scanned.classes", m.classes.len(), MAX_CLASSES)?;
             count("Scanned.files", m.files.len(), MAX_FILES)?;
+            count("Scanned.warnings", m.warnings.len(), MAX_WARNINGS)?;
+            for warning in &m.warnings {
+                text("Scanned.warnings", warning, MAX_WORDS)?;
+            }
             for class in &m.classes {
                 text("Scanned.classes", class, MAX_PATH)?;
             }
@@ -75,6 +82,9 @@ pub fn message(message: v1::WorkerMessage) -> Result<Up, Status> {
                 return Err(Status::invalid_argument(format!(
                     "StoreListening.port is {port}, which is no port"
                 )));
+            }
+            if !m.host.is_empty() {
+                name("StoreListening.host", &m.host)?;
             }
         }
         Up::StepReport(m) => {
@@ -257,6 +267,7 @@ mod tests {
                 Some(Up::StoreListening(v1::StoreListening {
                     generation: 1,
                     port: 65_536,
+                    ..Default::default()
                 })),
                 "StoreListening.port",
             ),

@@ -7,6 +7,7 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::mpsc;
 
+use proto::manifest::ManifestError;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -49,7 +50,7 @@ impl Cache {
                 reserve(path, bytes)?;
                 let name = path
                     .to_str()
-                    .ok_or_else(|| DataError::NotUtf8(path.to_path_buf()))?;
+                    .ok_or_else(|| DataError::from(ManifestError::NotUtf8(path.to_path_buf())))?;
                 Tensor::f_from_file(name, true, bytes as i64, options)?
             }
         };

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use self::picture::Picture;
 use self::shapes::Shape;
 use super::DataError;
-use super::manifest::CATEGORIES;
+use proto::manifest::CATEGORIES;
 
 /// Written into the set. A set with another stamp is drawn anew, so raise this number
 /// whenever any byte of a picture changes.

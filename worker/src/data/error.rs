@@ -4,40 +4,15 @@
 use std::io;
 use std::path::PathBuf;
 
+use proto::manifest::ManifestError;
+
 /// Why a data set, its cache or the demo set cannot be used. Each message is one line that
 /// names the place and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The data folder does not exist.
-    #[error(
-        "no data folder at `{}`: give --data a folder with one sub-folder per class, or `demo`",
-        .0.display()
-    )]
-    NotFound(PathBuf),
-
-    /// The data folder's name belongs to something else.
-    #[error("`{}` is not a folder: give --data a folder with one sub-folder per class", .0.display())]
-    NotADirectory(PathBuf),
-
-    /// Too few sub-folders to classify anything.
-    #[error(
-        "`{}` holds {found} class folder(s), at least 2 are needed: images belong into one sub-folder per class",
-        .folder.display()
-    )]
-    TooFewClasses {
-        /// The folder of classes.
-        folder: PathBuf,
-        /// How many class folders it has.
-        found: usize,
-    },
-
-    /// A class folder without a single file.
-    #[error("class folder `{}` holds no images: fill it or remove it", .0.display())]
-    NoImages(PathBuf),
-
-    /// A name that cannot travel to other workers as text.
-    #[error("the name `{}` is not valid UTF-8: rename it", .0.display())]
-    NotUtf8(PathBuf),
+    /// The data folder is none.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
 
     /// A manifest index that no file has.
     #[error("image index {index} is out of range: there are {images} images")]

@@ -8,7 +8,6 @@ pub mod cache;
 pub mod decode;
 pub mod demo;
 pub mod loader;
-pub mod manifest;
 
 mod error;
 mod memory;
@@ -17,6 +16,6 @@ mod normalise;
 pub use cache::{BadFile, Cache};
 pub use error::DataError;
 pub use loader::{Batch, Loader};
-pub use manifest::{FileEntry, Manifest};
 pub use memory::{available_memory, bytes_needed, fits_in_memory};
 pub use normalise::normalise;
+pub use proto::manifest::{FileEntry, Manifest};

@@ -16,6 +16,7 @@ use v1::worker_message::Message as Up;
 use super::device::Compute;
 use super::failure::{collective, internal};
 use super::replica::Replica;
+use crate::address::Announced;
 use crate::control::{Link, Outgoing};
 
 /// How long ranks may take to find each other. A peer that died meanwhile cannot be told from
@@ -37,7 +38,7 @@ pub(super) fn meet(
     order: &v1::Assignment,
     settings: &v1::Settings,
     compute: &Compute,
-    address: IpAddr,
+    address: &Announced,
     link: &Link,
 ) -> Result<c10d::ProcessGroup, v1::Failure> {
     let timeout = Duration::from_secs(settings.collective_timeout_seconds.into());
@@ -49,7 +50,7 @@ pub(super) fn meet(
             device: device as u32,
         },
         _ => c10d::Backend::Gloo {
-            host: gloo_host(address),
+            host: gloo_host(address.ip),
         },
     };
     let options = c10d::GroupOptions {
@@ -59,7 +60,11 @@ pub(super) fn meet(
     };
     let prefix = format!("generation-{}", order.generation);
     let group = c10d::ProcessGroup::new(&store, &prefix, order.rank, order.world_size, &options)
-        .map_err(collective)?;
+        .map_err(|error| {
+            collective(format!(
+                "not all workers of the group reach each other: {error}"
+            ))
+        })?;
     link.send(Outgoing::Group(group.clone()));
     Ok(group)
 }
@@ -134,14 +139,15 @@ pub(super) fn settled(group: &c10d::ProcessGroup, device: Device) -> Result<(), 
 fn open_store(
     order: &v1::Assignment,
     timeout: Duration,
-    address: IpAddr,
+    address: &Announced,
     link: &Link,
 ) -> Result<c10d::Store, v1::Failure> {
     let Some(address) = &order.store else {
-        let (store, port) = c10d::Store::serve(&address.to_string()).map_err(collective)?;
+        let (store, port) = c10d::Store::serve(&address.ip.to_string()).map_err(collective)?;
         link.message(Up::StoreListening(v1::StoreListening {
             generation: order.generation,
             port: port.into(),
+            host: address.host.clone().unwrap_or_default(),
         }));
         return Ok(store);
     };
@@ -149,7 +155,11 @@ fn open_store(
         .rsplit_once(':')
         .and_then(|(host, port)| Some((host.trim_matches(['[', ']']), port.parse().ok()?)))
         .ok_or_else(|| internal(format!("`{address}` is no HOST:PORT")))?;
-    c10d::Store::connect(host, port, timeout).map_err(collective)
+    c10d::Store::connect(host, port, timeout).map_err(|error| {
+        collective(format!(
+            "no way to rank 0 at {address}, which every worker must reach (see --advertise): {error}"
+        ))
+    })
 }
 
 /// The one address that Gloo listens on. The user's choice of interfaces goes first.

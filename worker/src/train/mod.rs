@@ -19,10 +19,10 @@ mod failure;
 mod form;
 mod group;
 mod hand_over;
+mod images;
 mod predict;
 mod replica;
 
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,8 +30,10 @@ use std::sync::Arc;
 use proto::v1;
 use v1::worker_message::Message as Up;
 
+use crate::address::Announced;
 use crate::control::{Inbox, Link, Order};
 use crate::data::{Cache, Manifest, available_memory, bytes_needed, demo, fits_in_memory};
+use crate::setup::{Images, Setup};
 use crate::whereabouts::Whereabouts;
 use best::Best;
 use device::Compute;
@@ -47,21 +49,23 @@ const PROGRESS_EVERY: usize = 32;
 /// # Errors
 /// What the coordinator is to be told when this worker cannot go on.
 pub fn run(
-    settings: &v1::Settings,
-    address: IpAddr,
+    setup: &Setup,
     inbox: &Inbox,
     link: &Link,
     place: &Whereabouts,
 ) -> Result<(), v1::Failure> {
+    let settings = &setup.settings;
     let compute = device::choose(settings)?;
     let mut worker = Worker {
-        manifest: scan(settings)?,
+        manifest: scan(setup)?,
+        remote: matches!(setup.images, Images::Coordinator(_)),
+        warnings: &setup.warnings,
         settings,
         inbox,
         link,
         place,
         compute,
-        address,
+        address: &setup.address,
         cache: None,
         replica: None,
         seat: None,
@@ -92,14 +96,15 @@ pub fn run(
     }
 }
 
-fn scan(settings: &v1::Settings) -> Result<Manifest, v1::Failure> {
-    let root = if settings.data == "demo" {
-        demo::ensure(Path::new("data/demo")).map_err(data_failure)?
-    } else {
-        settings.data.clone().into()
+fn scan(setup: &Setup) -> Result<Manifest, v1::Failure> {
+    let limit = setup.settings.limit_per_class as usize;
+    let limit = (limit > 0).then_some(limit);
+    let folder = match &setup.images {
+        Images::Coordinator(listed) => return Ok(listed.clone()),
+        Images::Demo(folder) => &demo::ensure(folder).map_err(data_failure)?,
+        Images::Folder(folder) => folder,
     };
-    let limit = (settings.limit_per_class > 0).then_some(settings.limit_per_class as usize);
-    Manifest::scan(&root, limit).map_err(data_failure)
+    Manifest::scan(folder, limit).map_err(data_failure)
 }
 
 struct Worker<'a> {
@@ -109,8 +114,12 @@ struct Worker<'a> {
     place: &'a Whereabouts,
     compute: Compute,
     /// Where this machine is reached by its peers.
-    address: IpAddr,
+    address: &'a Announced,
+    /// What is wrong with this machine.
+    warnings: &'a [String],
     manifest: Manifest,
+    /// The images are with the coordinator.
+    remote: bool,
     cache: Option<Cache>,
     replica: Option<Replica>,
     seat: Option<Seat>,
@@ -120,21 +129,16 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn introduce(&mut self) -> Result<(), v1::Failure> {
         self.leave();
-        let files = self.manifest.files.iter();
         self.link.message(Up::Scanned(v1::Scanned {
             fingerprint: self.manifest.fingerprint(),
             classes: self.manifest.classes.clone(),
-            files: files
-                .map(|f| v1::FileEntry {
-                    path: f.path.clone(),
-                    size: f.size,
-                })
-                .collect(),
+            files: self.manifest.entries(),
             device: self.compute.name(),
             bf16_in_silicon: self.compute.bf16_in_silicon,
             prepared: self.cache.is_some(),
             held: self.held(),
             best_epoch: self.best.as_ref().map(|best| best.epoch),
+            warnings: self.warnings.to_vec(),
         }));
         Ok(())
     }
@@ -151,6 +155,14 @@ impl Worker<'_> {
         let too_large = order.cache_file.is_none()
             && available_memory()
                 .is_some_and(|available| !fits_in_memory(bytes_needed(images, size), available));
+        if too_large {
+            let needed = bytes_needed(images, size) >> 20;
+            tracing::warn!(
+                "the decoded images take {needed} MiB, more than half of the free memory: they \
+                 go to a file in {}, which is slower when it does not fit either",
+                std::env::temp_dir().display()
+            );
+        }
         let own = too_large
             .then(tempfile::tempfile)
             .transpose()
@@ -164,7 +176,6 @@ impl Worker<'_> {
             .map(Path::new)
             .or(own_path.as_deref());
         let cache = Cache::open(file, images, size).map_err(data_failure)?;
-        let threads = self.compute.threads;
         let total = order.samples.len();
         let progress = |done: usize| {
             if done.is_multiple_of(PROGRESS_EVERY) || done == total {
@@ -172,9 +183,8 @@ impl Worker<'_> {
                     .message(Up::Preparing(v1::Preparing { done: done as u32 }));
             }
         };
-        let bad = cache
-            .fill(&self.manifest, &order.samples, threads, progress)
-            .map_err(data_failure)?
+        let bad = self
+            .decode(&cache, &order.samples, progress)?
             .into_iter()
             .map(|bad| v1::BadFile {
                 sample: bad.index,

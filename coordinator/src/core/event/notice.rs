@@ -63,6 +63,11 @@ pub enum Notice {
     Left {
         who: String,
     },
+    /// Something is wrong with the machine of a worker that goes on all the same.
+    Warned {
+        host: String,
+        warning: String,
+    },
     /// Somebody was turned away.
     Refused {
         who: String,

@@ -41,6 +41,8 @@ pub struct Scan {
     pub bf16_in_silicon: bool,
     /// What a worker that comes back brings with it.
     pub memory: Memory,
+    /// What is wrong with the worker's machine, in words.
+    pub warnings: Vec<String>,
 }
 
 /// What a worker kept while it had no coordinator or no group.

@@ -132,6 +132,15 @@ impl Run {
             return self.expel(now, worker, error.to_string(), out);
         }
         let memory = scan.memory;
+        let host = self.members.get(&worker).map_or("", |m| m.host.as_str());
+        out.extend(
+            std::mem::take(&mut scan.warnings)
+                .into_iter()
+                .map(|warning| {
+                    let host = host.to_owned();
+                    Action::Notify(Notice::Warned { host, warning })
+                }),
+        );
         if let Some(member) = self.members.get_mut(&worker) {
             // Whoever was in a group can read everything; others know only their own part.
             let prepared = memory.prepared && memory.held.is_some() && self.split.is_some();

@@ -71,6 +71,7 @@ impl Bench {
                 device: "cpu".to_owned(),
                 bf16_in_silicon: false,
                 memory,
+                warnings: Vec::new(),
             },
         }));
         actions

@@ -248,6 +248,7 @@ impl Cluster {
                 held,
                 best: process.best.map(|(epoch, _)| epoch),
             },
+            warnings: Vec::new(),
         };
         self.up(pid, |worker| Event::Scanned { worker, scan });
         self.idle(pid);

@@ -10,10 +10,70 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::DataError;
+use crate::v1;
 
 /// The folder of classes in Caltech101's archive.
 pub const CATEGORIES: &str = "101_ObjectCategories";
+
+/// Why a folder gives no manifest. Each message is one line that names the place and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The data folder does not exist.
+    #[error(
+        "no data folder at `{}`: give --data a folder with one sub-folder per class, or `demo`; \
+         in a container, is the volume mounted there?",
+        .0.display()
+    )]
+    NotFound(PathBuf),
+
+    /// The data folder's name belongs to something else.
+    #[error("`{}` is not a folder: give --data a folder with one sub-folder per class", .0.display())]
+    NotADirectory(PathBuf),
+
+    /// Too few sub-folders to classify anything.
+    #[error(
+        "`{}` holds {found} class folder(s), at least 2 are needed: images belong into one sub-folder per class",
+        .folder.display()
+    )]
+    TooFewClasses {
+        /// The folder of classes.
+        folder: PathBuf,
+        /// How many class folders it has.
+        found: usize,
+    },
+
+    /// A class folder without a single file.
+    #[error("class folder `{}` holds no images: fill it or remove it", .0.display())]
+    NoImages(PathBuf),
+
+    /// A name that cannot travel to other workers as text.
+    #[error("the name `{}` is not valid UTF-8: rename it", .0.display())]
+    NotUtf8(PathBuf),
+
+    /// What a coordinator lists is no list of images.
+    #[error("the coordinator lists `{0}`, which is no image of one of its classes")]
+    NotAnImage(String),
+
+    /// Reading failed.
+    #[error("cannot {action} `{}`: {source}", .path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// What it was tried on.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ManifestError {
+    let path = path.to_path_buf();
+    move |source| ManifestError::Io {
+        action,
+        path,
+        source,
+    }
+}
 
 /// The sorted list of images. An image's index is its position in [`files`](Self::files).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +105,7 @@ impl Manifest {
     /// # Errors
     /// When the folder is missing, unreadable or not a folder, when it has fewer than two
     /// classes, when a class has no files, and on a name that is not UTF-8.
-    pub fn scan(root: &Path, limit_per_class: Option<usize>) -> Result<Self, DataError> {
+    pub fn scan(root: &Path, limit_per_class: Option<usize>) -> Result<Self, ManifestError> {
         require_directory(root)?;
         let nested = root.join(CATEGORIES);
         let root = if nested.is_dir() {
@@ -56,7 +116,7 @@ impl Manifest {
 
         let classes = sorted_entries(&root, fs::Metadata::is_dir)?;
         if classes.len() < 2 {
-            return Err(DataError::TooFewClasses {
+            return Err(ManifestError::TooFewClasses {
                 folder: root,
                 found: classes.len(),
             });
@@ -66,7 +126,7 @@ impl Manifest {
             let folder = root.join(class);
             let entries = sorted_entries(&folder, fs::Metadata::is_file)?;
             if entries.is_empty() || limit_per_class == Some(0) {
-                return Err(DataError::NoImages(folder));
+                return Err(ManifestError::NoImages(folder));
             }
             let kept = entries
                 .into_iter()
@@ -83,6 +143,50 @@ impl Manifest {
             classes,
             files,
         })
+    }
+
+    /// The list that a coordinator sends, of images that lie, or will, under `root(fingerprint)`.
+    ///
+    /// # Errors
+    /// When a path is not that of a file in the folder of a class.
+    pub fn listed(
+        dataset: v1::Dataset,
+        root: impl FnOnce(&str) -> PathBuf,
+    ) -> Result<Self, ManifestError> {
+        let mut files = Vec::with_capacity(dataset.files.len());
+        for file in dataset.files {
+            let place = |(class, name): (&str, &str)| {
+                let plain = |part: &str| !part.starts_with('.') && !part.contains(['/', '\0']);
+                let label = dataset.classes.iter().position(|known| known == class)?;
+                (plain(class) && plain(name) && !name.is_empty()).then_some(label as u32)
+            };
+            let label = file.path.split_once('/').and_then(place);
+            let Some(label) = label else {
+                return Err(ManifestError::NotAnImage(file.path));
+            };
+            files.push(FileEntry {
+                path: file.path,
+                label,
+                size: file.size,
+            });
+        }
+        let mut manifest = Self {
+            root: PathBuf::new(),
+            classes: dataset.classes,
+            files,
+        };
+        manifest.root = root(&manifest.fingerprint());
+        Ok(manifest)
+    }
+
+    /// The same list for the wire.
+    #[must_use]
+    pub fn entries(&self) -> Vec<v1::FileEntry> {
+        let entry = |file: &FileEntry| v1::FileEntry {
+            path: file.path.clone(),
+            size: file.size,
+        };
+        self.files.iter().map(entry).collect()
     }
 
     /// SHA-256 in hex over every relative path and size: equal on two workers exactly when
@@ -108,14 +212,14 @@ impl Manifest {
     }
 }
 
-fn require_directory(path: &Path) -> Result<(), DataError> {
+fn require_directory(path: &Path) -> Result<(), ManifestError> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(DataError::NotADirectory(path.to_path_buf())),
+        Ok(_) => Err(ManifestError::NotADirectory(path.to_path_buf())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(DataError::NotFound(path.to_path_buf()))
+            Err(ManifestError::NotFound(path.to_path_buf()))
         }
-        Err(error) => Err(DataError::io("read the data folder", path)(error)),
+        Err(error) => Err(failed("read the data folder", path)(error)),
     }
 }
 
@@ -125,9 +229,9 @@ fn require_directory(path: &Path) -> Result<(), DataError> {
 fn sorted_entries(
     folder: &Path,
     wanted: fn(&fs::Metadata) -> bool,
-) -> Result<Vec<(String, u64)>, DataError> {
+) -> Result<Vec<(String, u64)>, ManifestError> {
     let mut found = Vec::new();
-    let read = || DataError::io("read the folder", folder);
+    let read = || failed("read the folder", folder);
     for entry in fs::read_dir(folder).map_err(read())? {
         let entry = entry.map_err(read())?;
         let name: OsString = entry.file_name();
@@ -135,9 +239,11 @@ fn sorted_entries(
             continue;
         }
         let path = entry.path();
-        let metadata = fs::metadata(&path).map_err(DataError::io("read", &path))?;
+        let metadata = fs::metadata(&path).map_err(failed("read", &path))?;
         if wanted(&metadata) {
-            let name = name.into_string().map_err(|_| DataError::NotUtf8(path))?;
+            let name = name
+                .into_string()
+                .map_err(|_| ManifestError::NotUtf8(path))?;
             found.push((name, metadata.len()));
         }
     }
@@ -160,6 +266,34 @@ mod tests {
             fs::write(path, vec![7u8; *size]).unwrap();
         }
         dir
+    }
+
+    #[test]
+    fn a_list_from_elsewhere_is_the_same_list_and_leaves_its_folder_for_nobody() {
+        let dir = tree(&[("a/1.jpg", 1), ("b/2.jpg", 2)]);
+        let here = Manifest::scan(dir.path(), None).unwrap();
+        let dataset = |path: &str| {
+            let mut files = here.entries();
+            path.clone_into(&mut files[1].path);
+            let classes = here.classes.clone();
+            v1::Dataset { classes, files }
+        };
+        let there = Manifest::listed(dataset("b/2.jpg"), |print| PathBuf::from(print)).unwrap();
+        assert_eq!(there.root, PathBuf::from(here.fingerprint()));
+        assert_eq!(listing(&there), listing(&here));
+        for path in [
+            "b/../../x",
+            "../b/x",
+            "b/",
+            "b",
+            "c/2.jpg",
+            "/etc/passwd",
+            "b/.x",
+            "",
+        ] {
+            let refused = Manifest::listed(dataset(path), |_| PathBuf::new());
+            assert!(refused.is_err(), "{path}");
+        }
     }
 
     fn listing(manifest: &Manifest) -> Vec<(&str, u32, u64)> {

@@ -1,0 +1,143 @@
+//! Where this worker's peers reach it: what the user says, else the interface that the user chose
+//! for Gloo or NCCL, else the way to the coordinator.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use crate::connect::Coordinator;
+
+/// The address that a worker announces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Announced {
+    /// Of this machine.
+    pub(crate) ip: IpAddr,
+    /// As its peers are to call it, if not by the address from which it came to the coordinator.
+    pub(crate) host: Option<String>,
+}
+
+/// Finds the address.
+///
+/// # Errors
+/// In words: what was asked for is no address of this machine.
+pub(crate) async fn announced(
+    asked: Option<&str>,
+    coordinator: &Coordinator,
+) -> Result<Announced, String> {
+    if let Some(host) = asked {
+        return resolve(host).await;
+    }
+    let chosen = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let variables = ["GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"];
+    for (name, text) in variables
+        .iter()
+        .filter_map(|name| Some((name, chosen(name)?)))
+    {
+        let interfaces = if_addrs::get_if_addrs()
+            .map_err(|error| format!("cannot list this machine's interfaces: {error}"))?;
+        let interfaces = interfaces.iter().map(|i| (i.name.as_str(), i.ip()));
+        let Some(wanted) = wanted(&text) else {
+            continue;
+        };
+        let ip = address_on(&wanted, interfaces)
+            .ok_or_else(|| format!("{name} is `{text}`, but no such interface has an address"))?;
+        let host = Some(in_front_of_a_port(ip));
+        return Ok(Announced { ip, host });
+    }
+    let ip = on_the_way_to(coordinator).await;
+    Ok(Announced { ip, host: None })
+}
+
+async fn resolve(host: &str) -> Result<Announced, String> {
+    let bare = host.trim_matches(['[', ']']);
+    let found = tokio::net::lookup_host((bare, 0))
+        .await
+        .map_err(|error| format!("--advertise {host}: {error}"))?;
+    let found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    let ours = found.iter().find(|ip| UdpSocket::bind((**ip, 0)).is_ok());
+    let Some(ip) = ours.copied() else {
+        return Err(format!(
+            "--advertise {host} is {found:?}, which is no address of this machine: peers could \
+             not connect to what listens here"
+        ));
+    };
+    let host = match bare.parse::<IpAddr>() {
+        Ok(ip) => in_front_of_a_port(ip),
+        Err(_) => bare.to_owned(),
+    };
+    let host = Some(host);
+    Ok(Announced { ip, host })
+}
+
+/// The first interface that a list of Gloo or NCCL names; none where NCCL's excludes some.
+fn wanted(list: &str) -> Option<String> {
+    let first = list.split(',').next().unwrap_or_default().trim();
+    (!first.starts_with('^')).then(|| first.trim_start_matches('=').to_owned())
+}
+
+/// The exact name goes before one that only begins so, as NCCL allows, and IPv4 before IPv6.
+fn address_on<'a>(
+    wanted: &str,
+    interfaces: impl Iterator<Item = (&'a str, IpAddr)> + Clone,
+) -> Option<IpAddr> {
+    let of = |fits: fn(&str, &str) -> bool| {
+        let found = interfaces.clone().filter(|(name, _)| fits(name, wanted));
+        found.map(|(_, ip)| ip).min_by_key(IpAddr::is_ipv6)
+    };
+    of(|name, wanted| name == wanted).or_else(|| of(|name, wanted| name.starts_with(wanted)))
+}
+
+fn in_front_of_a_port(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+/// The address of this machine on the way to the coordinator, where its peers reach it too.
+async fn on_the_way_to(coordinator: &Coordinator) -> IpAddr {
+    let route = async {
+        let peer = coordinator.address().await?;
+        let any: IpAddr = match peer {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        // Connecting a datagram socket sends nothing; it only asks the routing table.
+        let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
+        socket.connect(peer).await.ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    route.await.unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_is_chosen_as_gloo_and_nccl_are_told() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let interfaces = [
+            ("lo", ip("127.0.0.1")),
+            ("eth10", ip("10.0.0.10")),
+            ("eth1", ip("fe80::1")),
+            ("eth1", ip("10.0.0.1")),
+            ("ib0", ip("fd00::7")),
+        ];
+        let on = |list: &str| address_on(&wanted(list)?, interfaces.into_iter());
+        assert_eq!(on("eth1"), Some(ip("10.0.0.1")));
+        assert_eq!(on("=eth10,eth1"), Some(ip("10.0.0.10")));
+        assert_eq!(on("ib"), Some(ip("fd00::7")));
+        assert_eq!(on("wlan"), None);
+        assert_eq!(wanted("^docker,lo"), None);
+        assert_eq!(in_front_of_a_port(ip("fd00::7")), "[fd00::7]");
+    }
+
+    #[tokio::test]
+    async fn only_addresses_of_this_machine_are_announced() {
+        let named = resolve("localhost").await.unwrap();
+        assert!(named.ip.is_loopback());
+        assert_eq!(named.host.as_deref(), Some("localhost"));
+        // RFC 5737: an address for documentation, which is nobody's.
+        let error = resolve("192.0.2.1").await.unwrap_err();
+        assert!(error.contains("no address of this machine"), "{error}");
+    }
+}

@@ -1,0 +1,74 @@
+//! Decodes what this worker is told to, and first gets from the coordinator what is not here.
+
+use std::sync::mpsc::Receiver;
+
+use proto::v1;
+
+use super::Worker;
+use super::failure::{collective, data_failure};
+use crate::control::Outgoing;
+use crate::data::{BadFile, Cache};
+use crate::transfer::{FetchError, Wanted};
+
+/// Images that are asked for at once. While one batch is decoded, the next is on its way.
+const BATCH: usize = 256;
+
+impl Worker<'_> {
+    /// Fills the cache; `progress` hears how many are done.
+    pub(super) fn decode(
+        &self,
+        cache: &Cache,
+        samples: &[u32],
+        progress: impl Fn(usize) + Sync,
+    ) -> Result<Vec<BadFile>, v1::Failure> {
+        let decode = |samples: &[u32], before: usize| {
+            let progress = |done| progress(before + done);
+            cache
+                .fill(&self.manifest, samples, self.compute.threads, progress)
+                .map_err(data_failure)
+        };
+        if !self.remote {
+            return decode(samples, 0);
+        }
+        let (mut bad, mut done, mut coming) = (Vec::new(), 0, None);
+        for batch in samples.chunks(BATCH).map(Some).chain([None]) {
+            let next = batch.map(|batch| (batch, self.get(batch)));
+            if let Some((batch, answer)) = std::mem::replace(&mut coming, next) {
+                arrived(answer)?;
+                bad.extend(decode(batch, done)?);
+                done += batch.len();
+            }
+        }
+        Ok(bad)
+    }
+
+    /// Asks for those of `samples` that are not here.
+    fn get(&self, samples: &[u32]) -> Option<Receiver<Result<(), FetchError>>> {
+        let missing = samples.iter().filter_map(|&sample| {
+            let size = self.manifest.files.get(sample as usize)?.size;
+            let path = self.manifest.location(sample)?;
+            let here = std::fs::metadata(&path).is_ok_and(|found| found.len() == size);
+            (!here).then_some(Wanted { sample, path, size })
+        });
+        let wanted: Vec<Wanted> = missing.collect();
+        if wanted.is_empty() {
+            return None;
+        }
+        let (reply, answer) = std::sync::mpsc::channel();
+        self.link.send(Outgoing::Images { wanted, reply });
+        Some(answer)
+    }
+}
+
+fn arrived(answer: Option<Receiver<Result<(), FetchError>>>) -> Result<(), v1::Failure> {
+    let Some(answer) = answer else {
+        return Ok(());
+    };
+    match answer.recv() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(FetchError::Refused(message))) => Err(data_failure(message)),
+        // No fault of the data: in its next session the worker is told again.
+        Ok(Err(FetchError::Broken(message))) => Err(collective(message)),
+        Err(_) => Err(collective("the session broke while images were fetched")),
+    }
+}

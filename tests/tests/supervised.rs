@@ -1,0 +1,85 @@
+//! Under somebody's care: the same command begins a run and goes on with it, and a file tells
+//! that a worker lives.
+
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use integration_tests::truth::Truth;
+use integration_tests::{Run, SMALL, STEADY, coordinator, kill, worker};
+use rustix::process::Signal;
+
+#[test]
+fn one_command_begins_a_run_goes_on_with_it_and_leaves_an_ended_one_alone() {
+    let arguments = [&["--workers=2", "--resume-if-exists"], SMALL, STEADY].concat();
+    let mut run = Run::start(&arguments);
+    run.until("the second epoch", |run| run.steps() > 7);
+    let workers = run.workers();
+    run.signal(Signal::KILL);
+    workers.into_iter().for_each(kill);
+    let killed = run.wait();
+    let directory = killed.path();
+    let again = |directory: &Path| {
+        let mut command = coordinator();
+        command.args(&arguments).arg("--run-dir").arg(directory);
+        let output = command.output().expect("the coordinator starts");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(output.status.success(), "{}: {said}", output.status);
+        said
+    };
+    let said = again(&directory);
+    assert!(said.contains("resuming after"), "{said}");
+    Truth::of(STEADY).assert_same(&killed);
+
+    let before = std::fs::read(directory.join("events.jsonl")).expect("the journal");
+    let third = again(&directory);
+    let words = String::from_utf8_lossy(&third.stderr);
+    assert!(
+        third.status.success() && words.contains("has ended"),
+        "{words}"
+    );
+    let after = std::fs::read(directory.join("events.jsonl")).expect("the journal");
+    assert_eq!(before, after, "an ended run stays as it is");
+}
+
+#[test]
+fn a_health_file_lives_as_long_as_its_worker() {
+    let arguments = [
+        &[
+            "--workers=2",
+            "--no-spawn",
+            "--epochs=400",
+            "--patience=400",
+        ],
+        SMALL,
+    ]
+    .concat();
+    let mut run = Run::start(&arguments);
+    run.until("an address to join", |run| run.join_address().is_some());
+    let url = run.join_address().expect("just seen");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let files = ["a", "b"].map(|name| folder.path().join(name));
+    let start = |file: &std::path::PathBuf| -> Child {
+        worker(&url)
+            .args(["--advertise", "localhost", "--health-file"])
+            .arg(file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the worker starts")
+    };
+    let workers = files.each_ref().map(start);
+    let says = |word: &str| {
+        let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+        files.iter().all(|file| read(file).trim() == word)
+    };
+    run.until("both to train", |_| says("training"));
+    run.signal(Signal::INT);
+    run.wait();
+    for mut worker in workers {
+        worker.wait().expect("it can be waited for");
+    }
+    assert!(files.iter().all(|file| !file.exists()));
+}

@@ -20,7 +20,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: train
 train: setup ## Set up, build, and train two workers on the built-in demo set (ARGS="..." adds flags)
@@ -57,6 +57,14 @@ lint: setup ## Check formatting, lints, documentation, and licences where cargo-
 	else \
 	    echo "cargo-deny is not installed: licences and advisories were not checked"; \
 	fi
+
+.PHONY: deploy-check
+deploy-check: setup ## Check Dockerfile, compose file and Kubernetes manifests, and that they agree
+	cargo build --locked -p coordinator -p worker
+	python3 -m venv $(TARGET)/deploy-check
+	$(TARGET)/deploy-check/bin/pip install --quiet --disable-pip-version-check \
+	    -r deploy/check/requirements.txt
+	$(TARGET)/deploy-check/bin/python deploy/check
 
 .PHONY: setup
 setup: $(STAMP) .libtorch/lib ## Install the pinned libtorch into .venv (once)

@@ -57,7 +57,8 @@ impl Gpus {
     }
 
     /// Decides where `workers` compute. With `auto` and too few GPUs for all it is the CPU,
-    /// since collectives need ranks on devices of one kind; the second value then says so.
+    /// since collectives need ranks on devices of one kind; the second value then says so. Where
+    /// none is started here, none is needed here: the workers of others have GPUs of their own.
     ///
     /// # Errors
     /// [`LaunchError::TooFewGpus`] where GPUs were demanded.
@@ -68,6 +69,7 @@ impl Gpus {
     ) -> Result<(Placement, Option<String>), LaunchError> {
         let enough = self.len() >= workers && !self.is_empty();
         match device {
+            _ if workers == 0 => Ok((Placement::Cpu, None)),
             Device::Cpu => Ok((Placement::Cpu, None)),
             Device::Cuda | Device::Auto if enough => {
                 Ok((Placement::Cuda(self.0[..workers].to_vec()), None))
@@ -157,6 +159,8 @@ mod tests {
             (Placement::Cpu, None)
         );
         assert_eq!(two.place(Device::Cpu, 1).unwrap().0, Placement::Cpu);
+        let none = Gpus::from_visible("");
+        assert_eq!(none.place(Device::Cuda, 0).unwrap().0, Placement::Cpu);
         let refused = two.place(Device::Cuda, 3).unwrap_err().to_string();
         assert!(
             refused.contains("3 workers need 3 GPUs but 2 are visible"),

@@ -1,0 +1,45 @@
+"""Checks everything under deploy/ that can be checked without a cluster or a daemon.
+
+Run it by `make deploy-check`, which installs requirements.txt. Each check yields sentences about
+what is wrong. A check whose tool is missing is named as skipped, never counted as passed.
+"""
+
+import sys
+
+import agreement
+import compose
+import images
+import manifests
+import restricted
+from tools import Skipped
+
+CHECKS = [
+    *images.CHECKS,
+    *compose.CHECKS,
+    *manifests.CHECKS,
+    *restricted.CHECKS,
+    *agreement.CHECKS,
+]
+
+
+def main():
+    passed = failed = skipped = 0
+    for check in CHECKS:
+        name = " ".join(check.__doc__.split()).rstrip(".")
+        try:
+            # Once each: profiles and overlays share much.
+            wrong = list(dict.fromkeys(check()))
+        except Skipped as reason:
+            skipped += 1
+            print(f"skipped  {name}: {reason}")
+            continue
+        passed, failed = (passed, failed + 1) if wrong else (passed + 1, failed)
+        print(f"{'FAILED ' if wrong else 'ok     '}  {name}")
+        for sentence in wrong:
+            print(f"           {sentence}")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

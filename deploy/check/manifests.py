@@ -1,0 +1,74 @@
+"""The Kubernetes manifests: that they build, follow the schemas, and refer to what there is."""
+
+import kubernetes_validate
+from tools import OVERLAYS, objects, pods
+
+# Custom resources have no schema in Kubernetes itself.
+FOREIGN = ("monitoring.coreos.com/v1",)
+
+
+def overlays():
+    return [f"overlays/{name}" for name in OVERLAYS]
+
+
+def follow_the_schemas():
+    """k8s: each overlay builds, and follows Kubernetes' schemas strictly."""
+    version = kubernetes_validate.latest_version()
+    for path in overlays():
+        for made in objects(path):
+            if made["apiVersion"] in FOREIGN:
+                continue
+            try:
+                kubernetes_validate.validate(made, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                where = "/".join(str(step) for step in error.path)
+                yield f"{path}: {made['kind']} {made['metadata']['name']} {where}: {error.message}"
+
+
+def components_build():
+    """k8s: the optional components build, with resources of the base's labels."""
+    (monitor,) = objects("components/service-monitor")
+    selector = monitor["spec"]["selector"]["matchLabels"]
+    services = [made for made in objects("overlays/cpu") if made["kind"] == "Service"]
+    chosen = [made for made in services if selector.items() <= made["metadata"]["labels"].items()]
+    if [made["metadata"]["name"] for made in chosen] != ["coordinator"]:
+        yield f"the ServiceMonitor selects {len(chosen)} services, not the coordinator's"
+    for endpoint in monitor["spec"]["endpoints"]:
+        if all(endpoint["port"] != port["name"] for port in chosen[0]["spec"]["ports"]):
+            yield f"the coordinator's service has no port {endpoint['port']}"
+
+
+def references_resolve():
+    """k8s: volumes, secrets, services and selectors name what exists."""
+    for path in overlays():
+        made = objects(path)
+        names = {(one["kind"], one["metadata"]["name"]) for one in made}
+        labels = [template["metadata"]["labels"] for _, template in pods(path)]
+        for one in made:
+            spec, name = one.get("spec", {}), f"{one['kind']} {one['metadata']['name']}"
+            if one["metadata"].get("namespace", "finetune") != "finetune":
+                yield f"{path}: {name} is in another namespace"
+            if one["kind"] == "StatefulSet":
+                if ("Service", spec["serviceName"]) not in names:
+                    yield f"{path}: {name} has no service {spec['serviceName']}"
+                template = spec["template"]["spec"]
+                volumes = {volume["name"]: volume for volume in template.get("volumes", [])}
+                claims = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])}
+                mounted = {
+                    mount["name"]
+                    for container in template["containers"]
+                    for mount in container.get("volumeMounts", [])
+                }
+                if mounted != set(volumes) | claims:
+                    yield f"{path}: {name} mounts {sorted(mounted)}, has {sorted(set(volumes) | claims)}"
+                for volume in volumes.values():
+                    secret = volume.get("secret", {}).get("secretName")
+                    if secret and ("Secret", secret) not in names:
+                        yield f"{path}: {name} has no secret {secret}"
+            selector = spec.get("podSelector", spec.get("selector", {}))
+            wanted = selector.get("matchLabels", selector)
+            if not any(wanted.items() <= have.items() for have in labels):
+                yield f"{path}: {name} selects no pod"
+
+
+CHECKS = [follow_the_schemas, components_build, references_resolve]

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use super::early_stopping::EarlyStopping;
 use super::event::{
-    Action, EpochReport, Event, Heartbeat, Origin, Position, RunError, Scan, Span, StopReason,
+    Action, EpochReport, Event, Heartbeat, Notice, Origin, Position, RunError, Scan, Span, StopReason,
     WorkerId,
 };
 use super::split::Split;
@@ -276,6 +276,10 @@ impl Run {
             Event::Heartbeat { worker, heartbeat } => {
                 if let Some(member) = self.members.get_mut(&worker) {
                     member.heartbeat = Some((now, heartbeat));
+                    if let Some(seat) = &member.seat {
+                        let rank = seat.rank;
+                        out.push(Action::Notify(Notice::Heartbeat { rank }));
+                    }
                 }
             }
             Event::Halted {

@@ -24,8 +24,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use bind::{BindError, bind, bind_or_free};
-pub use status::{BestEpoch, EpochView, EventView, LearningRate, Status, WorkerView};
 use status::Snapshot;
+pub use status::{BestEpoch, EpochView, EventView, LearningRate, Status, WorkerView};
 use stream::Viewers;
 
 /// How long the endpoint waits for a last scrape when nobody said how long, and someone

@@ -49,3 +49,36 @@ impl HealthArgs {
         agent.get(url).call().map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn answer(reply: &'static str) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).unwrap();
+            stream.write_all(reply.as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let healthy = HealthArgs { url }.ask().is_ok();
+        assert!(server.join().unwrap().starts_with("GET /healthz HTTP/1.1"));
+        healthy
+    }
+
+    #[test]
+    fn only_a_good_answer_is_health() {
+        assert!(answer("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n"));
+        assert!(!answer("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"));
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", free.local_addr().unwrap());
+        drop(free);
+        assert!(HealthArgs { url }.ask().is_err());
+    }
+}

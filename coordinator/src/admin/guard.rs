@@ -61,10 +61,21 @@ mod tests {
             headers.insert(header::HOST, host.parse().unwrap());
             names_this_machine(&headers)
         };
-        for own in ["127.0.0.1:9095", "127.0.0.1", "[::1]:80", "[::1]", "LOCALHOST:1"] {
+        for own in [
+            "127.0.0.1:9095",
+            "127.0.0.1",
+            "[::1]:80",
+            "[::1]",
+            "LOCALHOST:1",
+        ] {
             assert!(named(own), "{own}");
         }
-        for strange in ["evil.example", "evil.example:9095", "localhost.evil.example", "1.evil:9"] {
+        for strange in [
+            "evil.example",
+            "evil.example:9095",
+            "localhost.evil.example",
+            "1.evil:9",
+        ] {
             assert!(!named(strange), "{strange}");
         }
     }

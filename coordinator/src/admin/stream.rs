@@ -70,7 +70,12 @@ async fn send(
         let last = *closed.borrow();
         let text = serde_json::to_string(&Snapshot::of(&status.borrow_and_update()));
         let Ok(text) = text else { return };
-        if messages.send(Ok(Event::default().data(text))).await.is_err() || last {
+        if messages
+            .send(Ok(Event::default().data(text)))
+            .await
+            .is_err()
+            || last
+        {
             return;
         }
         let news = async {

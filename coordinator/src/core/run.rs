@@ -36,8 +36,8 @@ use std::time::Duration;
 
 use super::early_stopping::EarlyStopping;
 use super::event::{
-    Action, EpochReport, Event, Heartbeat, Notice, Origin, Position, RunError, Scan, Span, StopReason,
-    WorkerId,
+    Action, EpochReport, Event, Heartbeat, Notice, Origin, Position, RunError, Scan, Span,
+    StopReason, WorkerId,
 };
 use super::split::Split;
 pub use recipe::{Cadence, Precision, Recipe};

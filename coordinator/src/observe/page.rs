@@ -34,13 +34,13 @@ impl Observers {
         self.status.send_modify(|status| {
             status.history = epochs.iter().map(EpochView::from).collect();
             status.last_epoch = epochs.last().cloned();
-            status.best =
-                self.best
-                    .map(|(epoch, validation_loss, validation_accuracy)| BestEpoch {
-                        epoch,
-                        validation_loss,
-                        validation_accuracy,
-                    });
+            status.best = self
+                .best
+                .map(|(epoch, validation_loss, validation_accuracy)| BestEpoch {
+                    epoch,
+                    validation_loss,
+                    validation_accuracy,
+                });
             status.epochs_without_improvement = last.saturating_sub(best_epoch);
             // Of a run that goes on, before its first step.
             if status.epoch == 0 {

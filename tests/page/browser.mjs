@@ -20,8 +20,10 @@ const FLAGS = [
 ];
 
 export function launch() {
-  const places = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-  const executablePath = process.env.CHROMIUM ?? places.find(existsSync);
+  // playwright-core brings no browser of its own and looks for none on the PATH.
+  const places = (process.env.PATH ?? "").split(":");
+  const name = process.env.CHROMIUM ?? "chromium";
+  const executablePath = [name, ...places.map((place) => join(place, name))].find(existsSync);
   return chromium.launch({ executablePath, args: FLAGS });
 }
 

@@ -9,7 +9,7 @@ const EDGE = { left: 46, right: 12, top: 22, bottom: 36 };
  * `series`: `[{ name, points: [[epoch, value], …] }]`, a value that is not finite leaves a gap;
  * `running`: a point of the first series that is not final;
  * `best`: `{ epoch, value }`; `until`: the epoch at which patience ends;
- * `low` and `high`: what the value axis holds at least; `decimals` of its labels.
+ * `low` and `high`: what the value axis holds at least; `falls`: whether the lines tend down.
  */
 export function draw(svg, chart) {
   const width = svg.clientWidth;
@@ -49,7 +49,8 @@ export function draw(svg, chart) {
     if (chart.until > chart.best.epoch) {
       const box = { x: at, y: EDGE.top, width: x(chart.until) - at, height: floor - EDGE.top };
       add(svg, "rect", { class: "patience", ...box });
-      add(svg, "text", { x: x(chart.until) - 4, y: floor - 6, "text-anchor": "end" }, "patience");
+      const free = chart.falls ? EDGE.top + 15 : floor - 7;
+      if (box.width > 64) add(svg, "text", { x: x(chart.until) - 6, y: free, "text-anchor": "end" }, "patience");
     }
     add(svg, "line", { class: "best", x1: at, x2: at, y1: EDGE.top, y2: floor });
   }

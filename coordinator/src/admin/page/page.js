@@ -118,8 +118,8 @@ function showFigures(now) {
     ["Throughput", words.number(now.images_per_second || NaN, 1), "images/s"],
     ["Training loss", words.loss(now.train_loss ?? NaN), now.train_loss === null ? "" : "of this epoch"],
     ["Best validation loss", words.loss(best?.validation_loss ?? NaN), best ? `in epoch ${best.epoch}` : "no epoch done"],
-    ["Its accuracy", words.percent(best?.validation_accuracy ?? NaN), "of the validation images"],
-    ["Patience", `${now.epochs_without_improvement} of ${now.patience}`, "epochs without a better one"],
+    ["Its accuracy", words.percent(best?.validation_accuracy ?? NaN), best ? "of that epoch" : ""],
+    ["Patience", `${now.epochs_without_improvement} of ${now.patience}`, "epochs not better"],
     words.isOver(now)
       ? ["Epochs done", String(now.history.length), `of at most ${now.epochs}`]
       : ["Left of the epoch", left === null ? "n/a" : words.duration(left), "and then validation"],
@@ -160,6 +160,7 @@ function showCurves(now, again = false) {
     running,
     best: mark(best?.validation_loss, best && words.loss(best.validation_loss)),
     until,
+    falls: true,
     low: 0,
     high: history.length || running ? 0 : 1,
   });
@@ -199,18 +200,22 @@ function showWorkers(now) {
   const over = words.isOver(now);
   const slow = (worker) => worker.straggler_ratio > SLOW;
   const late = (worker) => !over && now.now - worker.heartbeat_timestamp > LATE_SECONDS;
-  const count = (holds) => now.workers.filter(holds).length;
+  const those = (holds) => {
+    const ranks = now.workers.filter(holds).map((worker) => worker.rank ?? "none");
+    const named = ranks.slice(0, 8).join(", ") + (ranks.length > 8 ? ", …" : "");
+    return ranks.length && `${ranks.length === 1 ? "rank" : "ranks"} ${named}`;
+  };
   const parts = [
     `${words.plural(now.workers.length, "worker")} of ${now.workers_expected} expected, generation ${now.generation}`,
-    count(slow) && `${words.plural(count(slow), "rank")} above ${SLOW} times the median: the others wait`,
-    count(late) && `${words.plural(count(late), "rank")} silent for over ${LATE_SECONDS} s`,
+    those(slow) && `${those(slow)} above ${SLOW} times the median, so that others wait`,
+    those(late) && `${those(late)} silent for over ${LATE_SECONDS} s`,
   ];
   say($("workers-words"), now.workers.length ? `${parts.filter(Boolean).join("; ")}.` : "None has joined yet.");
   each($("workers").tBodies[0], "tr", now.workers, (node, worker) => {
     const { rank, straggler_ratio: ratio, heartbeat_timestamp: beat } = worker;
     const age = Math.max(0, now.now - beat);
     row(node, [
-      [rank === null ? "–" : String(rank), "number"],
+      [rank === null ? "–" : String(rank)],
       [worker.host, "wide"],
       [worker.device],
       [worker.state, worker.state === "lost" ? "bad" : ""],
@@ -247,7 +252,7 @@ function showPredictions({ predictions_timestamp: time }) {
   picture.src = $("predictions").href = address;
   picture.onload = () => {
     $("predictions").hidden = false;
-    say($("predictions-words"), "Validation images under their predicted and true classes; right ones and wrong ones.");
+    say($("predictions-words"), "Validation images under their predicted and true classes.");
   };
 }
 

@@ -108,8 +108,9 @@ export function state(status) {
     return { title, sentence: end?.reason ?? "", tone: "bad" };
   }
   if (status.state === "finished") {
-    const tone = ["patience", "max_epochs"].includes(status.stop_reason) ? "good" : "bad";
-    return { title: tone === "good" ? title : "Stopped", sentence: capital(stopped(status.stop_reason)), tone };
+    const tone = { interrupted: "", non_finite_loss: "bad" }[status.stop_reason] ?? "good";
+    const sentence = capital(stopped(status.stop_reason));
+    return { title: tone === "good" ? title : "Stopped", sentence, tone };
   }
   if (status.waiting_for) {
     const still = status.state === "waiting" || status.state === "preparing";

@@ -128,11 +128,6 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     first.run_directory = config.run_dir.display().to_string();
     first.coordinator_url.clone_from(&url);
     let (status, watched) = watch::channel(first);
-    let predictions = config.run_dir.join(store::PREDICTIONS);
-    let admin = AdminServer::start(metrics_listener, registry, watched, predictions)
-        .map_err(Refusal::internal)?;
-    progress.say(&format!("metrics: http://{}/metrics", admin.address()));
-    progress.say(&format!("page:    http://{}/", admin.address()));
 
     let (arrivals, from_edge) = mpsc::unbounded_channel();
     let (close, closing) = oneshot::channel::<()>();
@@ -180,6 +175,12 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     if let Some(past) = opening.past {
         observers.remember(past);
     }
+    // Not earlier: a page that comes back after a while should find all that is known.
+    let predictions = config.run_dir.join(store::PREDICTIONS);
+    let admin = AdminServer::start(metrics_listener, registry, watched, predictions)
+        .map_err(Refusal::internal)?;
+    observers.say(&format!("metrics: http://{}/metrics", admin.address()));
+    observers.say(&format!("page:    http://{}/", admin.address()));
     let mut inputs = Inputs {
         arrivals: from_edge,
         exits,

@@ -192,7 +192,7 @@ function showRates({ learning_rates: rates }) {
   $("rates").hidden = rates.length === 0;
   $("rates-words").hidden = rates.length > 0;
   each($("rates").tBodies[0], "tr", rates, (node, { group, rate }) =>
-    row(node, [[group], [words.rate(rate), "number"]]),
+    row(node, [[group, "wide"], [words.rate(rate), "number"]]),
   );
 }
 
@@ -217,8 +217,8 @@ function showWorkers(now) {
     row(node, [
       [rank === null ? "–" : String(rank)],
       [worker.host, "wide"],
-      [worker.device],
-      [worker.state, worker.state === "lost" ? "bad" : ""],
+      [worker.device, "wide"],
+      [worker.state, worker.state === "lost" ? "wide bad" : "wide"],
       [String(worker.step), "number"],
       [ratio === null ? "–" : `${slow(worker) ? "slow " : ""}${words.number(ratio, 2)}`, slow(worker) ? "number bad" : "number"],
       [beat === null || over ? "–" : `${age < 10 ? age.toFixed(1) : Math.round(age)} s ago`, late(worker) ? "number bad" : "number"],

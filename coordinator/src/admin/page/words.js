@@ -39,6 +39,7 @@ export function bytes(count) {
 
 /** The time of day, with the date where it is another day than `now`. */
 export function clock(time, now = new Date()) {
+  if (Number.isNaN(time.getTime())) return "n/a";
   const pad = (value) => String(value).padStart(2, "0");
   const day = `${time.getFullYear()}-${pad(time.getMonth() + 1)}-${pad(time.getDate())} `;
   const hours = [time.getHours(), time.getMinutes(), time.getSeconds()].map(pad).join(":");

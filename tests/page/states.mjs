@@ -66,7 +66,6 @@ export function states(real) {
       waiting_for: HOSTILE,
       run_directory: HOSTILE,
       workers: [{ ...many[0], host: HOSTILE, device: HOSTILE, state: HOSTILE }],
-      learning_rates: [{ group: HOSTILE, rate: 0.1 }],
       events: [
         { time: time(0), event: "lost", who: HOSTILE, when: "now", cause: HOSTILE, rank: null, slot: null },
         { time: time(1), event: "constructor", line: HOSTILE },

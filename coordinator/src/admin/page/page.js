@@ -101,7 +101,7 @@ function show(next) {
 
 function showProgress({ epoch, epochs, step, steps_per_epoch: steps, history }) {
   const part = steps && epoch > history.length ? step / steps : 0;
-  bar("epochs", history.length + part, epochs, `Epoch ${epoch} of at most ${epochs}`);
+  bar("epochs", history.length + part, epochs, epoch ? `Epoch ${epoch} of at most ${epochs}` : `At most ${epochs} epochs`);
   bar("steps", step, steps, steps ? `Step ${step} of ${steps}` : "Steps of this epoch");
 }
 
@@ -122,7 +122,7 @@ function showFigures(now) {
     ["Patience", `${now.epochs_without_improvement} of ${now.patience}`, "epochs not better"],
     words.isOver(now)
       ? ["Epochs done", String(now.history.length), `of at most ${now.epochs}`]
-      : ["Left of the epoch", left === null ? "n/a" : words.duration(left), "and then validation"],
+      : ["Left of the epoch", left === null ? "–" : words.duration(left), "and then validation"],
   ];
   each($("figures"), "div", shown, (node, [name, value, aside]) => {
     if (!node.firstChild) {
@@ -199,7 +199,7 @@ function showRates({ learning_rates: rates }) {
 function showWorkers(now) {
   const over = words.isOver(now);
   const slow = (worker) => worker.straggler_ratio > SLOW;
-  const late = (worker) => !over && now.now - worker.heartbeat_timestamp > LATE_SECONDS;
+  const late = (worker) => !over && worker.heartbeat_timestamp !== null && now.now - worker.heartbeat_timestamp > LATE_SECONDS;
   const those = (holds) => {
     const ranks = now.workers.filter(holds).map((worker) => worker.rank ?? "none");
     const named = ranks.slice(0, 8).join(", ") + (ranks.length > 8 ? ", …" : "");

@@ -3,7 +3,7 @@
 
 /** A number with so many decimals, or a word for one that is missing or not finite. */
 export function number(value, decimals) {
-  return Number.isFinite(value) ? value.toFixed(decimals) : "n/a";
+  return Number.isFinite(value) ? value.toFixed(decimals) : "–";
 }
 
 /** A loss with what matters of it. */
@@ -12,17 +12,17 @@ export function loss(value) {
 }
 
 export function percent(share) {
-  return Number.isFinite(share) ? `${(100 * share).toFixed(2)} %` : "n/a";
+  return Number.isFinite(share) ? `${(100 * share).toFixed(2)} %` : "–";
 }
 
 /** A learning rate, for example 3.0e-4. */
 export function rate(value) {
-  return Number.isFinite(value) ? value.toExponential(2) : "n/a";
+  return Number.isFinite(value) ? value.toExponential(2) : "–";
 }
 
 /** Seconds as people say them: 4.2 s, 3 min 05 s, 2 h 10 min. */
 export function duration(seconds) {
-  if (!Number.isFinite(seconds)) return "n/a";
+  if (!Number.isFinite(seconds)) return "–";
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   const pad = (value) => String(value).padStart(2, "0");
@@ -39,7 +39,7 @@ export function bytes(count) {
 
 /** The time of day, with the date where it is another day than `now`. */
 export function clock(time, now = new Date()) {
-  if (Number.isNaN(time.getTime())) return "n/a";
+  if (Number.isNaN(time.getTime())) return "–";
   const pad = (value) => String(value).padStart(2, "0");
   const day = `${time.getFullYear()}-${pad(time.getMonth() + 1)}-${pad(time.getDate())} `;
   const hours = [time.getHours(), time.getMinutes(), time.getSeconds()].map(pad).join(":");
@@ -92,7 +92,7 @@ export function event(entry) {
 }
 
 const STATES = {
-  waiting: "Waiting for workers",
+  waiting: "Waiting",
   preparing: "Preparing the data",
   training: "Training",
   validating: "Validating",

@@ -47,6 +47,22 @@ chaos: setup ## Kill and stop processes at every moment (MINUTES=10: at random; 
 	cargo build --release --locked -p coordinator -p worker -p integration-tests --bins
 	MINUTES="$(MINUTES)" SEED="$(SEED)" ONLY="$(ONLY)" $(TARGET)/release/chaos
 
+# Versions of what looks at the page; both come from npm and have no dependencies.
+PAGE_TEST := playwright-core@1.65.1 axe-core@4.14.1
+
+.PHONY: page-test
+page-test: setup ## Look at the coordinator's page with a browser during a real run (screenshots are kept)
+	@for tool in node npm $${CHROMIUM:-chromium}; do \
+	    command -v "$$tool" >/dev/null 2>&1 || { \
+	        echo "missing: $$tool; on Debian or Ubuntu: apt install nodejs npm chromium" >&2; exit 1; }; \
+	done
+	cargo build --release --locked -p coordinator -p worker
+	npm install --silent --no-audit --no-fund --no-save --prefix $(TARGET)/page-test $(PAGE_TEST)
+	PAGE_TEST_MODULES="$(abspath $(TARGET)/page-test)" \
+	PAGE_TEST_PICTURES="$(abspath $(TARGET)/page-test/pictures)" \
+	COORDINATOR="$(abspath $(TARGET)/release/coordinator)" WORKER="$(abspath $(TARGET)/release/worker)" \
+	    node tests/page/test.mjs
+
 .PHONY: lint
 lint: setup ## Check formatting, lints, documentation, and licences where cargo-deny is installed
 	cargo fmt --all --check

@@ -1,29 +1,38 @@
-//! The HTTP side that operators see: `/metrics`, `/healthz`, `/readyz` and `/status`.
-//! It reads what others publish and changes nothing. Bound before it serves, so that the
+//! The HTTP side that operators see: `/metrics`, `/healthz`, `/readyz`, `/status`, and the page
+//! at `/`. It reads what others publish and changes nothing. Bound before it serves, so that the
 //! address is known, and a taken one reported, before a run starts.
 
 mod bind;
+mod guard;
+mod page;
 mod status;
+mod stream;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, middleware};
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use bind::{BindError, bind, bind_or_free};
-pub use status::{BestEpoch, Status, WorkerView};
+use status::Snapshot;
+pub use status::{BestEpoch, EpochView, EventView, LearningRate, Status, WorkerView};
+use stream::Viewers;
 
 /// How long the endpoint waits for a last scrape when nobody said how long, and someone
 /// scraped before: Prometheus's customary interval.
 pub const DEFAULT_LINGER: Duration = Duration::from_secs(15);
+/// How long an open page may take, after the end of a run, to fetch the last picture.
+const PAGE_LINGER: Duration = Duration::from_secs(2);
 /// How long an answer under way may take when the endpoint closes.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -32,6 +41,7 @@ const CLOSING: Duration = Duration::from_secs(1);
 pub struct AdminServer {
     address: SocketAddr,
     scrapes: watch::Receiver<u64>,
+    viewers: Viewers,
     close: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -40,12 +50,14 @@ pub struct AdminServer {
 struct Shared {
     registry: Registry,
     status: watch::Receiver<Status>,
-    scrapes: std::sync::Arc<watch::Sender<u64>>,
+    predictions: Arc<PathBuf>,
+    viewers: Viewers,
+    scrapes: Arc<watch::Sender<u64>>,
 }
 
 impl AdminServer {
-    /// Serves on a bound listener until [`AdminServer::stop`]. Must be called within a tokio
-    /// runtime.
+    /// Serves on a bound listener until [`AdminServer::stop`]; the page shows the picture
+    /// `predictions` once there is one. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The listener does not know its address.
@@ -53,27 +65,35 @@ impl AdminServer {
         listener: TcpListener,
         registry: Registry,
         status: watch::Receiver<Status>,
+        predictions: PathBuf,
     ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let (count, scrapes) = watch::channel(0);
+        let (close, mut closed) = watch::channel(false);
+        let viewers = Viewers::until(closed.clone());
         let shared = Shared {
             registry,
             status,
+            predictions: predictions.into(),
+            viewers: viewers.clone(),
             scrapes: count.into(),
         };
-        let router =
-            Router::new()
-                .route("/metrics", get(metrics))
-                .route("/healthz", get(|| async { "ok\n" }))
-                .route("/readyz", get(readyz))
-                .route(
-                    "/status",
-                    get(|State(shared): State<Shared>| async move {
-                        Json(shared.status.borrow().clone())
-                    }),
-                )
-                .with_state(shared);
-        let (close, mut closed) = watch::channel(false);
+        let router = page::routes()
+            .route("/metrics", get(metrics))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(readyz))
+            .route(
+                "/status",
+                get(|State(shared): State<Shared>| async move {
+                    Json(Snapshot::of(&shared.status.borrow())).into_response()
+                }),
+            )
+            .route("/status/stream", get(stream::stream))
+            .layer(middleware::from_fn_with_state(
+                address.ip().is_loopback(),
+                guard::guard,
+            ))
+            .with_state(shared);
         let task = tokio::spawn(async move {
             let until = async move {
                 // A dropped sender closes as well.
@@ -89,6 +109,7 @@ impl AdminServer {
         Ok(Self {
             address,
             scrapes,
+            viewers,
             close,
             task,
         })
@@ -108,9 +129,14 @@ impl AdminServer {
 
     /// Waits, after the end of a run, until `/metrics` is read once more, so that the last
     /// values are not lost; at most `bound`. Without a bound it waits [`DEFAULT_LINGER`] if
-    /// somebody ever scraped, and not at all otherwise.
+    /// somebody ever scraped, and not at all otherwise. Open pages get a moment too.
     pub async fn linger(&self, bound: Option<Duration>) {
         let before = self.scrapes();
+        let page = if self.viewers.any() {
+            bound.unwrap_or(PAGE_LINGER).min(PAGE_LINGER)
+        } else {
+            Duration::ZERO
+        };
         let bound = bound.unwrap_or(if before > 0 {
             DEFAULT_LINGER
         } else {
@@ -118,7 +144,8 @@ impl AdminServer {
         });
         let mut scrapes = self.scrapes.clone();
         // Neither the end of the time nor of the server is an error here.
-        let _ = tokio::time::timeout(bound, scrapes.wait_for(|count| *count > before)).await;
+        let scrape = tokio::time::timeout(bound, scrapes.wait_for(|count| *count > before));
+        let _ = tokio::join!(scrape, tokio::time::sleep(page));
     }
 
     /// Ends answers under way and closes.

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Settings;
 use crate::fetch::FetchArgs;
+use crate::health::HealthArgs;
 
 /// How a process ended, for scripts and orchestrators; `--help` lists the same table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +136,8 @@ pub struct Cli {
 pub enum Command {
     /// Downloads Caltech101 or torchvision's ImageNet weights, checked and resumable
     Fetch(FetchArgs),
+    /// Says whether a coordinator answers: exit code 0 or 1, for container health checks
+    Health(HealthArgs),
 }
 
 fn after_help() -> String {

@@ -19,6 +19,7 @@ use proto::tls::TlsFiles;
 pub use checkpoint_every::CheckpointEvery;
 pub use error::ConfigError;
 pub use ladder::{LAYER_GROUPS, LayerRates};
+pub(crate) use resolve::DEFAULT_METRICS_LISTEN;
 pub use settings::{BatchNorm, Device, LogFormat, LrSchedule, Precision, Settings};
 pub use sources::{Origin, Sources};
 

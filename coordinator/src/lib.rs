@@ -18,6 +18,7 @@ pub mod service;
 pub mod admin;
 pub mod cache_file;
 pub mod fetch;
+pub mod health;
 pub mod launcher;
 pub mod metrics;
 pub mod progress;

@@ -33,11 +33,15 @@ const EXIT_WAIT: Duration = Duration::from_secs(2);
 
 fn main() -> ProcessExit {
     let mut cli = Cli::parse();
-    if let Some(Command::Fetch(arguments)) = cli.command.take() {
-        return match arguments.run() {
-            Ok(_) => ExitCode::Success.into(),
-            Err(error) => refuse(error.into()),
-        };
+    match cli.command.take() {
+        Some(Command::Fetch(arguments)) => {
+            return match arguments.run() {
+                Ok(_) => ExitCode::Success.into(),
+                Err(error) => refuse(error.into()),
+            };
+        }
+        Some(Command::Health(arguments)) => return arguments.run(),
+        None => {}
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -138,9 +142,6 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     first.run_directory = config.run_dir.display().to_string();
     first.coordinator_url.clone_from(&url);
     let (status, watched) = watch::channel(first);
-    let admin =
-        AdminServer::start(metrics_listener, registry, watched).map_err(Refusal::internal)?;
-    progress.say(&format!("metrics: http://{}/metrics", admin.address()));
 
     let (arrivals, from_edge) = mpsc::unbounded_channel();
     let (close, closing) = oneshot::channel::<()>();
@@ -188,6 +189,12 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     if let Some(past) = opening.past {
         observers.remember(past);
     }
+    // Not earlier: a page that comes back after a while should find all that is known.
+    let predictions = config.run_dir.join(store::PREDICTIONS);
+    let admin = AdminServer::start(metrics_listener, registry, watched, predictions)
+        .map_err(Refusal::internal)?;
+    observers.say(&format!("metrics: http://{}/metrics", admin.address()));
+    observers.say(&format!("page:    http://{}/", admin.address()));
     let mut inputs = Inputs {
         arrivals: from_edge,
         exits,

@@ -3,6 +3,7 @@
 
 mod epoch;
 mod members;
+mod page;
 mod results;
 mod stragglers;
 
@@ -77,7 +78,7 @@ impl Observers {
         epochs: u32,
         patience: u32,
     ) -> Self {
-        Self {
+        let mut observers = Self {
             store,
             journal,
             metrics,
@@ -97,7 +98,9 @@ impl Observers {
             broken: None,
             warned: BTreeSet::new(),
             torn: BTreeSet::new(),
-        }
+        };
+        observers.show_past();
+        observers
     }
 
     /// Where the run's files lie.
@@ -141,6 +144,7 @@ impl Observers {
                 expected,
             } => {
                 self.joined(members, expected);
+                self.show_newcomer(&host);
                 self.journal(JournalEntry::Joined {
                     worker: worker.0,
                     host,
@@ -232,8 +236,11 @@ impl Observers {
                         device,
                         state: WorkerState::Healthy.label().to_owned(),
                         step: 0,
+                        straggler_ratio: None,
+                        heartbeat_timestamp: None,
                     })
                     .collect();
+                self.show_workers();
                 self.journal(JournalEntry::Formed {
                     generation,
                     world_size,
@@ -254,6 +261,7 @@ impl Observers {
                 world_size,
                 rates,
             } => self.epoch_started(epoch, completed, steps, world_size, rates),
+            Notice::Heartbeat { rank } => self.heard(rank),
             Notice::Step { rank, report } => self.step(rank, &report),
             Notice::EpochEnded(summary) => self.epoch_ended(&summary),
             Notice::Stopping(reason) => {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
 
-pub use format::{EpochRow, StepView, Summary};
+pub use format::{EpochRow, StepView, Summary, seconds_left};
 
 /// Without a terminal, how often a line tells that things move.
 const HEARTBEAT: Duration = Duration::from_secs(10);

@@ -8,9 +8,15 @@ use tokio::net::TcpStream;
 
 use super::*;
 
+mod page;
+
 const ANY: &str = "127.0.0.1:0";
 
 async fn start() -> (AdminServer, watch::Sender<Status>, IntCounter) {
+    start_with(PathBuf::from("/nowhere/predictions.png")).await
+}
+
+async fn start_with(predictions: PathBuf) -> (AdminServer, watch::Sender<Status>, IntCounter) {
     let registry = Registry::new();
     let counter = IntCounter::new("finetune_test_total", "A test.").unwrap();
     registry.register(Box::new(counter.clone())).unwrap();
@@ -19,18 +25,28 @@ async fn start() -> (AdminServer, watch::Sender<Status>, IntCounter) {
         .await
         .unwrap();
     (
-        AdminServer::start(listener, registry, status).unwrap(),
+        AdminServer::start(listener, registry, status, predictions).unwrap(),
         publish,
         counter,
     )
 }
 
 async fn get_page(address: SocketAddr, path: &str) -> (String, String) {
+    ask(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n"),
+    )
+    .await
+}
+
+/// Head and body of the answer to a request that lacks only its end.
+async fn ask(address: SocketAddr, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    let request = format!("{request}Connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())
 }

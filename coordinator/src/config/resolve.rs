@@ -37,7 +37,8 @@ const DEMO: SetDefaults = SetDefaults {
 const FETCHED: &str = "data/caltech101/101_ObjectCategories";
 
 const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
-const DEFAULT_METRICS_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 9095);
+/// Where `/metrics` and `/healthz` are when nobody says so.
+pub(crate) const DEFAULT_METRICS_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 9095);
 
 pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigError> {
     let given = &merged.settings;

@@ -36,8 +36,8 @@ use std::time::Duration;
 
 use super::early_stopping::EarlyStopping;
 use super::event::{
-    Action, EpochReport, Event, Heartbeat, Origin, Position, RunError, Scan, Span, StopReason,
-    WorkerId,
+    Action, EpochReport, Event, Heartbeat, Notice, Origin, Position, RunError, Scan, Span,
+    StopReason, WorkerId,
 };
 use super::split::Split;
 pub use recipe::{Cadence, Precision, Recipe};
@@ -287,6 +287,10 @@ impl Run {
                     && member.heartbeat.is_none_or(|(_, last)| place(&last) <= place(&heartbeat))
                 {
                     member.heartbeat = Some((now, heartbeat));
+                    if let Some(seat) = &member.seat {
+                        let rank = seat.rank;
+                        out.push(Action::Notify(Notice::Heartbeat { rank }));
+                    }
                 }
             }
             Event::Halted {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Observers;
-use crate::admin::BestEpoch;
 use crate::core::event::{EpochSummary, Phases, StepReport};
 use crate::core::schedule::{LAYER_GROUPS, LayerRates};
 use crate::metrics::{RunState, StepSeconds};
@@ -58,6 +57,7 @@ impl Observers {
         self.metrics.set_run_state(RunState::Training);
         self.metrics
             .begin_epoch(epoch, LAYER_GROUPS.iter().zip(rates));
+        self.show_rates(rates);
         self.status.send_modify(|status| {
             "training".clone_into(&mut status.state);
             status.waiting_for = None;
@@ -101,6 +101,9 @@ impl Observers {
         );
         for (rank, ratio) in self.stragglers.ratios().into_iter().enumerate() {
             self.metrics.set_straggler(rank, ratio);
+            if let Some(view) = self.workers.get_mut(rank) {
+                view.straggler_ratio = Some(ratio);
+            }
         }
         let elapsed = self.epoch.started.elapsed().as_secs_f64();
         let loss = self.epoch.loss_sum / self.epoch.samples.max(1) as f64;
@@ -124,7 +127,7 @@ impl Observers {
             status.train_loss = Some(loss);
             status.images_per_second = images_per_second;
         });
-        self.progress.step(&StepView {
+        let view = StepView {
             epoch: self.epoch.epoch,
             epochs: self.epochs,
             step: done.into(),
@@ -132,7 +135,9 @@ impl Observers {
             loss,
             images_per_second,
             elapsed,
-        });
+        };
+        self.show_time_left(&view);
+        self.progress.step(&view);
     }
 
     pub(super) fn epoch_ended(&mut self, summary: &EpochSummary) {
@@ -190,15 +195,7 @@ impl Observers {
         if let Some((epoch, loss, _)) = self.best {
             self.metrics.set_best(epoch, loss, summary.wait);
         }
-        let best = self.best;
-        self.status.send_modify(|status| {
-            status.best = best.map(|(epoch, validation_loss, validation_accuracy)| BestEpoch {
-                epoch,
-                validation_loss,
-                validation_accuracy,
-            });
-            status.last_epoch = Some(record);
-        });
+        self.show_epochs();
         self.progress.epoch(&EpochRow {
             epoch: summary.epoch,
             epochs: self.epochs,

@@ -1,11 +1,14 @@
 //! Who came, who went, and how the run went on: one line for people, one for the journal.
 
+use std::time::SystemTime;
+
 use super::Observers;
 use crate::core::event::Position;
 use crate::metrics::WorkerState;
 use crate::opening::Past;
 use crate::report::curves::EpochPoint;
 use crate::store::JournalEntry;
+use crate::store::journal::rfc3339;
 
 impl Observers {
     pub(super) fn joined(&mut self, joined: usize, expected: usize) {
@@ -34,6 +37,7 @@ impl Observers {
         cause: &str,
     ) {
         self.one_less();
+        self.show_lost(who, rank);
         self.metrics.worker_lost();
         self.progress.say(&format!("lost {who} {when}: {cause}"));
         self.journal(JournalEntry::Lost {
@@ -75,6 +79,7 @@ impl Observers {
                 best.map(|best| (best.epoch, best.validation_loss, best.validation_accuracy));
         }
         self.keep(|store| store.truncate_epochs(position.epoch - 1));
+        self.show_epochs();
     }
 
     pub(super) fn recovered(
@@ -133,6 +138,7 @@ impl Observers {
                 validation_accuracy: record.validation_accuracy,
             });
         }
+        self.show_epochs();
     }
 
     /// A checkpoint is durable.
@@ -160,8 +166,10 @@ impl Observers {
 
     /// Writes a line of the journal.
     pub fn journal(&mut self, entry: JournalEntry) {
-        if let Err(error) = self.journal.append(&entry) {
+        let now = SystemTime::now();
+        if let Err(error) = self.journal.append_at(now, &entry) {
             self.broken(error.into());
         }
+        self.show_event(rfc3339(now), entry);
     }
 }

@@ -27,7 +27,9 @@ impl Observers {
         let predictions = v1::Predictions::decode(bytes)
             .map_err(|error| KeepError::Predictions(error.to_string()))?;
         let picture = grid::render(&self.tiles(predictions))?;
-        Ok(self.store.write(PREDICTIONS, &picture)?)
+        self.store.write(PREDICTIONS, &picture)?;
+        self.show_predictions();
+        Ok(())
     }
 
     /// Tells everyone how the run ended.

@@ -65,19 +65,27 @@ pub struct Summary {
     pub files: Vec<String>,
 }
 
+/// Seconds left of the epoch's training, and of the run if nothing stops it early, which the
+/// last whole epoch tells best.
+pub fn seconds_left(view: &StepView, last_epoch_seconds: Option<f64>) -> Option<(f64, f64)> {
+    if view.step == 0 || view.steps == 0 {
+        return None;
+    }
+    let per_step = view.elapsed / view.step as f64;
+    let left = per_step * view.steps.saturating_sub(view.step) as f64;
+    let epoch = last_epoch_seconds.unwrap_or(per_step * view.steps as f64);
+    let run = left + epoch * f64::from(view.epochs.saturating_sub(view.epoch));
+    Some((left, run))
+}
+
 /// `12.5 images/s  loss 0.432  left 0:40  run ≤13:40`, short enough for 80 columns with the bar
-/// before it. The run's time is an upper bound, as it may stop early; the last whole epoch
-/// tells it best.
+/// before it. The run's time is an upper bound, as it may stop early.
 pub(super) fn step_message(view: &StepView, last_epoch_seconds: Option<f64>) -> String {
     let mut text = format!(
         "{:.1} images/s  loss {:.3}",
         view.images_per_second, view.loss
     );
-    if view.step > 0 && view.steps > 0 {
-        let per_step = view.elapsed / view.step as f64;
-        let left = per_step * view.steps.saturating_sub(view.step) as f64;
-        let epoch = last_epoch_seconds.unwrap_or(per_step * view.steps as f64);
-        let run = left + epoch * f64::from(view.epochs.saturating_sub(view.epoch));
+    if let Some((left, run)) = seconds_left(view, last_epoch_seconds) {
         // Writing to a string cannot fail.
         let _ = write!(text, "  left {}  run ≤{}", clock(left), clock(run));
     }

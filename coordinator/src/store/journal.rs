@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub use entry::JournalEntry;
+pub use time::rfc3339;
 
 use super::{StoreError, atomic};
 
@@ -67,7 +68,11 @@ impl Journal {
         self.append_at(SystemTime::now(), entry)
     }
 
-    fn append_at(&mut self, now: SystemTime, entry: &JournalEntry) -> Result<(), StoreError> {
+    /// Adds a line with the time `now`.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub fn append_at(&mut self, now: SystemTime, entry: &JournalEntry) -> Result<(), StoreError> {
         let line = Line {
             time: time::rfc3339(now),
             entry,

@@ -120,6 +120,10 @@ pub enum Notice {
         world_size: u32,
         rates: LayerRates,
     },
+    /// A rank gave a sign of life.
+    Heartbeat {
+        rank: u32,
+    },
     Step {
         rank: u32,
         report: StepReport,

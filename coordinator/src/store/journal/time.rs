@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const DAY: u64 = 86_400;
 
 /// For example `2026-11-24T13:45:07.012Z`. A clock before 1970 reads as 1970.
-pub(super) fn rfc3339(time: SystemTime) -> String {
+pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (mut days, second) = (since.as_secs() / DAY, since.as_secs() % DAY);
     let mut year = 1970;

@@ -1,0 +1,84 @@
+//! `coordinator health`: one request to `/healthz`, one line, exit code 0 or 1. Made for checks
+//! of containers, whose image has no other HTTP client.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::config::DEFAULT_METRICS_LISTEN;
+
+/// How long the coordinator may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What stands after `coordinator health` on the command line.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HealthArgs {
+    /// Where the coordinator serves its metrics
+    #[arg(long, default_value_t = default_url())]
+    pub url: String,
+}
+
+fn default_url() -> String {
+    format!("http://{}", SocketAddr::from(DEFAULT_METRICS_LISTEN))
+}
+
+impl HealthArgs {
+    /// Asks, and says what came of it.
+    #[must_use]
+    pub fn run(&self) -> ExitCode {
+        match self.ask() {
+            Ok(()) => {
+                println!("{} is healthy", self.url);
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("{} is not healthy: {error}", self.url);
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn ask(&self) -> Result<(), ureq::Error> {
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(PATIENCE))
+            // It is on this machine.
+            .proxy(None)
+            .build()
+            .new_agent();
+        let url = format!("{}/healthz", self.url.trim_end_matches('/'));
+        agent.get(url).call().map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn answer(reply: &'static str) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).unwrap();
+            stream.write_all(reply.as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let healthy = HealthArgs { url }.ask().is_ok();
+        assert!(server.join().unwrap().starts_with("GET /healthz HTTP/1.1"));
+        healthy
+    }
+
+    #[test]
+    fn only_a_good_answer_is_health() {
+        assert!(answer("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n"));
+        assert!(!answer("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"));
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", free.local_addr().unwrap());
+        drop(free);
+        assert!(HealthArgs { url }.ask().is_err());
+    }
+}

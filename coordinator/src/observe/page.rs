@@ -1,0 +1,134 @@
+//! What the page shows beyond the moment: the epochs so far, the last events, and each worker's
+//! sign of life. The status is its only copy.
+
+use std::time::UNIX_EPOCH;
+
+use super::{Observers, unix_seconds};
+use crate::admin::{BestEpoch, EpochView, EventView, LearningRate, WorkerView};
+use crate::core::schedule::{LAYER_GROUPS, LayerRates};
+use crate::progress::{StepView, seconds_left};
+use crate::store::{JournalEntry, PREDICTIONS};
+
+impl Observers {
+    /// What the run directory says of the time before this process.
+    pub(super) fn show_past(&mut self) {
+        let events = self.journal.entries().unwrap_or_else(|error| {
+            self.broken(error.into());
+            Vec::new()
+        });
+        let patience = self.patience;
+        self.status.send_modify(|status| {
+            status.patience = patience;
+            for (time, entry) in events {
+                status.happened(EventView { time, entry });
+            }
+        });
+        self.show_predictions();
+    }
+
+    /// The judged epochs, after any change of them.
+    pub(super) fn show_epochs(&self) {
+        let epochs = self.store.epochs();
+        let last = epochs.last().map_or(0, |record| record.epoch);
+        let best_epoch = self.best.map_or(0, |(epoch, ..)| epoch);
+        self.status.send_modify(|status| {
+            status.history = epochs.iter().map(EpochView::from).collect();
+            status.last_epoch = epochs.last().cloned();
+            status.best = self
+                .best
+                .map(|(epoch, validation_loss, validation_accuracy)| BestEpoch {
+                    epoch,
+                    validation_loss,
+                    validation_accuracy,
+                });
+            status.epochs_without_improvement = last.saturating_sub(best_epoch);
+            // Of a run that goes on, before its first step.
+            if status.epoch == 0 {
+                status.epoch = last;
+            }
+        });
+    }
+
+    pub(super) fn show_event(&self, time: String, entry: JournalEntry) {
+        self.status
+            .send_modify(|status| status.happened(EventView { time, entry }));
+    }
+
+    pub(super) fn show_rates(&self, rates: LayerRates) {
+        self.status.send_modify(|status| {
+            status.learning_rates = LAYER_GROUPS
+                .iter()
+                .zip(rates)
+                .map(|(group, rate)| LearningRate {
+                    group: (*group).to_owned(),
+                    rate,
+                })
+                .collect();
+        });
+    }
+
+    pub(super) fn show_time_left(&self, view: &StepView) {
+        let last_epoch = self
+            .store
+            .epochs()
+            .last()
+            .and_then(|record| record.seconds.get("total"));
+        let left = seconds_left(view, last_epoch.copied());
+        self.status.send_modify(|status| {
+            status.epoch_seconds_left = left.map(|(epoch, _)| epoch);
+            status.run_seconds_left = left.map(|(_, run)| run);
+        });
+    }
+
+    /// The picture is there, or anew.
+    pub(super) fn show_predictions(&self) {
+        let drawn = std::fs::metadata(self.store.root().join(PREDICTIONS))
+            .and_then(|picture| picture.modified())
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        self.status.send_modify(|status| {
+            status.predictions_timestamp = drawn.map(|since| since.as_secs_f64());
+        });
+    }
+
+    /// A worker joined: until the next group is formed it has no rank.
+    pub(super) fn show_newcomer(&mut self, host: &str) {
+        self.workers.push(WorkerView {
+            rank: None,
+            host: host.to_owned(),
+            device: String::new(),
+            state: "joined".to_owned(),
+            step: 0,
+            straggler_ratio: None,
+            heartbeat_timestamp: Some(unix_seconds()),
+        });
+        self.show_workers();
+    }
+
+    /// A member is gone. Of newcomers only the host is known.
+    pub(super) fn show_lost(&mut self, who: &str, rank: Option<u32>) {
+        let same = |view: &WorkerView| match rank {
+            Some(rank) => view.rank == usize::try_from(rank).ok(),
+            None => view.rank.is_none() && who.ends_with(&format!(" on {}", view.host)),
+        };
+        if let Some(at) = self.workers.iter().position(same) {
+            match rank {
+                Some(_) => "lost".clone_into(&mut self.workers[at].state),
+                None => drop(self.workers.remove(at)),
+            }
+        }
+        self.show_workers();
+    }
+
+    pub(super) fn heard(&mut self, rank: u32) {
+        if let Some(view) = self.workers.get_mut(rank as usize) {
+            view.heartbeat_timestamp = Some(unix_seconds());
+            self.show_workers();
+        }
+    }
+
+    pub(super) fn show_workers(&self) {
+        self.status
+            .send_modify(|status| status.workers.clone_from(&self.workers));
+    }
+}

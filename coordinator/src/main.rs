@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use coordinator::admin::{self, AdminServer, Status};
+use coordinator::calls::Calls;
 use coordinator::cli::{Cli, Command, ExitCode};
 use coordinator::config::{RunConfig, Sources};
 use coordinator::driver::{Driver, Inputs};
@@ -120,6 +121,11 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         patience: config.patience,
     };
     let metrics = Metrics::new(&registry, &facts).map_err(Refusal::internal)?;
+    let process = prometheus::process_collector::ProcessCollector::for_self();
+    registry
+        .register(Box::new(process))
+        .map_err(Refusal::internal)?;
+    let traffic = metrics.traffic();
     let mut first = Status::waiting(name, config.workers, config.epochs);
     first.run_directory = config.run_dir.display().to_string();
     first.coordinator_url.clone_from(&url);
@@ -137,6 +143,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     opening.store.write_invited(&security.invited())?;
     let mut server = tokio::spawn(
         security::server()
+            .layer(Calls::new(traffic.clone()))
             .layer(security.guard())
             .add_service(TrainerService::new(arrivals.clone()).into_server())
             .serve_with_incoming_shutdown(incoming, async {
@@ -186,6 +193,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         launcher,
         Keeper::new(opening.checkpoints, arrivals),
         observers,
+        traffic,
     );
     let (outcome, mut workers, mut observers) = driver.drive(&mut inputs).await;
 

@@ -36,8 +36,8 @@ use std::time::Duration;
 
 use super::early_stopping::EarlyStopping;
 use super::event::{
-    Action, EpochReport, Event, Heartbeat, Origin, Position, RunError, Scan, Span, StopReason,
-    WorkerId,
+    Action, Cause, EpochReport, Event, Heartbeat, Origin, Position, RunError, Scan, Span,
+    StopReason, WorkerId,
 };
 use super::split::Split;
 pub use recipe::{Cadence, Precision, Recipe};
@@ -157,6 +157,7 @@ enum Pause {
 #[derive(Debug)]
 struct Outage {
     since: Now,
+    cause: Cause,
     /// The furthest step that any rank had reported.
     reported: Position,
 }
@@ -331,6 +332,11 @@ impl Run {
     /// Whether this worker belongs to the run, and may read the run directory's states.
     pub fn is_member(&self, worker: WorkerId) -> bool {
         self.members.contains_key(&worker)
+    }
+
+    /// How many workers have joined, and how many of them are in the current generation.
+    pub fn census(&self) -> (usize, usize) {
+        (self.members.len(), self.world_size())
     }
 
     fn seated(&self) -> impl Iterator<Item = (WorkerId, &Member, &Seat)> {

@@ -47,6 +47,17 @@ chaos: setup ## Kill and stop processes at every moment (MINUTES=10: at random; 
 	cargo build --release --locked -p coordinator -p worker -p integration-tests --bins
 	MINUTES="$(MINUTES)" SEED="$(SEED)" ONLY="$(ONLY)" $(TARGET)/release/chaos
 
+.PHONY: observability
+observability: setup ## Watch real runs by a real Prometheus: alerts fire, dashboards have data (PYTHON=...)
+	cargo build --release --locked -p coordinator -p worker
+	$(or $(PYTHON),python3) tests/observability/main.py --coordinator $(TARGET)/release/coordinator \
+	    --worker $(TARGET)/release/worker --pictures $(TARGET)/observability
+
+.PHONY: crowd
+crowd: setup ## Many simulated workers against one coordinator, with figures (WORKERS=64 SECONDS=20)
+	cargo build --release --locked -p coordinator -p integration-tests --bin coordinator --bin crowd
+	$(TARGET)/release/crowd $(or $(WORKERS),64) $(or $(SECONDS),20)
+
 .PHONY: lint
 lint: setup ## Check formatting, lints, documentation, and licences where cargo-deny is installed
 	cargo fmt --all --check

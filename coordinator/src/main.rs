@@ -79,6 +79,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         if config.no_spawn { 0 } else { config.workers },
     )?;
     note.iter().for_each(|note| progress.say(note));
+    security::raise_descriptors();
     let mut security = Security::new(&config)?;
     security.notes().iter().for_each(|note| progress.say(note));
     // Before the run directory, which a refused address should not leave behind; but the

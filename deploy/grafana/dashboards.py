@@ -21,10 +21,11 @@ OF_RUN_EVER = 'and on (job, instance) last_over_time(finetune_run_info{run="$run
 class Q:
     """A query for the chosen run, and the legend of its series."""
 
-    def __init__(self, expr, legend="", table=False):
-        bound = OF_RUN_EVER if table else OF_RUN
+    def __init__(self, expr, legend="", table=False, last=False):
+        """`last`: one moment, the end of the time that is shown; so is a `table`, of all labels."""
+        bound = OF_RUN_EVER if table or last else OF_RUN
         self.expr = f"({expr}) {bound}"
-        self.legend, self.table = legend, table
+        self.legend, self.table, self.instant = legend, table, table or last
 
     def target(self, ref):
         return {
@@ -32,8 +33,8 @@ class Q:
             "datasource": SOURCE,
             "expr": self.expr,
             "legendFormat": self.legend or "__auto",
-            "range": not self.table,
-            "instant": self.table,
+            "range": not self.instant,
+            "instant": self.instant,
             "format": "table" if self.table else "time_series",
             "editorMode": "code",
         }
@@ -190,8 +191,9 @@ BEST = events("Best epoch", "changes(finetune_best_epoch[30s]) > 0", "green", "b
 RUN = (
     row(
         "Where the run stands",
-        number("State", "none", Q("finetune_run_state == 1", "{{state}}"), words=True, noValue="gone"),
-        number("Stop reason", "none", Q("finetune_stop_reason_info == 1", "{{reason}}"), words=True, noValue="it runs"),
+        number("State", "none", Q("last_over_time(finetune_run_state[$__range]) == 1", "{{state}}", last=True), words=True),
+        number("Stop reason", "none", Q("last_over_time(finetune_stop_reason_info[$__range]) == 1", "{{reason}}", last=True),
+               words=True, noValue="it has not stopped"),
         number("Epoch", "none", Q("finetune_epoch", "now"), Q("finetune_epochs_target", "at most")),
         bar("This epoch's steps", Q("finetune_epoch_steps / (finetune_epoch_steps_target > 0)", "done"), noValue="before the first"),
         bar(

@@ -45,7 +45,15 @@ class Prometheus:
             ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
              f"--web.listen-address=127.0.0.1:{port}"],
             stdout=self.log, stderr=self.log)
-        until("Prometheus answers", 30, lambda: get(f"{self.url}/-/ready"))
+        try:
+            until("Prometheus answers", 60, self.ready)
+        except AssertionError:
+            self.end()
+            raise
+
+    def ready(self):
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        return get(f"{self.url}/-/ready")
 
     def watch(self, *addresses):
         """Scrapes these, and those before no longer."""

@@ -140,7 +140,7 @@ class Bench:
 def goes_well(bench):
     """Nothing fires while workers gather and train, nor afterwards, but that it stopped early."""
     say("a run that goes well")
-    with bench.run("well", "--limit-per-class=60", "--epochs=40", "--patience=4",
+    with bench.run("well", "--limit-per-class=30", "--epochs=40", "--patience=4",
                    "--layer-lr=uniform=1e-3", "--metrics-linger=20") as run:
         while run.process.poll() is None:
             firing(bench)

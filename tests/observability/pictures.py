@@ -1,13 +1,15 @@
 """Draws each panel's queries with the data of a run, for people to look at. It is no Grafana: the
 curves, bars and numbers are those that it would show, the looks are not."""
 
-import datetime
 import re
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as pyplot  # noqa: E402
+
+
+NUMBERS = ("stat", "bargauge", "table", "barchart")
 
 
 def named(legend, labels):
@@ -17,8 +19,10 @@ def named(legend, labels):
 
 
 def draw(path, title, panels, prometheus, run):
-    """Writes the dashboard `title` with the data of `run`."""
+    """Writes the dashboard `title` with the data of `run`; numbers and tables first, since they are
+    small here."""
     columns = 3
+    panels = sorted(panels, key=lambda panel: panel.kind not in NUMBERS)
     rows = -(-len(panels) // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(18, 3 * rows), squeeze=False, layout="constrained")
     figure.suptitle(f"{title}: {run.name}")
@@ -26,7 +30,7 @@ def draw(path, title, panels, prometheus, run):
     for place, panel in zip(places, panels):
         place.set_title(f"{panel.title} [{panel.unit}]", fontsize=9)
         place.tick_params(labelsize=7)
-        if panel.kind in ("table", "barchart", "stat", "bargauge"):
+        if panel.kind in NUMBERS:
             place.axis("off")
             place.text(0.02, 0.95, "\n".join(lines(panel, prometheus, run))[:700], va="top", fontsize=8)
         else:
@@ -39,8 +43,8 @@ def draw(path, title, panels, prometheus, run):
 
 def lines(panel, prometheus, run):
     for expr, legend, instant in panel.filled(run.name):
-        # While it ran: a moment before its end.
-        for series in prometheus.at(expr, run.ended - 3):
+        # What is asked for one moment looks back; the rest was there a moment before the end.
+        for series in prometheus.at(expr, run.ended if instant else run.ended - 3):
             labels = {k: v for k, v in series["metric"].items() if k not in ("__name__", "job", "instance")}
             yield f"{labels if instant else named(legend, labels)}: {float(series['value'][1]):.4g}"
 
@@ -48,9 +52,9 @@ def lines(panel, prometheus, run):
 def curves(place, panel, prometheus, run):
     for expr, legend, _ in panel.filled(run.name):
         for series in prometheus.over(expr, run.began, run.ended):
-            times = [datetime.datetime.fromtimestamp(float(at)) for at, _ in series["values"]]
+            times = [float(at) - run.began for at, _ in series["values"]]
             values = [float(value) for _, value in series["values"]]
             place.plot(times, values, marker=".", markersize=2, linewidth=1, label=named(legend, series["metric"]))
-    place.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    place.set_xlabel("seconds since the start", fontsize=6)
     if place.lines:
         place.legend(fontsize=6)

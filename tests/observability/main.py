@@ -170,7 +170,7 @@ def loses_workers(bench):
     say("a run that loses workers")
     with bench.run("faults", *ENDLESS, "--stall-timeout=25", "--max-restarts=9") as run:
         until("a few steps", 60, lambda: run.steps() > 20)
-        stopped = run.workers()[1]
+        stopped = run.both()[1]
         os.kill(stopped, signal.SIGSTOP)
         bench.sees("FinetuneWorkerLost")
         until("a replacement", 60, lambda: run.value('finetune_workers{state="healthy"}') == 2
@@ -179,11 +179,12 @@ def loses_workers(bench):
             os.kill(stopped, signal.SIGKILL)
         before = run.steps()
         until("further steps", 60, lambda: run.steps() > before + 20)
-        with HeldThread(run.workers()[1]):
+        held = run.both()[1]
+        with HeldThread(held):
             bench.sees("FinetuneNoProgress")
             until("the hung one is put down", 60, lambda: run.value(
                 'finetune_recovery_duration_seconds_count{cause="worker_put_down"}') >= 1)
-        slow = run.workers()[1]
+        slow = run.both()[1]
         deadline = time.monotonic() + 60
         while "FinetuneStraggler" not in bench.fired and time.monotonic() < deadline:
             os.kill(slow, signal.SIGSTOP)
@@ -224,10 +225,14 @@ def diverges(bench):
         assert run.wait(60) == 10, run.output.read_text()
 
 
+SCENES = (goes_well, loses_workers, is_not_helped, diverges)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--coordinator", type=pathlib.Path, required=True)
     parser.add_argument("--worker", type=pathlib.Path, required=True)
+    parser.add_argument("--only", choices=[scene.__name__ for scene in SCENES], help="one scene of all")
     parser.add_argument("--pictures", type=pathlib.Path, required=True, help="where the pictures go")
     arguments = parser.parse_args()
     sound_files()
@@ -236,10 +241,13 @@ def main():
     with tempfile.TemporaryDirectory(prefix="observability-") as folder:
         bench = Bench(programs, pathlib.Path(folder), arguments.pictures.resolve())
         try:
-            for scene in (goes_well, loses_workers, is_not_helped, diverges):
-                scene(bench)
+            for scene in SCENES:
+                if arguments.only in (None, scene.__name__):
+                    scene(bench)
         finally:
             bench.end()
+    if arguments.only:
+        return
     silent = {rule["alert"] for rule in rules() if "alert" in rule} - bench.fired
     assert silent == set(ONLY_BY_RULE_TEST), f"these alerts did not fire: {silent}"
     for alert, why in ONLY_BY_RULE_TEST.items():

@@ -52,11 +52,22 @@ class Run:
         """Process ids of the live workers, in the order of their slots."""
         children = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/children")
         found = {}
-        for child in {int(pid) for each in children for pid in each.read_text().split()}:
-            environment = pathlib.Path(f"/proc/{child}/environ").read_bytes()
+        try:
+            listed = {int(pid) for each in children for pid in each.read_text().split()}
+        except OSError:
+            return []  # A thread ended just now.
+        for child in listed:
+            try:
+                environment = pathlib.Path(f"/proc/{child}/environ").read_bytes()
+            except OSError:
+                continue  # It ended just now.
             if slot := re.search(rb"FINETUNE_SLOT=(\d+)", environment):
                 found[int(slot[1])] = child
         return [found[slot] for slot in sorted(found)]
+
+    def both(self):
+        """Its two workers, once there are two."""
+        return until("both workers", 60, lambda: (found := self.workers()) and len(found) == 2 and found)
 
     def wait(self, seconds):
         code = self.process.wait(seconds)

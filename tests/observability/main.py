@@ -201,7 +201,8 @@ def loses_workers(bench):
         bench.sees("FinetuneCoordinatorDown")
         for worker in left:
             os.kill(worker, signal.SIGKILL)
-    bench.answered(run, NEEDS_A_GPU )
+    # A coordinator that was killed gave no reason.
+    bench.answered(run, NEEDS_A_GPU | {"Stop reason"})
     bench.draw(run)
 
 

@@ -46,7 +46,7 @@ import pictures  # noqa: E402
 import schema  # noqa: E402
 import yaml  # noqa: E402
 from expressions import panels  # noqa: E402
-from prom import Prometheus, until  # noqa: E402
+from prom import SHORT, Prometheus, until  # noqa: E402
 from runs import ENDLESS, HeldThread, Run  # noqa: E402
 
 
@@ -85,41 +85,41 @@ def free_port():
 
 
 class Bench:
-    """The runs, and the two Prometheus that watch them: one with the rules as they are, one that
-    has less patience."""
+    """The runs, and the Prometheus that watches them."""
 
     def __init__(self, programs, folder, pictures_in):
         self.programs, self.folder, self.pictures = programs, folder, pictures_in
-        self.plain = Prometheus(folder / "plain", DEPLOY, free_port(), short=False)
-        self.short = Prometheus(folder / "short", DEPLOY, free_port(), short=True)
+        self.prometheus = Prometheus(folder / "prometheus", DEPLOY, free_port())
         self.fired, self.pending = set(), set()
 
     def run(self, name, *flags):
         run = Run(self.programs, self.folder, name, *flags)
-        self.plain.watch(run.address)
-        self.short.watch(run.address)
+        self.prometheus.watch(run.address)
         return run
 
     def sees(self, alert, seconds=40):
         """Waits until `alert` fires; it is pending before, if it has any patience."""
 
-        def fires():
-            for name, states in self.short.alerts().items():
-                self.pending |= {name} if "pending" in states else set()
-                self.fired |= {name} if "firing" in states else set()
-            return alert in self.fired
-
-        until(f"{alert} fires", seconds, fires)
+        until(f"{alert} fires", seconds, lambda: alert in self.seen())
         patient = any(rule.get("alert") == alert and "for" in rule for rule in rules())
         assert alert in self.pending or not patient, f"{alert} was never pending"
         say(f"  {alert}: {'pending, then ' if patient else ''}firing")
+
+    def seen(self):
+        """The impatient alerts that have fired so far, those of now included."""
+        for name, states in self.prometheus.alerts().items():
+            if name.startswith(SHORT):
+                name = name.removeprefix(SHORT)
+                self.pending |= {name} if "pending" in states else set()
+                self.fired |= {name} if "firing" in states else set()
+        return self.fired
 
     def answered(self, run, without):
         """Whether the dashboards have data of `run`, but for the titles `without`."""
         empty = []
         for panel in panels(GRAFANA / "dashboards"):
             for expr, _, instant in panel.filled(run.name):
-                found = self.plain.at(expr, run.ended) if instant else self.plain.over(expr, run.began, run.ended)
+                found = self.prometheus.at(expr, run.ended) if instant else self.prometheus.over(expr, run.began, run.ended)
                 if not found and panel.title not in without:
                     empty.append(f"{panel.dashboard} / {panel.title}: {expr}")
         assert not empty, "no data for\n" + "\n".join(empty)
@@ -129,12 +129,11 @@ class Bench:
             drawn = [p for p in panels(GRAFANA / "dashboards")
                      if p.dashboard == title and p.title not in NEEDS_A_GPU and p.kind != "annotation"]
             path = self.pictures / f"{run.name}-{title.lower()}.png"
-            pictures.draw(path, title, drawn, self.plain, run)
+            pictures.draw(path, title, drawn, self.prometheus, run)
             say(f"  {path}")
 
     def end(self):
-        self.plain.end()
-        self.short.end()
+        self.prometheus.end()
 
 
 def goes_well(bench):
@@ -154,15 +153,15 @@ def goes_well(bench):
     bench.answered(run, NEEDS_A_GPU | NEEDS_A_LOSS)
     for rule in rules():
         if "record" in rule and not rule["record"].startswith("rank:dcgm"):
-            assert bench.plain.over(rule["record"], run.began, run.ended), f"{rule['record']} has no data"
+            assert bench.prometheus.over(rule["record"], run.began, run.ended), f"{rule['record']} has no data"
     bench.draw(run)
     say("  nothing fired in 70 s after it, and every panel has data")
 
 
 def firing(bench):
-    for prometheus, let in ((bench.plain, set()), (bench.short, NERVOUS)):
-        fires = {name for name, states in prometheus.alerts().items() if "firing" in states}
-        assert fires <= let | {"FinetuneEarlyStop"}, f"fires in a run that goes well: {fires}"
+    let = {"FinetuneEarlyStop", *(SHORT + name for name in NERVOUS | {"FinetuneEarlyStop"})}
+    fires = {name for name, states in bench.prometheus.alerts().items() if "firing" in states}
+    assert fires <= let, f"fires in a run that goes well: {fires}"
 
 
 def loses_workers(bench):
@@ -186,14 +185,11 @@ def loses_workers(bench):
                 'finetune_recovery_duration_seconds_count{cause="worker_put_down"}') >= 1)
         slow = run.both()[1]
         deadline = time.monotonic() + 60
-        while "FinetuneStraggler" not in bench.fired and time.monotonic() < deadline:
+        while "FinetuneStraggler" not in bench.seen() and time.monotonic() < deadline:
             os.kill(slow, signal.SIGSTOP)
             time.sleep(0.08)
             os.kill(slow, signal.SIGCONT)
             time.sleep(0.02)
-            states = bench.short.alerts().get("FinetuneStraggler", set())
-            bench.pending |= {"FinetuneStraggler"} if "pending" in states else set()
-            bench.fired |= {"FinetuneStraggler"} if "firing" in states else set()
         bench.sees("FinetuneStraggler", 5)
         left = run.workers()
         run.process.kill()

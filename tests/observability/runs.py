@@ -86,7 +86,7 @@ class Run:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self.ended = time.time()
+        self.ended = getattr(self, "ended", time.time())
 
 
 class HeldThread:

@@ -61,11 +61,7 @@ async fn converse(
     mut end: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let (outbox, mut inbound) = enter(shared, number).await;
-    let say = |message| {
-        outbox.send(v1::WorkerMessage {
-            message: Some(message),
-        })
-    };
+    let say = |message| say(&outbox, message);
     let mut heartbeats = tokio::time::interval(HEARTBEAT);
     let (mut plan, mut done, mut granted): (Option<v1::EpochPlan>, usize, u32) = (None, 0, 0);
     let mut steps = tokio::time::interval(shared.pace);
@@ -154,11 +150,7 @@ async fn greet(shared: &Shared, number: usize) -> anyhow::Result<Session> {
     let mut client =
         TrainerClient::new(channel).max_decoding_message_size(proto::MAX_MESSAGE_BYTES);
     let (outbox, outgoing) = mpsc::unbounded_channel();
-    let say = |message| {
-        outbox.send(v1::WorkerMessage {
-            message: Some(message),
-        })
-    };
+    let say = |message| say(&outbox, message);
     say(Up::Hello(v1::Hello {
         protocol_version: proto::PROTOCOL_VERSION,
         host: format!("host-{number}"),
@@ -186,6 +178,12 @@ async fn greet(shared: &Shared, number: usize) -> anyhow::Result<Session> {
         ..Default::default()
     }))?;
     Ok((outbox, inbound))
+}
+
+fn say(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up) -> anyhow::Result<()> {
+    let message = Some(message);
+    let sent = outbox.send(v1::WorkerMessage { message });
+    sent.ok().context("the session was closed")
 }
 
 fn step(plan: &v1::EpochPlan, done: usize, pace: Duration) -> Up {

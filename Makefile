@@ -63,6 +63,17 @@ page-test: setup ## Look at the coordinator's page with a browser during a real 
 	COORDINATOR="$(abspath $(TARGET)/release/coordinator)" WORKER="$(abspath $(TARGET)/release/worker)" \
 	    node tests/page/test.mjs
 
+.PHONY: observability
+observability: setup ## Watch real runs by a real Prometheus: alerts fire, dashboards have data (PYTHON=...)
+	cargo build --release --locked -p coordinator -p worker
+	$(or $(PYTHON),python3) tests/observability/main.py --coordinator $(TARGET)/release/coordinator \
+	    --worker $(TARGET)/release/worker --pictures $(TARGET)/observability
+
+.PHONY: crowd
+crowd: setup ## Many simulated workers against one coordinator, with figures (WORKERS=64 SECONDS=20)
+	cargo build --release --locked -p coordinator -p integration-tests --bin coordinator --bin crowd
+	$(TARGET)/release/crowd $(or $(WORKERS),64) $(or $(SECONDS),20)
+
 .PHONY: lint
 lint: setup ## Check formatting, lints, documentation, and licences where cargo-deny is installed
 	cargo fmt --all --check

@@ -29,6 +29,7 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
                     .collect(),
                 device: m.device,
                 bf16_in_silicon: m.bf16_in_silicon,
+                gpu_uuid: m.gpu_uuid,
                 memory: Memory {
                     prepared: m.prepared,
                     held: m.held.map(position),

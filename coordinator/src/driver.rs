@@ -15,6 +15,7 @@ use crate::core::event::Position;
 use crate::core::{Action, Command, Event, Notice, Outcome, Run, WorkerId};
 use crate::keeper::{Keeper, Kept};
 use crate::launcher::{Launcher, WorkerExit, WorkerStatus};
+use crate::metrics::Traffic;
 use crate::observe::{Observers, unix_seconds};
 use crate::security::Slot;
 use crate::service::{Arrival, Outbox};
@@ -32,6 +33,13 @@ pub struct Inputs {
     pub interrupts: mpsc::UnboundedReceiver<()>,
 }
 
+/// One thing that the driver deals with.
+enum Input {
+    Arrival(Arrival),
+    Exit(WorkerExit),
+    Event(Event),
+}
+
 /// The owner of a run.
 pub struct Driver {
     run: Run,
@@ -44,6 +52,7 @@ pub struct Driver {
     launcher: Option<Launcher>,
     keeper: Keeper,
     observers: Observers,
+    traffic: Traffic,
     outcome: Option<Outcome>,
 }
 
@@ -56,6 +65,7 @@ impl Driver {
         launcher: Option<Launcher>,
         keeper: Keeper,
         observers: Observers,
+        traffic: Traffic,
     ) -> Self {
         Self {
             run,
@@ -68,6 +78,7 @@ impl Driver {
             launcher,
             keeper,
             observers,
+            traffic,
             outcome: None,
         }
     }
@@ -80,15 +91,28 @@ impl Driver {
             if let Some(outcome) = self.outcome.take() {
                 return (outcome, self.launcher, self.observers);
             }
-            let event = tokio::select! {
-                Some(arrival) = inputs.arrivals.recv() => self.arrive(arrival),
-                Some(exit) = inputs.exits.recv() => Some(self.exited(exit)),
-                Some(()) = inputs.interrupts.recv() => Some(Event::Interrupt),
-                _ = ticks.tick() => Some(Event::Tick),
+            let input = tokio::select! {
+                Some(arrival) = inputs.arrivals.recv() => Input::Arrival(arrival),
+                Some(exit) = inputs.exits.recv() => Input::Exit(exit),
+                Some(()) = inputs.interrupts.recv() => Input::Event(Event::Interrupt),
+                _ = ticks.tick() => Input::Event(Event::Tick),
+            };
+            let began = Instant::now();
+            let event = match input {
+                Input::Arrival(arrival) => self.arrive(arrival),
+                Input::Exit(exit) => Some(self.exited(exit)),
+                Input::Event(event) => Some(event),
             };
             if let Some(event) = event {
+                let ticks = event == Event::Tick;
                 self.tell(event).await;
+                if ticks {
+                    let (joined, healthy) = self.run.census();
+                    self.observers.census(joined, healthy);
+                }
             }
+            let waiting = inputs.arrivals.len();
+            self.traffic.drove(began.elapsed().as_secs_f64(), waiting);
         }
     }
 
@@ -124,8 +148,10 @@ impl Driver {
                 })
             }
             Arrival::Event(event) => {
-                if let Event::Lost { worker } = event {
-                    self.sessions.remove(&worker);
+                match event {
+                    Event::Lost { worker } => drop(self.sessions.remove(&worker)),
+                    Event::Heartbeat { worker, .. } => self.observers.heard(worker),
+                    _ => {}
                 }
                 Some(event)
             }

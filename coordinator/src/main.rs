@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use coordinator::admin::{self, AdminServer, Status};
+use coordinator::calls::Calls;
 use coordinator::cli::{Cli, Command, ExitCode};
 use coordinator::config::{RunConfig, Sources};
 use coordinator::dataset::Dataset;
@@ -95,6 +96,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         if config.no_spawn { 0 } else { config.workers },
     )?;
     note.iter().for_each(|note| progress.say(note));
+    security::raise_descriptors();
     let mut security = Security::new(&config)?;
     security.notes().iter().for_each(|note| progress.say(note));
     // Before the run directory, which a refused address should not leave behind; but the
@@ -138,6 +140,11 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     };
     let metrics = Metrics::new(&registry, &facts).map_err(Refusal::internal)?;
     let dataset = Dataset::new(&config, metrics.clone());
+    let process = prometheus::process_collector::ProcessCollector::for_self();
+    registry
+        .register(Box::new(process))
+        .map_err(Refusal::internal)?;
+    let traffic = metrics.traffic();
     let mut first = Status::waiting(name, config.workers, config.epochs);
     first.run_directory = config.run_dir.display().to_string();
     first.coordinator_url.clone_from(&url);
@@ -152,6 +159,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     opening.store.write_invited(&security.invited())?;
     let mut server = tokio::spawn(
         security::server()
+            .layer(Calls::new(traffic.clone()))
             .layer(security.guard())
             .add_service(TrainerService::new(arrivals.clone(), dataset).into_server())
             .serve_with_incoming_shutdown(incoming, async {
@@ -207,6 +215,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         launcher,
         Keeper::new(opening.checkpoints, arrivals),
         observers,
+        traffic,
     );
     let (outcome, mut workers, mut observers) = driver.drive(&mut inputs).await;
 

@@ -3,17 +3,21 @@
 //! global one. Nothing here reads a clock or decides anything.
 
 mod labels;
+mod ranks;
 mod table;
+mod traffic;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts,
-    Registry,
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
 
 use crate::config::LAYER_GROUPS;
-pub use labels::{Phase, RunState, SplitLabel, StopReason, WorkerState};
+pub use labels::{Cause, Method, Phase, RunState, SplitLabel, StopReason, WorkerState};
+pub use ranks::RankFacts;
+use ranks::Ranks;
 pub use table::{Kind, MetricSpec, PREFIX, TABLE};
+pub use traffic::Traffic;
 
 /// What the constant series say about a run.
 #[derive(Debug, Clone)]
@@ -51,6 +55,8 @@ pub struct Metrics {
     run_state: GaugeVec,
     stop_reason: GaugeVec,
     epoch: Gauge,
+    epoch_steps: Gauge,
+    epoch_steps_target: Gauge,
     steps: IntCounter,
     samples: IntCounterVec,
     last_step: Gauge,
@@ -61,18 +67,18 @@ pub struct Metrics {
     wait: Gauge,
     learning_rate: GaugeVec,
     images_per_second: Gauge,
-    step_duration: HistogramVec,
-    phase_duration: HistogramVec,
+    ranks: Ranks,
     workers: GaugeVec,
     generation: Gauge,
     decode_errors: IntCounter,
     data_sent: IntCounter,
     data_bandwidth: Gauge,
     workers_lost: IntCounter,
-    recovery_duration: Histogram,
-    straggler_ratio: GaugeVec,
+    recovery_duration: HistogramVec,
     checkpoint_time: Gauge,
     checkpoint_bytes: Gauge,
+    checkpoint_lag: Gauge,
+    traffic: Traffic,
 }
 
 impl Metrics {
@@ -96,6 +102,8 @@ impl Metrics {
             run_state: keep.gauges(&table::RUN_STATE)?,
             stop_reason: keep.gauges(&table::STOP_REASON)?,
             epoch: keep.gauge(&table::EPOCH)?,
+            epoch_steps: keep.gauge(&table::EPOCH_STEPS)?,
+            epoch_steps_target: keep.gauge(&table::EPOCH_STEPS_TARGET)?,
             steps: keep.register(IntCounter::with_opts(opts(&table::STEPS))?)?,
             samples: keep.register(IntCounterVec::new(
                 opts(&table::SAMPLES),
@@ -109,21 +117,18 @@ impl Metrics {
             wait: keep.gauge(&table::WAIT)?,
             learning_rate: keep.gauges(&table::LEARNING_RATE)?,
             images_per_second: keep.gauge(&table::IMAGES_PER_SECOND)?,
-            step_duration: keep.histograms(&table::STEP_DURATION)?,
-            phase_duration: keep.histograms(&table::PHASE_DURATION)?,
+            ranks: Ranks::new(&keep, facts.workers)?,
             workers: keep.gauges(&table::WORKERS)?,
             generation: keep.gauge(&table::GENERATION)?,
             decode_errors: keep.register(IntCounter::with_opts(opts(&table::DECODE_ERRORS))?)?,
             data_sent: keep.register(IntCounter::with_opts(opts(&table::DATA_SENT))?)?,
             data_bandwidth: keep.gauge(&table::DATA_BANDWIDTH)?,
             workers_lost: keep.register(IntCounter::with_opts(opts(&table::WORKERS_LOST))?)?,
-            recovery_duration: keep.register(Histogram::with_opts(
-                HistogramOpts::from(opts(&table::RECOVERY_DURATION))
-                    .buckets(table::duration_buckets()),
-            )?)?,
-            straggler_ratio: keep.gauges(&table::STRAGGLER_RATIO)?,
+            recovery_duration: keep.histograms(&table::RECOVERY_DURATION)?,
             checkpoint_time: keep.gauge(&table::CHECKPOINT_TIME)?,
             checkpoint_bytes: keep.gauge(&table::CHECKPOINT_BYTES)?,
+            checkpoint_lag: keep.gauge(&table::CHECKPOINT_LAG)?,
+            traffic: Traffic::new(&keep)?,
         };
         metrics.initialise(facts);
         Ok(metrics)
@@ -148,14 +153,8 @@ impl Metrics {
         for group in LAYER_GROUPS {
             self.learning_rate.with_label_values(&[group]).set(0.0);
         }
-        for rank in 0..facts.workers {
-            let rank = rank.to_string();
-            self.step_duration.with_label_values(&[&rank]);
-            self.straggler_ratio.with_label_values(&[&rank]).set(1.0);
-            for phase in Phase::ALL {
-                self.phase_duration
-                    .with_label_values(&[rank.as_str(), phase.label()]);
-            }
+        for cause in Cause::ALL {
+            self.recovery_duration.with_label_values(&[cause.label()]);
         }
         for state in WorkerState::ALL {
             self.workers.with_label_values(&[state.label()]).set(0.0);
@@ -178,6 +177,18 @@ impl Metrics {
         self.stop_reason
             .with_label_values(&[reason.label()])
             .set(1.0);
+    }
+
+    /// The handles on what the coordinator itself has to do.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.clone()
+    }
+
+    /// Sets how many steps of the epoch all ranks have made, and how many it has.
+    pub fn set_epoch_steps(&self, done: u32, target: u32) {
+        self.epoch_steps.set(done.into());
+        self.epoch_steps_target.set(target.into());
     }
 
     /// Begins an epoch, counted from 1, with these learning rates by layer group. Rates of
@@ -204,20 +215,7 @@ impl Metrics {
 
     /// Adds what one rank spent on a step.
     pub fn rank_step(&self, rank: usize, seconds: StepSeconds) {
-        let rank = rank.to_string();
-        self.step_duration
-            .with_label_values(&[&rank])
-            .observe(seconds.step);
-        for (phase, value) in [
-            (Phase::DataWait, seconds.data_wait),
-            (Phase::ForwardBackward, seconds.forward_backward),
-            (Phase::AllreduceWait, seconds.allreduce_wait),
-            (Phase::Optimizer, seconds.optimizer),
-        ] {
-            self.phase_duration
-                .with_label_values(&[rank.as_str(), phase.label()])
-                .observe(value);
-        }
+        self.ranks.step(rank, seconds);
     }
 
     /// Adds what one rank spent on its part of a validation of `samples` pictures.
@@ -225,10 +223,7 @@ impl Metrics {
         self.samples
             .with_label_values(&[SplitLabel::Validation.label()])
             .inc_by(samples);
-        let labels = [&*rank.to_string(), Phase::Validation.label()];
-        self.phase_duration
-            .with_label_values(&labels)
-            .observe(seconds);
+        self.ranks.validation(rank, seconds);
     }
 
     /// Sets the mean training loss so far and the speed of all ranks together.
@@ -264,9 +259,15 @@ impl Metrics {
             .set(count as f64);
     }
 
-    /// Sets the generation.
-    pub fn set_generation(&self, generation: u64) {
+    /// Begins a generation of these ranks; those of a larger one before it are gone.
+    pub fn begin_generation(&self, generation: u64, ranks: &[RankFacts], unix_seconds: f64) {
         self.generation.set(generation as f64);
+        self.ranks.formed(ranks, unix_seconds);
+    }
+
+    /// Records that the holder of a rank was heard of.
+    pub fn heard(&self, rank: usize, unix_seconds: f64) {
+        self.ranks.heard(rank, unix_seconds);
     }
 
     /// Counts a worker that died, hung or was cut off.
@@ -275,15 +276,15 @@ impl Metrics {
     }
 
     /// Adds a recovery that took so long.
-    pub fn recovered(&self, seconds: f64) {
-        self.recovery_duration.observe(seconds);
+    pub fn recovered(&self, cause: Cause, seconds: f64) {
+        self.recovery_duration
+            .with_label_values(&[cause.label()])
+            .observe(seconds);
     }
 
     /// Sets how much longer than the group's median a rank is busy with a step.
     pub fn set_straggler(&self, rank: usize, ratio: f64) {
-        self.straggler_ratio
-            .with_label_values(&[&rank.to_string()])
-            .set(ratio);
+        self.ranks.straggler(rank, ratio);
     }
 
     /// Records that a checkpoint of `bytes` became durable at a Unix time.
@@ -300,6 +301,11 @@ impl Metrics {
     /// Sets how many bytes of images may be given out each second.
     pub fn set_data_bandwidth(&self, bytes_per_second: u64) {
         self.data_bandwidth.set(bytes_per_second as f64);
+    }
+
+    /// Sets how many steps were made since the last durable checkpoint.
+    pub fn set_checkpoint_lag(&self, steps: u64) {
+        self.checkpoint_lag.set(steps as f64);
     }
 
     /// Counts pictures that could not be decoded.

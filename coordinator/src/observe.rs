@@ -7,17 +7,17 @@ mod page;
 mod results;
 mod stragglers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
 use crate::admin::{Status, WorkerView};
-use crate::core::Notice;
-use crate::core::event::StopReason;
+use crate::core::event::{Position, StopReason};
+use crate::core::{Notice, WorkerId};
 use crate::launcher::WorkerExit;
-use crate::metrics::{Metrics, RunState, WorkerState};
+use crate::metrics::{Metrics, RankFacts, RunState, WorkerState};
 use crate::progress::Progress;
 use crate::report::ReportError;
 use crate::report::curves::EpochPoint;
@@ -52,7 +52,13 @@ pub struct Observers {
     started: Instant,
     epochs: u32,
     patience: u32,
-    members: usize,
+    expected: usize,
+    /// Lost, and neither replaced nor come back.
+    missing: usize,
+    /// The rank of each member of the current generation.
+    ranks: HashMap<WorkerId, usize>,
+    /// The newest durable checkpoint; at first what a run begins with.
+    durable: Position,
     split: Option<(Vec<String>, Vec<String>)>,
     epoch: EpochSoFar,
     stragglers: Stragglers,
@@ -87,7 +93,10 @@ impl Observers {
             started: Instant::now(),
             epochs,
             patience,
-            members: 0,
+            expected: 0,
+            missing: 0,
+            ranks: HashMap::new(),
+            durable: Position::start_of(1),
             split: None,
             epoch: EpochSoFar::new(0, 0, 0, 0),
             stragglers: Stragglers::default(),
@@ -176,12 +185,13 @@ impl Observers {
             Notice::Waiting { reason } => self.waiting(reason),
             Notice::WentBack { position } => self.went_back(position),
             Notice::Recovered {
+                cause,
                 generation,
                 position,
                 world_size,
                 seconds,
                 steps_lost,
-            } => self.recovered(generation, position, world_size, seconds, steps_lost),
+            } => self.recovered(cause, generation, position, world_size, seconds, steps_lost),
             Notice::Preparing { done, total } => {
                 self.metrics.set_run_state(RunState::Preparing);
                 self.status
@@ -227,13 +237,25 @@ impl Observers {
             } => {
                 let world_size = ranks.len();
                 self.stragglers = Stragglers::of(world_size);
+                let holders = ranks.iter().enumerate();
+                self.ranks = holders.map(|(rank, of)| (of.worker, rank)).collect();
+                let facts: Vec<RankFacts> = ranks
+                    .iter()
+                    .map(|of| RankFacts {
+                        host: of.host.clone(),
+                        device: of.device.clone(),
+                        gpu_uuid: of.gpu_uuid.clone(),
+                    })
+                    .collect();
+                self.metrics
+                    .begin_generation(generation, &facts, unix_seconds());
                 self.workers = ranks
                     .into_iter()
                     .enumerate()
-                    .map(|(rank, (host, device))| WorkerView {
+                    .map(|(rank, of)| WorkerView {
                         rank: Some(rank),
-                        host,
-                        device,
+                        host: of.host,
+                        device: of.device,
                         state: WorkerState::Healthy.label().to_owned(),
                         step: 0,
                         straggler_ratio: None,
@@ -245,7 +267,6 @@ impl Observers {
                     generation,
                     world_size,
                 });
-                self.metrics.set_generation(generation);
                 self.status.send_modify(|status| {
                     status.generation = generation;
                     status.world_size = world_size;
@@ -261,7 +282,6 @@ impl Observers {
                 world_size,
                 rates,
             } => self.epoch_started(epoch, completed, steps, world_size, rates),
-            Notice::Heartbeat { rank } => self.heard(rank),
             Notice::Step { rank, report } => self.step(rank, &report),
             Notice::EpochEnded(summary) => self.epoch_ended(&summary),
             Notice::Stopping(reason) => {

@@ -44,7 +44,7 @@ use crate::store::Invited;
 use door::Door;
 pub use gate::{Gate, Live, Slot};
 pub use guard::Guard;
-pub use limits::{FAREWELL_LIMIT, HELLO_LIMIT, UPLOAD_STALL_LIMIT, server};
+pub use limits::{FAREWELL_LIMIT, HELLO_LIMIT, UPLOAD_STALL_LIMIT, raise_descriptors, server};
 pub use policy::Policy;
 pub use rate::Rate;
 use refusals::Refusals;

@@ -7,7 +7,7 @@ mod report;
 use std::fmt;
 
 pub use command::{Command, Keep, Origin};
-pub use notice::{EpochSummary, Notice, Outcome, RunError, Span, StopReason};
+pub use notice::{Cause, EpochSummary, Notice, Outcome, Ranked, RunError, Span, StopReason};
 pub use report::{
     Activity, EpochReport, Heartbeat, Memory, Phases, Scan, StepReport, ValidationSum,
 };

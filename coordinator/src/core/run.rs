@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use super::early_stopping::EarlyStopping;
 use super::event::{
-    Action, EpochReport, Event, Heartbeat, Notice, Origin, Position, RunError, Scan, Span,
+    Action, Cause, EpochReport, Event, Heartbeat, Origin, Position, RunError, Scan, Span,
     StopReason, WorkerId,
 };
 use super::split::Split;
@@ -160,6 +160,7 @@ enum Pause {
 #[derive(Debug)]
 struct Outage {
     since: Now,
+    cause: Cause,
     /// The furthest step that any rank had reported.
     reported: Position,
 }
@@ -287,10 +288,6 @@ impl Run {
                     && member.heartbeat.is_none_or(|(_, last)| place(&last) <= place(&heartbeat))
                 {
                     member.heartbeat = Some((now, heartbeat));
-                    if let Some(seat) = &member.seat {
-                        let rank = seat.rank;
-                        out.push(Action::Notify(Notice::Heartbeat { rank }));
-                    }
                 }
             }
             Event::Halted {
@@ -346,6 +343,11 @@ impl Run {
     /// Whether this worker belongs to the run, and may read the run directory's states.
     pub fn is_member(&self, worker: WorkerId) -> bool {
         self.members.contains_key(&worker)
+    }
+
+    /// How many workers have joined, and how many of them are in the current generation.
+    pub fn census(&self) -> (usize, usize) {
+        (self.members.len(), self.world_size())
     }
 
     fn seated(&self) -> impl Iterator<Item = (WorkerId, &Member, &Seat)> {

@@ -47,7 +47,7 @@ labels! {
         Joined = "joined",
         /// Part of the current generation and alive.
         Healthy = "healthy",
-        /// Lost since the start, replaced or not.
+        /// Lost, and neither replaced nor come back.
         Lost = "lost",
     }
 }
@@ -73,6 +73,34 @@ labels! {
         Optimizer = "optimizer",
         /// The rank's part of a validation.
         Validation = "validation",
+    }
+}
+labels! {
+    /// Label `cause` of `recovery_duration_seconds`.
+    Cause {
+        /// A worker's session broke.
+        Died = "worker_died",
+        /// The coordinator put a worker down that stalled or failed in itself.
+        PutDown = "worker_put_down",
+        /// Collectives failed among workers that live.
+        GroupBroke = "group_broke",
+    }
+}
+labels! {
+    /// Label `method` of the calls.
+    Method {
+        /// `trainer.v1.Trainer/Session`.
+        Session = "Session",
+        /// `trainer.v1.Trainer/Upload`.
+        Upload = "Upload",
+        /// `trainer.v1.Trainer/Download`.
+        Download = "Download",
+        /// `trainer.v1.Trainer/ListImages`.
+        ListImages = "ListImages",
+        /// `trainer.v1.Trainer/GetImages`.
+        GetImages = "GetImages",
+        /// Whatever else somebody called.
+        Other = "other",
     }
 }
 labels! {

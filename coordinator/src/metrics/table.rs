@@ -50,14 +50,20 @@ table! {
         "Which run this is; always 1.";
     WORKERS_LOST = Counter "workers_lost_total" []
         "Workers that were lost: died, hung, or cut off.";
-    RECOVERY_DURATION = Histogram "recovery_duration_seconds" []
-        "From the loss of a worker to a group that works again.";
+    RECOVERY_DURATION = Histogram "recovery_duration_seconds" ["cause"]
+        "From the loss of a worker, or the break of a group, to a group that works again.";
+    WORKER_INFO = Gauge "worker_info" ["rank", "host", "device", "gpu_uuid"]
+        "Who holds a rank of the current generation; always 1. gpu_uuid is as DCGM's, empty on a CPU.";
+    HEARTBEAT = Gauge "worker_last_heartbeat_timestamp_seconds" ["rank"]
+        "When the holder of a rank was last heard of, in Unix time; NaN before the first group.";
     STRAGGLER_RATIO = Gauge "straggler_ratio" ["rank"]
         "The rank's median busy time of a step over the group's median; above 1.2 others wait.";
     CHECKPOINT_TIME = Gauge "checkpoint_last_success_timestamp_seconds" []
         "When the last checkpoint became durable, in Unix time; 0 before the first.";
     CHECKPOINT_BYTES = Gauge "checkpoint_bytes" []
         "Size of the last checkpoint.";
+    CHECKPOINT_LAG = Gauge "checkpoint_lag_steps" []
+        "Steps since the last durable checkpoint: what would be made again if everything died now.";
     RUN_STATE = Gauge "run_state" ["state"]
         "1 for the state that the run is in, 0 for the others.";
     STOP_REASON = Gauge "stop_reason_info" ["reason"]
@@ -66,6 +72,10 @@ table! {
         "The epoch under way or last done, from 1; 0 before the first.";
     EPOCHS_TARGET = Gauge "epochs_target" []
         "The most epochs that the run may take.";
+    EPOCH_STEPS = Gauge "epoch_steps" []
+        "Steps of the epoch under way that all ranks have made.";
+    EPOCH_STEPS_TARGET = Gauge "epoch_steps_target" []
+        "Steps of an epoch; 0 before the first.";
     STEPS = Counter "steps_total" []
         "Optimizer updates done.";
     SAMPLES = Counter "samples_total" ["split"]
@@ -102,6 +112,16 @@ table! {
         "Bytes of images a second that all workers together may take.";
     DECODE_ERRORS = Counter "decode_errors_total" []
         "Pictures that could not be decoded and were skipped.";
+    GRPC_REQUESTS = Counter "grpc_requests_total" ["method", "code"]
+        "Calls that were answered, by the code of the answer's beginning.";
+    GRPC_DURATION = Histogram "grpc_request_duration_seconds" ["method"]
+        "From a call to the beginning of its answer: all of an upload, the greeting of a session.";
+    DRIVER_QUEUE = Gauge "driver_queue_length" []
+        "Messages that wait for the task that owns the run.";
+    DRIVER_EVENTS = Counter "driver_events_total" []
+        "Messages that the task that owns the run has dealt with.";
+    DRIVER_BUSY = Counter "driver_busy_seconds_total" []
+        "Time that the task that owns the run was at work.";
 }
 
 /// 1 ms to 16.384 s, doubling: steps take 5 ms on a GPU and seconds on a CPU.

@@ -1,6 +1,7 @@
 //! Names obey the conventions, series exist from the start, setters reach their series.
 
 use prometheus::TextEncoder;
+use tonic::Code;
 
 use super::*;
 
@@ -56,7 +57,9 @@ fn every_series_exists_before_anything_happens() {
     let registry = Registry::new();
     Metrics::new(&registry, &facts()).unwrap();
     let families = registry.gather();
-    for spec in TABLE {
+    // Who holds a rank nobody knows before a group has formed.
+    let later = |spec: &&MetricSpec| spec.name == table::WORKER_INFO.name;
+    for spec in TABLE.iter().filter(|spec| !later(spec)) {
         let name = format!("{}_{}", table::PREFIX, spec.name);
         let family = families.iter().find(|family| family.name() == name);
         let family = family.unwrap_or_else(|| panic!("{name} has no series"));
@@ -72,7 +75,7 @@ fn every_series_exists_before_anything_happens() {
             assert_eq!(labels, expected, "{name}");
         }
     }
-    assert_eq!(families.len(), TABLE.len());
+    assert_eq!(families.len(), TABLE.len() - 1);
 
     let lines = scrape(&registry);
     for expected in [
@@ -120,11 +123,23 @@ fn setters_reach_their_series_and_add_none() {
     metrics.set_validation(0.5, 0.875);
     metrics.set_best(1, 0.25, 1);
     metrics.set_workers(WorkerState::Lost, 1);
-    metrics.set_generation(2);
+    let cpu = RankFacts {
+        host: "a".into(),
+        device: "cpu".into(),
+        gpu_uuid: String::new(),
+    };
+    metrics.begin_generation(2, &[cpu.clone(), cpu], 1000.0);
+    metrics.heard(1, 1002.0);
+    metrics.set_epoch_steps(3, 7);
+    metrics.set_checkpoint_lag(10);
+    metrics.recovered(Cause::Died, 1.5);
+    metrics.traffic().answered(Method::Upload, Code::Ok, 0.25);
+    metrics.traffic().drove(0.5, 4);
     metrics.add_decode_errors(3);
     metrics.set_stop_reason(StopReason::Patience);
     let lines = scrape(&registry);
-    assert_eq!(lines.len(), before);
+    // The two of `worker_info`, whose labels nobody knows before.
+    assert_eq!(lines.len(), before + 2);
     for expected in [
         "finetune_run_state{state=\"waiting\"} 0",
         "finetune_run_state{state=\"training\"} 1",
@@ -148,6 +163,18 @@ fn setters_reach_their_series_and_add_none() {
         "finetune_early_stop_wait_epochs 1",
         "finetune_workers{state=\"lost\"} 1",
         "finetune_generation 2",
+        "finetune_worker_info{device=\"cpu\",gpu_uuid=\"\",host=\"a\",rank=\"1\"} 1",
+        "finetune_worker_last_heartbeat_timestamp_seconds{rank=\"0\"} 1000",
+        "finetune_worker_last_heartbeat_timestamp_seconds{rank=\"1\"} 1002",
+        "finetune_epoch_steps 3",
+        "finetune_epoch_steps_target 7",
+        "finetune_checkpoint_lag_steps 10",
+        "finetune_recovery_duration_seconds_sum{cause=\"worker_died\"} 1.5",
+        "finetune_grpc_requests_total{code=\"Ok\",method=\"Upload\"} 1",
+        "finetune_grpc_request_duration_seconds_sum{method=\"Upload\"} 0.25",
+        "finetune_driver_queue_length 4",
+        "finetune_driver_events_total 1",
+        "finetune_driver_busy_seconds_total 0.5",
         "finetune_decode_errors_total 3",
         "finetune_stop_reason_info{reason=\"patience\"} 1",
     ] {
@@ -156,4 +183,31 @@ fn setters_reach_their_series_and_add_none() {
             "{expected} is missing in {lines:#?}"
         );
     }
+}
+
+#[test]
+fn a_rank_that_is_gone_takes_its_series_with_it() {
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry, &facts()).unwrap();
+    let holder = |host: &str| RankFacts {
+        host: host.into(),
+        device: "cuda:0".into(),
+        gpu_uuid: format!("GPU-{host}"),
+    };
+    let of_rank = |rank: &str| {
+        let lines = scrape(&registry);
+        let label = format!("rank=\"{rank}\"");
+        lines.iter().filter(|line| line.contains(&label)).count()
+    };
+    metrics.begin_generation(1, &[holder("a"), holder("b"), holder("c")], 1.0);
+    let each = of_rank("0");
+    assert!(each > 0);
+    assert_eq!((of_rank("1"), of_rank("2")), (each, each));
+    metrics.begin_generation(2, &[holder("c")], 2.0);
+    assert_eq!((of_rank("0"), of_rank("1"), of_rank("2")), (each, 0, 0));
+    let lines = scrape(&registry);
+    let held = lines.iter().filter(|line| line.contains("GPU-"));
+    assert_eq!(held.count(), 1, "{lines:#?}");
+    metrics.begin_generation(3, &[holder("c"), holder("a")], 3.0);
+    assert_eq!((of_rank("0"), of_rank("1"), of_rank("2")), (each, each, 0));
 }

@@ -55,6 +55,8 @@ impl Observers {
     ) {
         self.epoch = EpochSoFar::new(epoch, completed, steps, world_size);
         self.metrics.set_run_state(RunState::Training);
+        self.metrics.set_epoch_steps(completed, steps);
+        self.show_lag();
         self.metrics
             .begin_epoch(epoch, LAYER_GROUPS.iter().zip(rates));
         self.show_rates(rates);
@@ -99,6 +101,8 @@ impl Observers {
             std::mem::take(&mut self.epoch.uncounted),
             super::unix_seconds(),
         );
+        self.metrics.set_epoch_steps(done, self.epoch.steps);
+        self.show_lag();
         for (rank, ratio) in self.stragglers.ratios().into_iter().enumerate() {
             self.metrics.set_straggler(rank, ratio);
             if let Some(view) = self.workers.get_mut(rank) {
@@ -138,6 +142,15 @@ impl Observers {
         };
         self.show_time_left(&view);
         self.progress.step(&view);
+    }
+
+    /// Shows how many steps lie between the newest checkpoint and where the run stands.
+    pub(super) fn show_lag(&self) {
+        let steps = u64::from(self.epoch.steps);
+        let index = |epoch: u32, completed: u32| u64::from(epoch) * steps + u64::from(completed);
+        let durable = index(self.durable.epoch, self.durable.completed);
+        let now = index(self.epoch.epoch, self.epoch.slowest());
+        self.metrics.set_checkpoint_lag(now.saturating_sub(durable));
     }
 
     pub(super) fn epoch_ended(&mut self, summary: &EpochSummary) {

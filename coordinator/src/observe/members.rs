@@ -3,8 +3,9 @@
 use std::time::SystemTime;
 
 use super::Observers;
-use crate::core::event::Position;
-use crate::metrics::WorkerState;
+use crate::core::WorkerId;
+use crate::core::event::{Cause, Position};
+use crate::metrics::{self, RunState, WorkerState};
 use crate::opening::Past;
 use crate::report::curves::EpochPoint;
 use crate::store::JournalEntry;
@@ -12,9 +13,7 @@ use crate::store::journal::rfc3339;
 
 impl Observers {
     pub(super) fn joined(&mut self, joined: usize, expected: usize) {
-        self.members = joined;
-        self.metrics.set_workers(WorkerState::Joined, joined);
-        self.metrics.set_workers(WorkerState::Healthy, joined);
+        self.expected = expected;
         self.status.send_modify(|status| {
             status.waiting_for =
                 (joined < expected).then(|| format!("{} more workers", expected - joined));
@@ -22,10 +21,22 @@ impl Observers {
         tracing::info!(joined, expected, "a worker joined");
     }
 
-    fn one_less(&mut self) {
-        self.members = self.members.saturating_sub(1);
-        self.metrics.set_workers(WorkerState::Joined, self.members);
-        self.metrics.set_workers(WorkerState::Healthy, self.members);
+    /// Takes into account how many have joined, and how many of them are in the generation.
+    pub fn census(&mut self, joined: usize, healthy: usize) {
+        // Whoever came or came back fills the place of one that was lost.
+        self.missing = self.missing.min(self.expected.saturating_sub(joined));
+        self.metrics.set_workers(WorkerState::Joined, joined);
+        self.metrics.set_workers(WorkerState::Healthy, healthy);
+        self.metrics.set_workers(WorkerState::Lost, self.missing);
+    }
+
+    /// A worker was heard of.
+    pub fn heard(&mut self, worker: WorkerId) {
+        if let Some(rank) = self.ranks.get(&worker).copied() {
+            let now = super::unix_seconds();
+            self.metrics.heard(rank, now);
+            self.show_heartbeat(rank, now);
+        }
     }
 
     pub(super) fn lost(
@@ -36,8 +47,8 @@ impl Observers {
         when: &str,
         cause: &str,
     ) {
-        self.one_less();
         self.show_lost(who, rank);
+        self.missing += 1;
         self.metrics.worker_lost();
         self.progress.say(&format!("lost {who} {when}: {cause}"));
         self.journal(JournalEntry::Lost {
@@ -50,7 +61,6 @@ impl Observers {
     }
 
     pub(super) fn left(&mut self, who: &str) {
-        self.one_less();
         self.progress
             .say(&format!("{who} left, as it was asked to"));
         self.journal(JournalEntry::Left {
@@ -60,8 +70,11 @@ impl Observers {
 
     pub(super) fn waiting(&mut self, reason: String) {
         tracing::info!(reason, "waiting");
-        self.status
-            .send_modify(|status| status.waiting_for = Some(reason));
+        self.metrics.set_run_state(RunState::Waiting);
+        self.status.send_modify(|status| {
+            RunState::Waiting.label().clone_into(&mut status.state);
+            status.waiting_for = Some(reason);
+        });
     }
 
     /// The epochs from `position` on are made again.
@@ -80,17 +93,24 @@ impl Observers {
         }
         self.keep(|store| store.truncate_epochs(position.epoch - 1));
         self.show_epochs();
+        self.durable = self.durable.min(position);
     }
 
     pub(super) fn recovered(
         &mut self,
+        cause: Cause,
         generation: u64,
         position: Position,
         world_size: usize,
         seconds: f64,
         steps_lost: u32,
     ) {
-        self.metrics.recovered(seconds);
+        let cause = match cause {
+            Cause::Died => metrics::Cause::Died,
+            Cause::PutDown => metrics::Cause::PutDown,
+            Cause::GroupBroke => metrics::Cause::GroupBroke,
+        };
+        self.metrics.recovered(cause, seconds);
         self.progress.say(&format!(
             "recovered in {seconds:.1} s: {world_size} ranks go on from {position}{}",
             match steps_lost {
@@ -122,6 +142,7 @@ impl Observers {
                 None => String::new(),
             }
         ));
+        self.durable = past.checkpoint.unwrap_or(self.durable);
         for record in &past.epochs {
             let improved = |(_, loss, _): (u32, f64, f64)| record.validation_loss < loss;
             if self.best.is_none_or(improved) {
@@ -145,6 +166,8 @@ impl Observers {
     pub fn checkpoint(&mut self, position: Position, bytes: u64, seconds: f64) {
         let now = super::unix_seconds();
         self.metrics.checkpoint(now, bytes);
+        self.durable = self.durable.max(position);
+        self.show_lag();
         self.journal(JournalEntry::Checkpoint {
             epoch: position.epoch,
             completed: position.completed,

@@ -120,9 +120,9 @@ impl Observers {
         self.show_workers();
     }
 
-    pub(super) fn heard(&mut self, rank: u32) {
-        if let Some(view) = self.workers.get_mut(rank as usize) {
-            view.heartbeat_timestamp = Some(unix_seconds());
+    pub(super) fn show_heartbeat(&mut self, rank: usize, unix_seconds: f64) {
+        if let Some(view) = self.workers.get_mut(rank) {
+            view.heartbeat_timestamp = Some(unix_seconds);
             self.show_workers();
         }
     }

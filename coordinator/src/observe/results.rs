@@ -5,7 +5,7 @@ use proto::v1;
 
 use super::{KeepError, Observers};
 use crate::core::event::{Outcome, RunError, StopReason};
-use crate::metrics::{self, RunState, WorkerState};
+use crate::metrics::{self, RunState};
 use crate::progress::Summary;
 use crate::report::{curves, grid};
 use crate::store::{BEST_WEIGHTS, CURVES, JournalEntry, PREDICTIONS, StoreError, Upload};
@@ -35,6 +35,9 @@ impl Observers {
     /// Tells everyone how the run ended.
     pub fn ended(&mut self, outcome: &Outcome) {
         self.progress.clear();
+        // Whoever is missing now is so because the run is over, unless it failed for want of them.
+        self.missing = if outcome.is_ok() { 0 } else { self.missing };
+        self.census(0, 0);
         self.draw_curves(match outcome {
             Ok(StopReason::Patience) => "the validation loss no longer improved",
             Ok(StopReason::MaxEpochs) => "all epochs done",
@@ -56,7 +59,6 @@ impl Observers {
             Ok(reason) => reason,
             Err(error) => {
                 if matches!(error, RunError::TooFewWorkers { .. }) {
-                    self.metrics.set_workers(WorkerState::Lost, 1);
                     self.metrics
                         .set_stop_reason(metrics::StopReason::WorkerLost);
                 }

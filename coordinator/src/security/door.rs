@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use super::limits::{ADMISSION_LIMIT, MAX_CONNECTIONS, MAX_PENDING};
+use super::limits::{ADMISSION_LIMIT, MAX_PENDING, max_connections};
 use super::refusals::{Kind, Refusals};
 use super::renewal::Renewal;
 use super::visitor::{Caller, Visitor, Wire};
@@ -47,7 +47,7 @@ impl Door {
     pub(super) async fn serve(self, lobby: mpsc::Sender<std::io::Result<Visitor>>) {
         let door = Arc::new(self);
         let pending = Arc::new(Semaphore::new(MAX_PENDING));
-        let open = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let open = Arc::new(Semaphore::new(max_connections()));
         loop {
             let accepted = tokio::select! {
                 accepted = door.listener.accept() => accepted,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use proto::MAX_MESSAGE_BYTES;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tonic::transport::Server;
 
 /// From accepting a connection to its first admitted call. Longer only serves those who hold
@@ -11,9 +12,8 @@ use tonic::transport::Server;
 pub(super) const ADMISSION_LIMIT: Duration = Duration::from_secs(5);
 /// Connections on their way to that.
 pub(super) const MAX_PENDING: usize = 64;
-/// Connections at all, for each listener. Each costs a descriptor, of which 1,024 are usual for
-/// a whole process.
-pub(super) const MAX_CONNECTIONS: usize = 512;
+/// Connections at all, for each listener, where there are descriptors for them.
+const MAX_CONNECTIONS: usize = 4096;
 
 /// From the start of a session to its `Hello`.
 pub const HELLO_LIMIT: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ pub const FAREWELL_LIMIT: Duration = Duration::from_secs(30);
 /// Sessions on their way to a `Hello`.
 pub(super) const MAX_SESSIONS_PENDING: usize = 64;
 /// Sessions at all.
-pub(super) const MAX_SESSIONS: usize = 512;
+pub(super) const MAX_SESSIONS: usize = 4096;
 
 /// Messages of a session: a worker sends a report a step, and steps take milliseconds.
 pub(super) const MESSAGES_PER_SECOND: f64 = 2_000.0;
@@ -46,6 +46,23 @@ const MAX_STREAMS: u32 = 16;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// Streams that a client resets before they are served (CVE-2023-44487), and that it makes fail.
 const MAX_RESETS: usize = 32;
+
+/// Takes as many descriptors as the system lets this process have: each worker costs one, and
+/// 1,024 are usual before somebody asks for more.
+pub fn raise_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "no more descriptors");
+    }
+}
+
+/// Connections that may be open on one listener: files and the other listener need some as well.
+pub(super) fn max_connections() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current;
+    let half = descriptors.map_or(MAX_CONNECTIONS, |limit| (limit / 2) as usize);
+    half.min(MAX_CONNECTIONS)
+}
 
 /// A server that bounds connections and notices within 5 s that one went silent.
 pub fn server() -> Server {

@@ -56,6 +56,7 @@ pub fn message(message: v1::WorkerMessage) -> Result<Up, Status> {
         Up::Scanned(m) => {
             name("Scanned.fingerprint", &m.fingerprint)?;
             name("Scanned.device", &m.device)?;
+            name("Scanned.gpu_uuid", &m.gpu_uuid)?;
             held("Scanned.held", m.held)?;
             count("Scanned.classes", m.classes.len(), MAX_CLASSES)?;
             count("Scanned.files", m.files.len(), MAX_FILES)?;

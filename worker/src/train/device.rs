@@ -11,6 +11,8 @@ use super::failure::environment;
 pub(super) struct Compute {
     pub(super) device: Device,
     pub(super) bf16_in_silicon: bool,
+    /// Empty on the CPU.
+    pub(super) gpu_uuid: String,
     /// CPU threads of kernels and decoding.
     pub(super) threads: usize,
 }
@@ -34,6 +36,7 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
     let cpu = Compute {
         device: Device::Cpu,
         bf16_in_silicon: cpu_bf16(),
+        gpu_uuid: String::new(),
         threads,
     };
     if settings.device == "cpu" {
@@ -48,6 +51,7 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
             Ok(Compute {
                 device: Device::Cuda(0),
                 bf16_in_silicon,
+                gpu_uuid: info.uuid,
                 ..cpu
             })
         }

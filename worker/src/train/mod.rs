@@ -135,6 +135,7 @@ impl Worker<'_> {
             files: self.manifest.entries(),
             device: self.compute.name(),
             bf16_in_silicon: self.compute.bf16_in_silicon,
+            gpu_uuid: self.compute.gpu_uuid.clone(),
             prepared: self.cache.is_some(),
             held: self.held(),
             best_epoch: self.best.as_ref().map(|best| best.epoch),

@@ -40,6 +40,28 @@ pub struct EpochSummary {
     pub ledger: Vec<Span>,
 }
 
+/// The holder of a rank, while a generation lasts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Ranked {
+    pub worker: WorkerId,
+    pub host: String,
+    pub device: String,
+    pub gpu_uuid: String,
+}
+
+/// What broke a group. Of several the greatest is said, as the death of a member makes the
+/// others' group break, and they may be heard first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Its members live, and their collectives failed.
+    GroupBroke,
+    /// A member's session broke.
+    Died,
+    /// The coordinator put a member down: it stalled, or failed in itself.
+    PutDown,
+}
+
 /// What observers (store, metrics, progress) should know.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -86,6 +108,7 @@ pub enum Notice {
     },
     /// A group works again after a loss.
     Recovered {
+        cause: Cause,
         generation: u64,
         position: Position,
         world_size: usize,
@@ -108,8 +131,8 @@ pub enum Notice {
     },
     GroupFormed {
         generation: u64,
-        /// Host and device of each rank.
-        ranks: Vec<(String, String)>,
+        /// Who holds each rank.
+        ranks: Vec<Ranked>,
         backend: &'static str,
         precision: &'static str,
     },
@@ -119,10 +142,6 @@ pub enum Notice {
         steps: u32,
         world_size: u32,
         rates: LayerRates,
-    },
-    /// A rank gave a sign of life.
-    Heartbeat {
-        rank: u32,
     },
     Step {
         rank: u32,

@@ -39,6 +39,8 @@ pub struct Scan {
     pub device: String,
     /// Whether the device multiplies bf16 in silicon.
     pub bf16_in_silicon: bool,
+    /// As the driver names its GPU; empty on a CPU.
+    pub gpu_uuid: String,
     /// What a worker that comes back brings with it.
     pub memory: Memory,
     /// What is wrong with the worker's machine, in words.

@@ -2,7 +2,7 @@
 //! goes on.
 
 use super::{Assembling, Looked, Now, Outage, Pause, Phase, Run, Stage};
-use crate::core::event::{Action, Command, Notice, Origin, Position, RunError, WorkerId};
+use crate::core::event::{Action, Cause, Command, Notice, Origin, Position, RunError, WorkerId};
 
 /// How long a survivor may take to leave a broken generation.
 const HALT_TIMEOUT: Now = Now::from_secs(15);
@@ -31,12 +31,17 @@ impl Run {
     }
 
     /// Remembers when training stood still, and how far it had come by then.
-    pub(super) fn note_outage(&mut self, now: Now) {
+    pub(super) fn note_outage(&mut self, now: Now, cause: Cause) {
+        if let Some(outage) = &mut self.outage {
+            outage.cause = outage.cause.max(cause);
+            return;
+        }
         let working = matches!(self.phase, Phase::Training(_) | Phase::Forming(_));
-        if working && self.born && self.outage.is_none() {
+        if working && self.born {
             let reported = self.seated().map(|(_, _, seat)| seat.completed).max();
             self.outage = Some(Outage {
                 since: now,
+                cause,
                 reported: Position {
                     completed: reported.unwrap_or(0).max(self.position.completed),
                     ..self.position

@@ -1,7 +1,7 @@
 //! A generation: ranks, the store through which they meet, and the state that all begin with.
 
-use super::{Forming, Now, Phase, Precision, Run, Seat};
-use crate::core::event::{Action, Command, Notice, Origin, Position, Scan, WorkerId};
+use super::{Forming, Member, Now, Phase, Precision, Run, Seat};
+use crate::core::event::{Action, Command, Notice, Origin, Position, Ranked, Scan, WorkerId};
 
 impl Run {
     /// Seats `members`. Ranks follow the launcher's slots, then the order of joining.
@@ -126,12 +126,11 @@ impl Run {
             return;
         }
         self.born = true;
-        let device = |scan: &Option<Scan>| scan.as_ref().map_or("", |s| &s.device).to_owned();
         let mut ranks: Vec<_> = self
             .seated()
-            .map(|(_, m, seat)| (seat.rank, (m.host.clone(), device(&m.scan))))
+            .map(|(worker, member, seat)| (seat.rank, ranked(worker, member)))
             .collect();
-        ranks.sort();
+        ranks.sort_by_key(|(rank, _)| *rank);
         let world_size = ranks.len();
         out.push(Action::Notify(Notice::GroupFormed {
             generation: self.generation,
@@ -151,6 +150,7 @@ impl Run {
                 _ => 0,
             };
             out.push(Action::Notify(Notice::Recovered {
+                cause: outage.cause,
                 generation: self.generation,
                 position,
                 world_size,
@@ -170,5 +170,16 @@ impl Run {
             && self.members.values().any(|member| {
                 member.seat.is_none() && member.stage == super::Stage::Ready && !member.leaving
             })
+    }
+}
+
+fn ranked(worker: WorkerId, member: &Member) -> Ranked {
+    let scan = member.scan.as_ref();
+    let said = |field: fn(&Scan) -> &String| scan.map(field).cloned().unwrap_or_default();
+    Ranked {
+        worker,
+        host: member.host.clone(),
+        device: said(|scan| &scan.device),
+        gpu_uuid: said(|scan| &scan.gpu_uuid),
     }
 }

@@ -1,7 +1,7 @@
 //! Members that go: lost, broken, put down, or asked to end.
 
 use super::{Now, Pause, Phase, Run, Stage};
-use crate::core::event::{Action, Command, Keep, Notice, RunError, WorkerId};
+use crate::core::event::{Action, Cause, Command, Keep, Notice, RunError, WorkerId};
 
 /// Groups that break in a row, with nobody lost and no step made, before the run gives up.
 const FUTILE_GROUPS: u32 = 5;
@@ -27,11 +27,14 @@ impl Run {
         replace: bool,
         out: &mut Vec<Action>,
     ) {
-        if !self.members.contains_key(&worker) {
+        let Some(member) = self.members.get(&worker) else {
             return;
+        };
+        // Whoever is not in the group takes nothing from it.
+        if member.seat.is_some() {
+            self.note_outage(now, Cause::Died);
         }
         let (who, when) = (self.describe(worker), self.whereabouts(worker));
-        self.note_outage(now);
         let Some(member) = self.members.remove(&worker) else {
             return;
         };
@@ -83,6 +86,9 @@ impl Run {
         out: &mut Vec<Action>,
     ) {
         let (reason, abort) = (cause.to_owned(), true);
+        if self.members.get(&worker).is_some_and(|m| m.seat.is_some()) {
+            self.note_outage(now, Cause::PutDown);
+        }
         out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
         self.drop_member(now, worker, cause, true, out);
     }
@@ -115,7 +121,7 @@ impl Run {
                 out,
             );
         }
-        self.note_outage(now);
+        self.note_outage(now, Cause::GroupBroke);
         self.halt(now, 0, out);
     }
 

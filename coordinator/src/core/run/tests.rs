@@ -70,6 +70,7 @@ impl Bench {
                 files: (0..8).map(|n| (format!("a/{n}.jpg"), 1)).collect(),
                 device: "cpu".to_owned(),
                 bf16_in_silicon: false,
+                gpu_uuid: String::new(),
                 memory,
                 warnings: Vec::new(),
             },

@@ -243,6 +243,7 @@ impl Cluster {
             }
             .to_owned(),
             bf16_in_silicon: false,
+            gpu_uuid: String::new(),
             memory: Memory {
                 prepared: process.cache.is_some(),
                 held,

@@ -1,0 +1,38 @@
+"""Whether the dashboards are what Grafana's schema knows: read into the types of its foundation SDK
+and written again, nothing may be lost."""
+
+import json
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+# Prometheus's own keys of an annotation, which the schema of dashboards leaves to the plugin.
+OPEN = {"step", "titleFormat"}
+
+
+def check(folder):
+    register_default_plugins()
+    for path in sorted(folder.glob("*.json")):
+        given = json.loads(path.read_text())
+        known = json.loads(json.dumps(Dashboard.from_json(json.loads(path.read_text())), cls=JSONEncoder))
+        lost = list(differences(given, known, path.name))
+        assert not lost, f"not in Grafana's schema: {lost}"
+
+
+def differences(given, known, place):
+    if isinstance(given, dict):
+        for key, value in given.items():
+            if key in OPEN and "/annotations/" in place:
+                continue
+            if not isinstance(known, dict) or key not in known:
+                yield f"{place}/{key}"
+            else:
+                yield from differences(value, known[key], f"{place}/{key}")
+    elif isinstance(given, list):
+        if len(given) != len(known):
+            yield place
+        for at, (one, other) in enumerate(zip(given, known)):
+            yield from differences(one, other, f"{place}/{at}")
+    elif given != known:
+        yield place

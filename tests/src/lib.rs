@@ -14,6 +14,7 @@ pub mod disk;
 pub mod fault;
 pub mod metrics;
 pub mod moment;
+pub mod network;
 pub mod truth;
 
 pub use ended::Ended;

@@ -1,0 +1,200 @@
+//! Network namespaces as hosts: a link that is cut and mended costs a run nothing, and the
+//! topology of `deploy/` works by hand. Needs the right to make namespaces, and says so where it
+//! has none.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "uninvited/certificates.rs"]
+#[allow(dead_code, reason = "shared with another test")]
+mod certificates;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use integration_tests::network::Network;
+use integration_tests::truth::Truth;
+use integration_tests::{Run, SMALL, STEADY, scratch, worker};
+
+use certificates::{Authority, HOST};
+
+#[test]
+fn a_link_that_is_cut_and_mended_costs_nothing() {
+    let Some(network) = Network::of(2) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("the run's own");
+    let certificates = authority.issue(folder.path());
+    let certificates: Vec<&str> = certificates.iter().map(String::as_str).collect();
+    let listen = format!("--listen={HOST}:7000");
+    let arguments = [
+        &["--no-spawn", "--workers=2", &listen],
+        SMALL,
+        STEADY,
+        &certificates,
+    ]
+    .concat();
+    let mut run = Run::start_with(&arguments, |command| *command = network.on(0, command));
+    run.until("an address to join", |run| run.join_address().is_some());
+    let mut workers: Vec<_> = [0, 1]
+        .map(|host| {
+            let mut command = worker(&format!("https://{HOST}:7000"));
+            command.args(&certificates);
+            let mut command = network.on(host, &command);
+            run.adopt(&mut command);
+            command.spawn().unwrap()
+        })
+        .into();
+    run.until("a first epoch", |run| run.output().contains(" 1/3 "));
+    network.cut(1);
+    let cut = Instant::now();
+    run.until("the loss to be noticed", |run| {
+        run.output().contains("lost rank ")
+    });
+    let noticed = cut.elapsed();
+    eprintln!("noticed after {noticed:.1?}");
+    assert!(noticed < Duration::from_secs(15), "{noticed:?}");
+    network.mend(1);
+    let ended = run.wait().succeeded().left_no_process();
+    for worker in &mut workers {
+        assert!(worker.wait().unwrap().success(), "{}", ended.output);
+    }
+    assert!(ended.output.contains("2 ranks go on"), "{}", ended.output);
+    Truth::of(STEADY).assert_same(&ended);
+}
+
+/// A Prometheus with the rules of `deploy/` that scrapes one coordinator; ends when dropped.
+struct Prometheus {
+    child: Child,
+    address: String,
+}
+
+impl Prometheus {
+    /// `None`, after a word about it, where the program is not installed.
+    fn on(network: &Network, host: usize, target: &str, folder: &Path) -> Option<Self> {
+        if Command::new("prometheus")
+            .arg("--version")
+            .output()
+            .is_err()
+        {
+            eprintln!("Prometheus is not installed: nobody scraped");
+            return None;
+        }
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/prometheus");
+        let copied = Command::new("cp")
+            .arg("-r")
+            .arg(deploy)
+            .arg(folder)
+            .status();
+        assert!(copied.unwrap().success());
+        let folder = folder.join("prometheus");
+        let targets = format!("- targets: [\"{target}\"]\n");
+        std::fs::create_dir_all(folder.join("targets")).unwrap();
+        std::fs::write(folder.join("targets/coordinator.yml"), targets).unwrap();
+        let config = folder.join("prometheus.yml");
+        let often = std::fs::read_to_string(&config).unwrap();
+        let often = often.replace("scrape_interval: 5s", "scrape_interval: 1s");
+        std::fs::write(&config, often).unwrap();
+        let address = format!("{}:9090", Network::address(host));
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.join("tsdb").display()
+            ))
+            .arg(format!("--web.listen-address={address}"));
+        let mut command = network.on(host, &command);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        Some(Self { child, address })
+    }
+
+    /// What an expression is, as promtool prints it.
+    fn query(&self, network: &Network, host: usize, expression: &str) -> String {
+        let mut command = Command::new("promtool");
+        command.args(["query", "instant"]);
+        command
+            .arg(format!("http://{}", self.address))
+            .arg(expression);
+        let answer = network.on(host, &command).output().unwrap();
+        String::from_utf8_lossy(&answer.stdout).into_owned()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        // It is a child that was not waited for, so its number is still its own.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Coordinator, two workers without data, and Prometheus, each on a host of its own; with a
+/// token, as in `deploy/`.
+#[test]
+fn coordinator_workers_and_prometheus_on_hosts_of_their_own() {
+    let Some(network) = Network::of(4) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "a-secret-of-at-least-so-many-letters\n").unwrap();
+    let demo = scratch().join("data/demo");
+    if !demo.exists() {
+        Run::small(1, &["--epochs=1"]).wait().succeeded();
+    }
+    let token = format!("--token-file={}", token.display());
+    let (coordinator, scraped) = (Network::address(0), Network::address(0) + ":9095");
+    let own = [
+        format!("--listen={coordinator}:7000"),
+        format!("--metrics-listen={scraped}"),
+        format!("--data={}", demo.display()),
+        "--metrics-linger=20".to_owned(),
+        "--epochs=4".to_owned(),
+        token.clone(),
+    ];
+    let small = SMALL.iter().filter(|argument| {
+        let ours = ["--data", "--metrics-listen", "--metrics-linger"];
+        !ours.iter().any(|prefix| argument.starts_with(prefix))
+    });
+    let mut arguments: Vec<&str> = small.copied().collect();
+    arguments.extend(["--no-spawn", "--workers=2"]);
+    arguments.extend(own.iter().map(String::as_str));
+    let mut run = Run::start_with(&arguments, |command| *command = network.on(0, command));
+    run.until("an address to join", |run| run.join_address().is_some());
+    let prometheus = Prometheus::on(&network, 3, &scraped, folder.path());
+    let mut workers: Vec<Child> = [1, 2]
+        .map(|host| {
+            let mut command = worker(&format!("http://{coordinator}:7000"));
+            let cache = folder.path().join(format!("cache-{host}"));
+            command.args([&token, "--data=coordinator"]);
+            command.arg(format!("--cache-dir={}", cache.display()));
+            let mut command = network.on(host, &command);
+            run.adopt(&mut command);
+            command.spawn().unwrap()
+        })
+        .into();
+    if let Some(prometheus) = &prometheus {
+        for expression in [
+            "finetune_steps_total > 0",
+            "finetune_data_sent_bytes_total > 100000",
+            "finetune_workers{state=\"healthy\"} == 2",
+        ] {
+            run.until(expression, |_| {
+                prometheus.query(&network, 3, expression).contains("=>")
+            });
+        }
+    }
+    let ended = run.wait().succeeded().left_no_process();
+    for worker in &mut workers {
+        assert!(worker.wait().unwrap().success(), "{}", ended.output);
+    }
+    let generations = ended.output.matches("group: 2 ranks").count();
+    assert_eq!(generations, 1, "{}", ended.output);
+}

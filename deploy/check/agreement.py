@@ -157,8 +157,14 @@ def mounts_exist():
         for one in yaml.safe_load(provider.read_text())["providers"]:
             if one["options"]["path"] != mounted["./grafana/dashboards"]:
                 yield f"{provider.name} looks for dashboards in {one['options']['path']}"
-    configuration = DEPLOY / "prometheus" / "prometheus.yml"
-    if configuration.exists() and "coordinator:9095" not in configuration.read_text():
+    configuration = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    looked_up = [
+        (name, lookup["port"])
+        for job in configuration["scrape_configs"]
+        for lookup in job.get("dns_sd_configs", [])
+        for name in lookup["names"]
+    ]
+    if ("coordinator", 9095) not in looked_up:
         yield "prometheus.yml does not scrape coordinator:9095"
 
 

@@ -1,9 +1,12 @@
 //! Single turns of a run for which the simulation would be a blunt tool.
 
+mod resumed;
+
 use super::*;
 use crate::core::early_stopping::Rule;
 use crate::core::event::{
-    Command, EpochReport, Keep, Memory, Notice, Outcome, Phases, StepReport, ValidationSum,
+    Activity, Command, EpochReport, Keep, Memory, Notice, Outcome, Phases, StepReport,
+    ValidationSum,
 };
 use crate::core::schedule::{Decay, Schedule};
 
@@ -160,20 +163,6 @@ fn launched(actions: &[Action]) -> Vec<u32> {
     launched.collect()
 }
 
-fn resumed(judged: &[f64], checkpoint: Option<Position>) -> Resumed {
-    let split = Split::new(&[0, 1, 2, 3, 4, 5, 6, 7], 0.25, 1).unwrap();
-    let paths = |set: &[u32]| set.iter().map(|n| format!("a/{n}.jpg")).collect();
-    Resumed {
-        fingerprint: "same".to_owned(),
-        train: paths(&split.train),
-        validation: paths(&split.validation),
-        judged: judged.to_vec(),
-        best_epoch: None,
-        checkpoint,
-        generation: 3,
-    }
-}
-
 #[test]
 fn the_meeting_place_is_announced_once() {
     let mut bench = Bench::new(Run::new(recipe(2, 0)));
@@ -266,71 +255,6 @@ fn a_slot_belongs_to_the_process_that_was_started_in_it() {
 }
 
 #[test]
-fn nobody_is_started_in_the_place_of_a_process_that_came_too_late() {
-    let mut bench = Bench::new(Run::resume(recipe(1, 1), resumed(&[], None)));
-    bench.now = Now::from_secs(4);
-    assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
-    bench.tell(Event::ProcessStarted { slot: 0, pid: 500 });
-    // A worker of the former coordinator is there first, and the new one is turned away.
-    bench.join(0, Some(0), Memory::default());
-    let exited = bench.tell(Event::ProcessExited {
-        slot: 0,
-        pid: 500,
-        signalled: false,
-        status: "exit code 1".to_owned(),
-    });
-    assert!(launched(&exited).is_empty());
-    assert_eq!(outcome(&exited), None);
-}
-
-#[test]
-fn a_resumed_run_with_nothing_left_to_train_ends() {
-    let mut recipe = recipe(1, 0);
-    recipe.schedule.epochs = 2;
-    let past = Resumed {
-        best_epoch: Some(2),
-        ..resumed(&[0.5, 0.4], Some(Position::start_of(2)))
-    };
-    let mut bench = Bench::new(Run::resume(recipe, past));
-    bench.join(0, None, Memory::default());
-    let prepared = bench.tell(Event::Prepared {
-        worker: WorkerId(0),
-        bad: Vec::new(),
-    });
-    assert_eq!(outcome(&prepared), Some(&Ok(StopReason::MaxEpochs)));
-}
-
-#[test]
-fn a_checkpoint_of_a_whole_epoch_is_taken_as_it_is_stored() {
-    let whole = Position {
-        epoch: 1,
-        completed: 3,
-    };
-    let past = Resumed {
-        best_epoch: Some(1),
-        ..resumed(&[0.5], Some(whole))
-    };
-    let mut bench = Bench::new(Run::resume(recipe(1, 0), past));
-    bench.join(0, None, Memory::default());
-    bench.tell(Event::Prepared {
-        worker: WorkerId(0),
-        bad: Vec::new(),
-    });
-    let found = bench.tell(Event::CheckpointFound {
-        position: Some(whole),
-    });
-    let position = sent(&found).iter().find_map(|(_, command)| match command {
-        Command::Assign {
-            origin, position, ..
-        } => Some((*origin, *position)),
-        _ => None,
-    });
-    assert_eq!(position, Some((Origin::Checkpoint, whole)));
-    let back = Notice::WentBack { position: whole };
-    assert!(found.contains(&Action::Notify(back)), "{found:?}");
-}
-
-#[test]
 fn whoever_leaves_last_hands_over_what_only_it_holds() {
     let mut bench = Bench::training(1);
     let worker = WorkerId(0);
@@ -395,37 +319,25 @@ fn a_rank_that_does_not_even_begin_to_join_is_the_one_that_is_waited_for() {
 }
 
 #[test]
-fn whoever_comes_later_does_not_count_on_what_another_still_decodes() {
-    let held = Memory {
-        prepared: true,
-        held: Some(Position::start_of(1)),
-        best: None,
+fn a_heartbeat_that_comes_late_says_nothing() {
+    let mut bench = Bench::training(2);
+    let worker = WorkerId(0);
+    let place = |generation, completed| Heartbeat {
+        generation,
+        position: Position {
+            epoch: 1,
+            completed,
+        },
+        activity: Activity::Backward,
+        seconds: 0.0,
     };
-    let mut recipe = recipe(3, 3);
-    recipe.min_workers = 1;
-    let mut bench = Bench::new(Run::resume(recipe, resumed(&[], None)));
-    for slot in 0..3 {
-        bench.join(slot, Some(slot as u32), held);
-    }
-    // Two of three die while the run assembles, and two fresh ones come in their places.
-    for slot in 1..3 {
-        bench.tell(Event::Lost {
-            worker: WorkerId(slot),
-        });
-        bench.tell(Event::ProcessStarted {
-            slot: slot as u32,
-            pid: 110 + slot as u32,
-        });
-    }
-    let told = |actions: &[Action]| {
-        let orders = sent(actions)
-            .into_iter()
-            .filter_map(|(_, command)| match command {
-                Command::Prepare { samples, .. } => Some(samples.len()),
-                _ => None,
-            });
-        orders.collect::<Vec<_>>()
+    let mut last = |heartbeat| {
+        bench.tell(Event::Heartbeat { worker, heartbeat });
+        let member = &bench.run.members[&worker];
+        member.heartbeat.map(|(_, last)| last)
     };
-    assert_eq!(told(&bench.join(11, Some(1), Memory::default())), [8]);
-    assert_eq!(told(&bench.join(12, Some(2), Memory::default())), [8]);
+    assert_eq!(last(place(1, 2)), Some(place(1, 2)));
+    assert_eq!(last(place(0, 9)), Some(place(1, 2)));
+    assert_eq!(last(place(1, 1)), Some(place(1, 2)));
+    assert_eq!(last(place(2, 0)), Some(place(2, 0)));
 }

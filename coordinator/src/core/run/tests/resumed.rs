@@ -1,0 +1,164 @@
+//! A run that another coordinator had before.
+
+use super::*;
+
+fn resumed(judged: &[f64], checkpoint: Option<Position>) -> Resumed {
+    let split = Split::new(&[0, 1, 2, 3, 4, 5, 6, 7], 0.25, 1).unwrap();
+    let paths = |set: &[u32]| set.iter().map(|n| format!("a/{n}.jpg")).collect();
+    Resumed {
+        fingerprint: "same".to_owned(),
+        train: paths(&split.train),
+        validation: paths(&split.validation),
+        judged: judged.to_vec(),
+        best_epoch: None,
+        checkpoint,
+        generation: 3,
+    }
+}
+
+#[test]
+fn nobody_is_started_in_the_place_of_a_process_that_came_too_late() {
+    let mut bench = Bench::new(Run::resume(recipe(1, 1), resumed(&[], None)));
+    bench.now = Now::from_secs(4);
+    assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
+    bench.tell(Event::ProcessStarted { slot: 0, pid: 500 });
+    // A worker of the former coordinator is there first, and the new one is turned away.
+    bench.join(0, Some(0), Memory::default());
+    let exited = bench.tell(Event::ProcessExited {
+        slot: 0,
+        pid: 500,
+        signalled: false,
+        status: "exit code 1".to_owned(),
+    });
+    assert!(launched(&exited).is_empty());
+    assert_eq!(outcome(&exited), None);
+}
+
+#[test]
+fn a_resumed_run_with_nothing_left_to_train_ends() {
+    let mut recipe = recipe(1, 0);
+    recipe.schedule.epochs = 2;
+    let past = Resumed {
+        best_epoch: Some(2),
+        ..resumed(&[0.5, 0.4], Some(Position::start_of(2)))
+    };
+    let mut bench = Bench::new(Run::resume(recipe, past));
+    bench.join(0, None, Memory::default());
+    let prepared = bench.tell(Event::Prepared {
+        worker: WorkerId(0),
+        bad: Vec::new(),
+    });
+    assert_eq!(outcome(&prepared), Some(&Ok(StopReason::MaxEpochs)));
+}
+
+#[test]
+fn a_checkpoint_of_a_whole_epoch_is_taken_as_it_is_stored() {
+    let whole = Position {
+        epoch: 1,
+        completed: 3,
+    };
+    let past = Resumed {
+        best_epoch: Some(1),
+        ..resumed(&[0.5], Some(whole))
+    };
+    let mut bench = Bench::new(Run::resume(recipe(1, 0), past));
+    bench.join(0, None, Memory::default());
+    bench.tell(Event::Prepared {
+        worker: WorkerId(0),
+        bad: Vec::new(),
+    });
+    let found = bench.tell(Event::CheckpointFound {
+        position: Some(whole),
+    });
+    let position = sent(&found).iter().find_map(|(_, command)| match command {
+        Command::Assign {
+            origin, position, ..
+        } => Some((*origin, *position)),
+        _ => None,
+    });
+    assert_eq!(position, Some((Origin::Checkpoint, whole)));
+    let back = Notice::WentBack { position: whole };
+    assert!(found.contains(&Action::Notify(back)), "{found:?}");
+}
+
+#[test]
+fn whoever_comes_later_does_not_count_on_what_another_still_decodes() {
+    let held = Memory {
+        prepared: true,
+        held: Some(Position::start_of(1)),
+        best: None,
+    };
+    let mut recipe = recipe(3, 3);
+    recipe.min_workers = 1;
+    let mut bench = Bench::new(Run::resume(recipe, resumed(&[], None)));
+    for slot in 0..3 {
+        bench.join(slot, Some(slot as u32), held);
+    }
+    // Two of three die while the run assembles, and two fresh ones come in their places.
+    for slot in 1..3 {
+        bench.tell(Event::Lost {
+            worker: WorkerId(slot),
+        });
+        bench.tell(Event::ProcessStarted {
+            slot: slot as u32,
+            pid: 110 + slot as u32,
+        });
+    }
+    let told = |actions: &[Action]| {
+        let orders = sent(actions)
+            .into_iter()
+            .filter_map(|(_, command)| match command {
+                Command::Prepare { samples, .. } => Some(samples.len()),
+                _ => None,
+            });
+        orders.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&bench.join(11, Some(1), Memory::default())), [8]);
+    assert_eq!(told(&bench.join(12, Some(2), Memory::default())), [8]);
+}
+
+#[test]
+fn what_a_former_launcher_started_uses_up_no_restart() {
+    let mut recipe = recipe(1, 1);
+    recipe.max_restarts = 0;
+    let mut bench = Bench::new(Run::resume(recipe, resumed(&[], None)));
+    bench.join(0, Some(0), Memory::default());
+    let lost = bench.tell(Event::Lost {
+        worker: WorkerId(0),
+    });
+    assert_eq!(launched(&lost), [0]);
+    assert_eq!(outcome(&lost), None);
+    bench.tell(Event::ProcessStarted { slot: 0, pid: 107 });
+    bench.join(7, Some(0), Memory::default());
+    let lost = bench.tell(Event::Lost {
+        worker: WorkerId(7),
+    });
+    assert!(launched(&lost).is_empty(), "its own was the last");
+}
+
+#[test]
+fn whoever_only_claimed_a_place_leaves_it_free_again() {
+    let mut bench = Bench::new(Run::resume(recipe(1, 1), resumed(&[], None)));
+    let worker = WorkerId(0);
+    bench.tell(Event::Joined {
+        worker,
+        host: "host".to_owned(),
+        pid: 100,
+        instance: 1,
+        slot: Some(0),
+    });
+    let left = bench.tell(Event::Leaving { worker });
+    assert_eq!(outcome(&left), None);
+    bench.now = Now::from_secs(4);
+    assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
+}
+
+#[test]
+fn workers_of_a_run_that_had_not_begun_may_come_back_too() {
+    let mut bench = Bench::new(Run::inherit(recipe(2, 2)));
+    assert!(launched(&bench.tell(Event::Tick)).is_empty());
+    let back = bench.join(0, Some(0), Memory::default());
+    assert_eq!(sent(&back)[0], (0, &Command::Welcome));
+    bench.now = Now::from_secs(4);
+    assert_eq!(launched(&bench.tell(Event::Tick)), [1]);
+}

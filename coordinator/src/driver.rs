@@ -9,16 +9,16 @@ use proto::v1;
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use crate::arrival::{Arrival, Kept, Outbox};
 use crate::cache_file::CacheFile;
 use crate::convert::{self, Context};
 use crate::core::event::Position;
 use crate::core::{Action, Command, Event, Notice, Outcome, Run, WorkerId};
-use crate::keeper::{Keeper, Kept};
+use crate::keeper::Keeper;
 use crate::launcher::{Launcher, WorkerExit, WorkerStatus};
 use crate::metrics::Traffic;
 use crate::observe::{Observers, unix_seconds};
 use crate::security::Slot;
-use crate::service::{Arrival, Outbox};
 use crate::store::BEST_WEIGHTS;
 
 const TICK: Duration = Duration::from_millis(200);

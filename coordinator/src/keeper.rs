@@ -7,37 +7,10 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::arrival::{Arrival, Kept};
 use crate::core::event::Position;
 use crate::security::Slot;
-use crate::service::Arrival;
-use crate::store::{Checkpoints, Newest, StoreError, Upload};
-
-/// How something that the keeper did came out.
-#[derive(Debug)]
-pub enum Kept {
-    /// The best weights of an epoch.
-    Best {
-        /// From 1.
-        epoch: u32,
-        /// Why not, in words.
-        result: Result<(), String>,
-    },
-    /// A checkpoint.
-    Checkpoint {
-        /// Where in the run it stands.
-        position: Position,
-        /// Of its state.
-        bytes: u64,
-        /// That the writing took.
-        seconds: f64,
-        /// Why not, in words.
-        result: Result<(), String>,
-    },
-    /// The newest whole checkpoint.
-    Newest(Result<Newest, String>),
-    /// Nothing came of it.
-    Failed(String),
-}
+use crate::store::{Checkpoints, StoreError, Upload};
 
 /// The one writer of uploaded files.
 #[derive(Debug)]

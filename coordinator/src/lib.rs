@@ -7,6 +7,7 @@ pub mod opening;
 pub mod recipe;
 pub mod refusal;
 
+pub mod arrival;
 pub mod calls;
 pub mod convert;
 pub mod dataset;

@@ -2,7 +2,6 @@
 //! nothing and keeps no state of the run.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -14,62 +13,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::arrival::{Arrival, Outbox};
 use crate::convert;
-use crate::core::{Event, WorkerId};
+use crate::core::Event;
 use crate::dataset::Dataset;
-use crate::keeper::Kept;
-use crate::security::{FAREWELL_LIMIT, Gate, HELLO_LIMIT, Rate, Slot, UPLOAD_STALL_LIMIT, sense};
-
-/// Where a worker's messages go. Dropping it ends the session, once what was sent is delivered.
-#[derive(Debug)]
-pub struct Outbox {
-    messages: mpsc::UnboundedSender<Result<v1::CoordinatorMessage, Status>>,
-    /// Its other end is told when this one is dropped.
-    _open: oneshot::Sender<()>,
-}
-
-impl Outbox {
-    /// Sends a message, unless the session is broken, which reports itself.
-    pub fn send(&self, message: v1::CoordinatorMessage) {
-        let _ = self.messages.send(Ok(message));
-    }
-}
+use crate::security::{FAREWELL_LIMIT, Gate, HELLO_LIMIT, Rate, UPLOAD_STALL_LIMIT, sense};
 
 /// A blob on its way out.
 pub type BlobChunks = Box<dyn Iterator<Item = Result<v1::Chunk, Status>> + Send>;
-
-/// What the edge, and the writing of files, hand to the driver.
-pub enum Arrival {
-    /// A worker introduced itself; the driver answers with its name through `reply`.
-    Worker {
-        /// Its first message.
-        hello: v1::Hello,
-        /// For everything it is to be told.
-        outbox: Outbox,
-        /// Its name for the rest of the session.
-        reply: oneshot::Sender<WorkerId>,
-    },
-    /// Something for the core.
-    Event(Event),
-    /// A blob whose length and sum are right.
-    Blob {
-        /// What it is.
-        header: v1::BlobHeader,
-        /// All of it.
-        bytes: Vec<u8>,
-        /// What it takes up until it is written.
-        place: Slot,
-    },
-    /// Somebody wants to read a file of the run directory; the driver answers with its path.
-    Download {
-        /// Which.
-        request: v1::DownloadRequest,
-        /// Its path, or a refusal.
-        reply: oneshot::Sender<Result<PathBuf, Status>>,
-    },
-    /// What was being written or looked for is there, or not.
-    Kept(Kept),
-}
 
 /// The service; cheap to clone.
 #[derive(Debug, Clone)]
@@ -120,10 +71,7 @@ impl Trainer for TrainerService {
         let (open, closed) = oneshot::channel();
         // A weak one, since the driver ends the session by dropping its own.
         let refusals = messages.downgrade();
-        let outbox = Outbox {
-            messages,
-            _open: open,
-        };
+        let outbox = Outbox::new(messages, open);
         let (reply, name) = oneshot::channel();
         self.tell(Arrival::Worker {
             hello,

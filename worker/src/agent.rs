@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::cli::Cli;
 use crate::connect::{Coordinator, Launcher};
 use crate::control::{Inbox, Link, Order, Outgoing};
+use crate::error::AgentError;
 use crate::health::{self, Health};
 use crate::session::{self, Identity, Session, next, say};
 use crate::setup::Setup;
@@ -31,33 +32,6 @@ const ABORT_GRACE: Duration = Duration::from_secs(3);
 /// How long the coordinator may take to let a worker go that was asked to end.
 const LEAVE_GRACE: Duration = Duration::from_secs(20);
 const HEARTBEAT: Duration = Duration::from_secs(1);
-
-/// How a worker ended.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// Flags or files that cannot be used.
-    #[error("{0}")]
-    Usage(String),
-    /// Nobody answers.
-    #[error("no coordinator at {url} within {seconds} s: {cause}")]
-    Unreachable {
-        /// The address as given.
-        url: String,
-        /// How long it was tried.
-        seconds: u64,
-        /// The last attempt's words.
-        cause: String,
-    },
-    /// The coordinator turned the worker away.
-    #[error("the coordinator refused this worker: {0}")]
-    Refused(String),
-    /// The session broke.
-    #[error("the session with the coordinator broke: {0}")]
-    Broken(String),
-    /// Training failed; the coordinator was told.
-    #[error("{0}")]
-    Training(String),
-}
 
 /// Joins the run at `cli.coordinator` and trains until it ends, also when the coordinator is
 /// gone for a while.

@@ -21,8 +21,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
-use crate::agent::AgentError;
 use crate::cli::Cli;
+use crate::error::AgentError;
 
 /// One attempt to connect, TLS included.
 const ATTEMPT: Duration = Duration::from_secs(5);

@@ -2,12 +2,11 @@
 //! messages and uploads the other.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use proto::v1;
 use tokio::sync::mpsc;
-
-use crate::transfer::{FetchError, Wanted};
 
 /// What the training thread is told to do, in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,6 +161,26 @@ pub enum Outgoing {
     Store(c10d::Store),
     /// A live process group, likewise to abort.
     Group(c10d::ProcessGroup),
+}
+
+/// An image that is to be fetched.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Its place in the coordinator's list.
+    pub sample: u32,
+    /// Where it is put.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Why images were not fetched. Those before are there.
+#[derive(Debug)]
+pub enum FetchError {
+    /// The session broke; another attempt may succeed.
+    Broken(String),
+    /// The coordinator does not give them, or there is no room.
+    Refused(String),
 }
 
 /// The way out of the training thread.

@@ -1,8 +1,9 @@
 //! `worker`: flags, logs, agent, exit code.
 
 use clap::Parser;
-use worker::agent::{self, AgentError};
+use worker::agent;
 use worker::cli::{Cli, LogFormat};
+use worker::error::AgentError;
 use worker::telemetry;
 
 fn main() {

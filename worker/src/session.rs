@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::agent::AgentError;
 use crate::connect::{self, Client, Coordinator};
+use crate::error::AgentError;
 
 const RETRY: Duration = Duration::from_millis(200);
 

@@ -8,9 +8,9 @@ use proto::manifest::Manifest;
 use proto::v1;
 
 use crate::address::{self, Announced};
-use crate::agent::AgentError;
 use crate::cli::Cli;
 use crate::connect::{self, Client, Coordinator};
+use crate::error::AgentError;
 use crate::preflight::Facts;
 
 /// What `--data` says for images that the coordinator gives.

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::connect::Client;
+use crate::control::{FetchError, Wanted};
 use crate::session::say;
-pub use images::{FetchError, Wanted};
 
 /// The uploads and downloads of one session.
 pub(crate) struct Transfers {

@@ -6,9 +6,8 @@ use proto::v1;
 
 use super::Worker;
 use super::failure::{collective, data_failure};
-use crate::control::Outgoing;
+use crate::control::{FetchError, Outgoing, Wanted};
 use crate::data::{BadFile, Cache};
-use crate::transfer::{FetchError, Wanted};
 
 /// Images that are asked for at once. While one batch is decoded, the next is on its way.
 const BATCH: usize = 256;

@@ -1,33 +1,14 @@
 //! Images from the coordinator, each checked and put where it belongs as a whole.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use proto::blob::{Assembly, BlobError};
 use proto::v1;
 use tonic::{Code, Status};
 
 use crate::connect::{self, Client};
-
-/// An image that is to be fetched.
-#[derive(Debug)]
-pub struct Wanted {
-    /// Its place in the coordinator's list.
-    pub sample: u32,
-    /// Where it is put.
-    pub path: PathBuf,
-    /// Its size in bytes.
-    pub size: u64,
-}
-
-/// Why images were not fetched. Those before are there.
-#[derive(Debug)]
-pub enum FetchError {
-    /// The session broke; another attempt may succeed.
-    Broken(String),
-    /// The coordinator does not give them, or there is no room.
-    Refused(String),
-}
+use crate::control::{FetchError, Wanted};
 
 impl From<Status> for FetchError {
     fn from(status: Status) -> Self {

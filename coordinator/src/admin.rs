@@ -5,6 +5,7 @@
 mod bind;
 mod guard;
 mod page;
+mod scrapes;
 mod status;
 mod stream;
 
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use bind::{BindError, bind, bind_or_free};
+use scrapes::Scrapes;
 use status::Snapshot;
 pub use status::{BestEpoch, EpochView, EventView, LearningRate, Status, WorkerView};
 use stream::Viewers;
@@ -40,7 +42,7 @@ const CLOSING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct AdminServer {
     address: SocketAddr,
-    scrapes: watch::Receiver<u64>,
+    scrapes: Scrapes,
     viewers: Viewers,
     close: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -52,7 +54,7 @@ struct Shared {
     status: watch::Receiver<Status>,
     predictions: Arc<PathBuf>,
     viewers: Viewers,
-    scrapes: Arc<watch::Sender<u64>>,
+    scrapes: Scrapes,
 }
 
 impl AdminServer {
@@ -68,7 +70,7 @@ impl AdminServer {
         predictions: PathBuf,
     ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
-        let (count, scrapes) = watch::channel(0);
+        let scrapes = Scrapes::default();
         let (close, mut closed) = watch::channel(false);
         let viewers = Viewers::until(closed.clone());
         let shared = Shared {
@@ -76,7 +78,7 @@ impl AdminServer {
             status,
             predictions: predictions.into(),
             viewers: viewers.clone(),
-            scrapes: count.into(),
+            scrapes: scrapes.clone(),
         };
         let router = page::routes()
             .route("/metrics", get(metrics))
@@ -99,7 +101,8 @@ impl AdminServer {
                 // A dropped sender closes as well.
                 let _ = closed.wait_for(|closed| *closed).await;
             };
-            if let Err(error) = axum::serve(listener, router)
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            if let Err(error) = axum::serve(listener, service)
                 .with_graceful_shutdown(until)
                 .await
             {
@@ -124,11 +127,11 @@ impl AdminServer {
     /// How often `/metrics` was read.
     #[must_use]
     pub fn scrapes(&self) -> u64 {
-        *self.scrapes.borrow()
+        self.scrapes.count()
     }
 
-    /// Waits, after the end of a run, until `/metrics` is read once more, so that the last
-    /// values are not lost; at most `bound`. Without a bound it waits [`DEFAULT_LINGER`] if
+    /// Waits, after the end of a run, until everybody who reads `/metrics` has done so once more,
+    /// so that the last values are not lost; at most `bound`. Without a bound it waits [`DEFAULT_LINGER`] if
     /// somebody ever scraped, and not at all otherwise. Open pages get a moment too.
     pub async fn linger(&self, bound: Option<Duration>) {
         let before = self.scrapes();
@@ -142,9 +145,8 @@ impl AdminServer {
         } else {
             Duration::ZERO
         });
-        let mut scrapes = self.scrapes.clone();
         // Neither the end of the time nor of the server is an error here.
-        let scrape = tokio::time::timeout(bound, scrapes.wait_for(|count| *count > before));
+        let scrape = tokio::time::timeout(bound, self.scrapes.once_more());
         let _ = tokio::join!(scrape, tokio::time::sleep(page));
     }
 
@@ -159,10 +161,13 @@ impl AdminServer {
     }
 }
 
-async fn metrics(State(shared): State<Shared>) -> Response {
+async fn metrics(
+    State(shared): State<Shared>,
+    ConnectInfo(reader): ConnectInfo<SocketAddr>,
+) -> Response {
     match TextEncoder::new().encode_to_string(&shared.registry.gather()) {
         Ok(text) => {
-            shared.scrapes.send_modify(|count| *count += 1);
+            shared.scrapes.read_by(reader.ip());
             ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

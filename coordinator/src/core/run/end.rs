@@ -1,5 +1,6 @@
 //! How a run ends otherwise: because somebody cannot go on, and nobody can instead.
 
+use super::loss::Successor;
 use super::{Now, Phase, Run};
 use crate::core::event::{Action, Command, FailureKind, Outcome, RunError, WorkerId};
 
@@ -23,7 +24,7 @@ impl Run {
             FailureKind::Internal => self.on_defect(now, worker, message, out),
             _ if alone => {
                 self.close_slot(slot);
-                self.drop_member(now, worker, &message, false, out);
+                self.drop_member(now, worker, &message, Successor::None, out);
             }
             FailureKind::Data => self.fail(RunError::Data(message), out),
             FailureKind::Weights => self.fail(RunError::Weights(message), out),

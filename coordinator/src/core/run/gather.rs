@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::loss::Successor;
 use super::{Member, Now, Phase, Run, Stage};
 use crate::core::event::{Action, Command, Notice, RunError, Scan, WorkerId};
 
@@ -60,7 +61,7 @@ impl Run {
         if let Some(former) = former {
             let (reason, abort) = ("it opened a new session".to_owned(), false);
             out.push(Action::Send(former, Command::Shutdown { reason, abort }));
-            self.drop_member(now, former, "it opened a new session", false, out);
+            self.drop_member(now, former, "it opened a new session", Successor::None, out);
         }
     }
 

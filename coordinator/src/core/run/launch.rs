@@ -4,8 +4,8 @@
 use super::{Member, Now, Pause, Phase, Run};
 use crate::core::event::{Action, Notice, RunError, WorkerId};
 
-/// On resuming, how long the workers of the former coordinator may take to come back before
-/// others are started in their place.
+/// How long workers may take to come back before others are started in their place: those of the
+/// former coordinator on resuming, and the last one that held a state.
 const COME_BACK: Now = Now::from_secs(3);
 
 /// A slot of the launcher.
@@ -19,6 +19,8 @@ pub(super) struct Slot {
     restarts: u32,
     /// Nobody is started here any more.
     closed: bool,
+    /// Its process lives, and may open another session until then.
+    back_by: Option<Now>,
 }
 
 impl Slot {
@@ -37,6 +39,9 @@ impl Run {
             match self.slots.get(&slot) {
                 _ if self.member_in(slot).is_some() => {}
                 None => self.launch(slot, out),
+                Some(state) if state.back_by.is_some_and(|by| by <= now) => {
+                    self.give_up_waiting(slot, out);
+                }
                 Some(state) if state.is_idle() => self.replace(slot, None, out),
                 Some(_) => {}
             }
@@ -63,6 +68,26 @@ impl Run {
         }
         state.restarts += u32::from(counts);
         self.launch(slot, out);
+    }
+
+    /// Waits for a lost worker whose process lives, if nobody else holds a state: its session may
+    /// have broken for no fault of its own, as when the coordinator stood still. Says whether.
+    pub(super) fn waits_for(&mut self, now: Now, slot: u32, lost: &Member) -> bool {
+        let holds = |member: &Member| member.seat.is_some() || member.held.is_some();
+        let alone = !self.members.values().any(holds);
+        let waits =
+            holds(lost) && alone && self.needs_workers() && self.process_in(slot) == Some(lost.pid);
+        if waits && let Some(state) = self.slots.get_mut(&slot) {
+            state.back_by = Some(now + COME_BACK);
+        }
+        waits
+    }
+
+    fn give_up_waiting(&mut self, slot: u32, out: &mut Vec<Action>) {
+        if let Some(state) = self.slots.get_mut(&slot) {
+            (state.pid, state.back_by) = (None, None);
+        }
+        self.replace(slot, None, out);
     }
 
     fn launch(&mut self, slot: u32, out: &mut Vec<Action>) {
@@ -93,6 +118,7 @@ impl Run {
         let state = self.slots.entry(slot).or_default();
         state.asked = false;
         state.pid = Some(pid);
+        state.back_by = None;
     }
 
     /// Those who train go on without it.
@@ -126,7 +152,7 @@ impl Run {
     ) {
         let state = self.slots.get_mut(&slot);
         let current = state.filter(|state| state.pid == Some(pid)).map(|state| {
-            state.pid = None;
+            (state.pid, state.back_by) = (None, None);
             state.closed
         });
         let holder = self.member_in(slot);

@@ -6,6 +6,14 @@ use crate::core::event::{Action, Cause, Command, Keep, Notice, RunError, WorkerI
 /// Groups that break in a row, with nobody lost and no step made, before the run gives up.
 const FUTILE_GROUPS: u32 = 5;
 
+/// Whether another worker is to come in the place of one that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Successor {
+    None,
+    AtOnce,
+    UnlessItReturns,
+}
+
 impl Run {
     pub(super) fn on_lost(
         &mut self,
@@ -14,7 +22,7 @@ impl Run {
         cause: String,
         out: &mut Vec<Action>,
     ) {
-        self.drop_member(now, worker, &cause, true, out);
+        self.drop_member(now, worker, &cause, Successor::UnlessItReturns, out);
     }
 
     /// The member is gone, whatever its process does. If it is to be replaced, its launcher
@@ -24,7 +32,7 @@ impl Run {
         now: Now,
         worker: WorkerId,
         cause: &str,
-        replace: bool,
+        successor: Successor,
         out: &mut Vec<Action>,
     ) {
         let Some(member) = self.members.get(&worker) else {
@@ -56,8 +64,10 @@ impl Run {
         if self.awaited_best.is_some_and(|(_, id)| id == worker) {
             self.awaited_best = None;
         }
-        let replace = replace && !member.leaving;
-        if let (true, Some(slot)) = (replace, member.slot) {
+        let replace = successor != Successor::None && !member.leaving;
+        if let (true, Some(slot)) = (replace, member.slot)
+            && !(successor == Successor::UnlessItReturns && self.waits_for(now, slot, &member))
+        {
             self.replace(slot, Some(&member), out);
         }
         let absent = usize::from(replace && member.slot.is_none());
@@ -90,7 +100,7 @@ impl Run {
             self.note_outage(now, Cause::PutDown);
         }
         out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
-        self.drop_member(now, worker, cause, true, out);
+        self.drop_member(now, worker, cause, Successor::AtOnce, out);
     }
 
     /// A group that broke although all of its members live.
@@ -158,7 +168,7 @@ impl Run {
                 let (reason, abort) = ("it was asked to end".to_owned(), false);
                 out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
                 // Others may go with it, or the whole run.
-                return self.drop_member(now, worker, "it was asked to end", false, out);
+                return self.drop_member(now, worker, "it was asked to end", Successor::None, out);
             }
         }
     }

@@ -137,6 +137,27 @@ fn what_a_former_launcher_started_uses_up_no_restart() {
 }
 
 #[test]
+fn the_last_that_holds_a_state_may_come_back_while_its_process_lives() {
+    let mut bench = Bench::new(Run::new(recipe(1, 1)));
+    bench.tell(Event::Tick);
+    bench.tell(Event::ProcessStarted { slot: 0, pid: 100 });
+    let worker = WorkerId(0);
+    bench.join(0, Some(0), Memory::default());
+    let bad = Vec::new();
+    bench.tell(Event::Prepared { worker, bad });
+    let generation = 1;
+    bench.tell(Event::GroupReady { worker, generation });
+    bench.step(0, 1, 1.0);
+
+    let lost = bench.tell(Event::Lost { worker });
+    assert!(launched(&lost).is_empty(), "{lost:?}");
+    bench.now = Now::from_secs(2);
+    assert!(launched(&bench.tell(Event::Tick)).is_empty());
+    bench.now = Now::from_secs(3);
+    assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
+}
+
+#[test]
 fn whoever_only_claimed_a_place_leaves_it_free_again() {
     let mut bench = Bench::new(Run::resume(recipe(1, 1), resumed(&[], None)));
     let worker = WorkerId(0);

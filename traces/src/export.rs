@@ -17,10 +17,8 @@ use crate::{Span, TraceId};
 
 /// Spans that wait while the collector is slow.
 const WAITING: usize = 512;
-/// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the last one may take, for which a process stays.
-const LAST_PATIENCE: Duration = Duration::from_secs(2);
+/// How long one request may take. A process that ends stays for the last.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether spans can be sent there: in the clear, by gRPC.
 #[must_use]
@@ -65,14 +63,13 @@ impl Exporter {
         let channel = Endpoint::from_shared(endpoint.to_owned())
             .ok()
             .filter(|_| is_endpoint(endpoint))?
-            .connect_timeout(LAST_PATIENCE)
-            .timeout(PATIENCE)
             .connect_lazy();
         let sending = Sending {
             client: TraceServiceClient::new(channel),
             endpoint: endpoint.to_owned(),
             resource: resource(service),
             trace,
+            failing: false,
             complained: false,
         };
         let (waiting, spans) = mpsc::channel(WAITING);
@@ -81,11 +78,11 @@ impl Exporter {
         Some((Spans { trace, waiting }, Self { last, task }))
     }
 
-    /// Sends what still waits, unless that takes too long.
+    /// Sends what still waits, if the collector took what came before.
     pub async fn finish(self) {
-        // A task that has ended needs no order.
+        // A task that has ended needs no order, and one that panicked has said so.
         let _ = self.last.send(());
-        let _ = tokio::time::timeout(LAST_PATIENCE, self.task).await;
+        let _ = self.task.await;
     }
 }
 
@@ -94,6 +91,8 @@ struct Sending {
     endpoint: String,
     resource: Resource,
     trace: TraceId,
+    /// The collector did not take the last spans.
+    failing: bool,
     complained: bool,
 }
 
@@ -103,11 +102,14 @@ impl Sending {
         while !over {
             let mut batch = Vec::new();
             tokio::select! {
-                taken = spans.recv_many(&mut batch, WAITING) => over = taken == 0,
+                biased;
                 _ = &mut ends => {
                     over = true;
-                    batch.extend(std::iter::from_fn(|| spans.try_recv().ok()));
+                    if !self.failing {
+                        batch.extend(std::iter::from_fn(|| spans.try_recv().ok()));
+                    }
                 }
+                taken = spans.recv_many(&mut batch, WAITING) => over = taken == 0,
             }
             if !batch.is_empty() {
                 self.send(batch).await;
@@ -136,14 +138,17 @@ impl Sending {
                 ..Default::default()
             }],
         };
-        if let Err(status) = self.client.export(request).await
+        let why = match tokio::time::timeout(PATIENCE, self.client.export(request)).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(status)) => Some(status.message().to_owned()),
+            Err(_) => Some(format!("no answer in {} s", PATIENCE.as_secs())),
+        };
+        self.failing = why.is_some();
+        if let Some(why) = why
             && !std::mem::replace(&mut self.complained, true)
         {
-            tracing::warn!(
-                "the collector at {} takes no spans, so they are dropped: {}",
-                self.endpoint,
-                status.message()
-            );
+            let endpoint = &self.endpoint;
+            tracing::warn!("{endpoint} takes no traces, so they are dropped: {why}");
         }
     }
 }
@@ -165,7 +170,27 @@ fn resource(service: &str) -> Resource {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Instant, SystemTime};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_collector_that_never_answers_holds_nobody_up() {
+        // The kernel accepts for it.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", silent.local_addr().unwrap());
+        let trace = TraceId::of_run("a");
+        let started = Instant::now();
+        let (spans, exporter) = Exporter::start(&endpoint, "test", trace).unwrap();
+        for epoch in 0..2 * WAITING as u32 {
+            let now = SystemTime::now();
+            spans.send(Span::new("epoch", trace.epoch(epoch, 1), None, now));
+        }
+        assert!(started.elapsed() < Duration::from_millis(500));
+        tokio::task::yield_now().await;
+        exporter.finish().await;
+        assert!(started.elapsed() < 2 * PATIENCE, "{:?}", started.elapsed());
+    }
 
     #[test]
     fn an_endpoint_is_a_url_without_tls_and_with_a_port() {

@@ -112,6 +112,8 @@ pub struct RunConfig {
     pub data_bandwidth: u64,
     /// The worker program; `None` takes the one beside this executable.
     pub worker_binary: Option<PathBuf>,
+    /// Where traces go.
+    pub otlp_endpoint: Option<String>,
     /// The form of the logs on stderr.
     pub log_format: LogFormat,
     /// With fewer workers the run does not go on.

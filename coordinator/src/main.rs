@@ -26,6 +26,7 @@ use coordinator::store;
 use coordinator::telemetry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
+use traces::TraceId;
 
 /// How long workers may take to end once the run has.
 const GRACE: Duration = Duration::from_secs(5);
@@ -86,7 +87,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     let loaded = RunConfig::load(&Sources::of_process(file, settings))?;
     let config = loaded.config;
     let mut progress = Progress::new();
-    telemetry::init(config.log_format, progress.log_writer()).map_err(Refusal::internal)?;
+    let logs =
+        telemetry::init(config.log_format, progress.log_writer()).map_err(Refusal::internal)?;
     if !resuming {
         loaded.notes.iter().for_each(|note| progress.say(note));
     }
@@ -116,6 +118,9 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         true => opening::resume(&config)?,
         false => opening::create(&config)?,
     };
+    let trace = TraceId::of_run(&opening.run_id);
+    logs.set(trace);
+    tracing::info!("run {}, trace {trace}", opening.run_id);
     let listener = match fresh {
         Some(listener) => listener,
         None => rebind(&config, listen_asked, &opening, &mut progress).await?,
@@ -194,6 +199,10 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         config.epochs,
         config.patience,
     );
+    let traces = config
+        .otlp_endpoint
+        .as_deref()
+        .and_then(|endpoint| observers.begin_traces(endpoint, trace));
     if let Some(past) = opening.past {
         observers.remember(past);
     }
@@ -240,6 +249,9 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         workers.shutdown(GRACE).await;
     }
     observers.ended(&outcome);
+    if let Some(traces) = traces {
+        traces.finish().await;
+    }
     let unkept = observers.take_broken();
     tokio::select! {
         () = admin.linger(config.metrics_linger) => {}

@@ -1,11 +1,12 @@
 //! Carries what the core wants known to those who watch: run directory, metrics, status page,
-//! terminal. It takes no decision, and nothing flows back but the failure to write.
+//! terminal, traces. It takes no decision, and nothing flows back but the failure to write.
 
 mod epoch;
 mod members;
 mod page;
 mod results;
 mod stragglers;
+mod traces;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+use self::traces::Traces;
 use crate::admin::{Status, WorkerView};
 use crate::core::event::{Position, StopReason};
 use crate::core::{Notice, WorkerId};
@@ -66,6 +68,7 @@ pub struct Observers {
     best: Option<(u32, f64, f64)>,
     exits: Vec<WorkerExit>,
     workers: Vec<WorkerView>,
+    traces: Option<Traces>,
     broken: Option<KeepError>,
     /// Warnings about workers' machines that were said.
     warned: BTreeSet<String>,
@@ -104,6 +107,7 @@ impl Observers {
             best: None,
             exits: Vec::new(),
             workers: Vec::new(),
+            traces: None,
             broken: None,
             warned: BTreeSet::new(),
             torn: BTreeSet::new(),
@@ -236,6 +240,7 @@ impl Observers {
                 precision,
             } => {
                 let world_size = ranks.len();
+                self.trace(|traces| traces.formed(generation));
                 self.stragglers = Stragglers::of(world_size);
                 let holders = ranks.iter().enumerate();
                 self.ranks = holders.map(|(rank, of)| (of.worker, rank)).collect();

@@ -85,5 +85,6 @@ pub fn settings(config: &RunConfig) -> v1::Settings {
         frozen_batch_norm: config.batch_norm == config::BatchNorm::Frozen,
         hold_timeout_seconds: config.hold_timeout.as_secs() as u32,
         collective_timeout_seconds: config.collective_timeout.as_secs() as u32,
+        otlp_endpoint: config.otlp_endpoint.clone().unwrap_or_default(),
     }
 }

@@ -2,17 +2,19 @@
 //! logs are for looking into things, so text shows warnings only unless RUST_LOG asks for
 //! more, while JSON, which a collector keeps, includes `info`.
 
+use traces::LogTrace;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::LogFormat;
 
-/// Installs the process's logging through `writer`, usually `Progress::log_writer`.
+/// Installs the process's logging through `writer`, usually `Progress::log_writer`. JSON lines
+/// carry the trace that is set on what comes back.
 ///
 /// # Errors
 /// Logging was installed before.
-pub fn init<W>(format: LogFormat, writer: W) -> Result<(), TryInitError>
+pub fn init<W>(format: LogFormat, writer: W) -> Result<LogTrace, TryInitError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -20,18 +22,24 @@ where
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer);
+    let trace = LogTrace::default();
     match format {
         LogFormat::Text => builder
             .with_target(false)
             .with_ansi(colours())
             .finish()
             .try_init()?,
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init()?,
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .map_event_format(|json| trace.stamp(json))
+            .finish()
+            .try_init()?,
     }
     if let Some(complaint) = complaint {
         tracing::warn!("{complaint}");
     }
-    Ok(())
+    Ok(trace)
 }
 
 /// The filter, and what was wrong with RUST_LOG if it could not be used.

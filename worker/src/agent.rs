@@ -15,6 +15,7 @@ use proto::v1::coordinator_message::Message as Down;
 use proto::v1::worker_message::Message as Up;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use traces::{Exporter, LogTrace, Spans, TraceId};
 
 use crate::cli::Cli;
 use crate::connect::{Coordinator, Launcher};
@@ -34,11 +35,11 @@ const LEAVE_GRACE: Duration = Duration::from_secs(20);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Joins the run at `cli.coordinator` and trains until it ends, also when the coordinator is
-/// gone for a while.
+/// gone for a while. From then on `logs` carry the trace of that run.
 ///
 /// # Errors
 /// When the coordinator cannot be reached, refuses, or stays away, and when training fails.
-pub async fn run(cli: Cli) -> Result<(), AgentError> {
+pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
     let slot: Option<u32> = std::env::var(proto::SLOT_VARIABLE)
         .ok()
         .and_then(|slot| slot.parse().ok());
@@ -58,12 +59,41 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
         }
         _ = asked_to_end.recv() => return Ok(()),
     };
+    let run_id = first.welcome.run_id.clone();
+    let trace = TraceId::of_run(&run_id);
+    logs.set(trace);
+    tracing::info!("joined run {run_id}, trace {trace}");
     let setup = Setup::of(&cli, &coordinator, &first.client, &first.welcome).await?;
-    let mut trainer = Trainer::start(setup, &first.welcome.run_id)?;
-    let mut session = first;
+    let endpoint = &setup.settings.otlp_endpoint;
+    let (spans, exporter) = Exporter::start(endpoint, "finetune-worker", trace).unzip();
+    let trainer = Trainer::start(setup, &run_id, spans)?;
+    let ended = stay(
+        trainer,
+        first,
+        &coordinator,
+        who,
+        &health,
+        &mut asked_to_end,
+    )
+    .await;
+    if let Some(exporter) = exporter {
+        exporter.finish().await;
+    }
+    ended
+}
+
+/// Serves one session after another until the run ends.
+async fn stay(
+    mut trainer: Trainer,
+    mut session: Session,
+    coordinator: &Coordinator,
+    who: Identity,
+    health: &Health,
+    asked_to_end: &mut Signal,
+) -> Result<(), AgentError> {
     loop {
         health.set(health::State::Joined(trainer.place.clone()));
-        match trainer.serve(session, &mut asked_to_end).await {
+        match trainer.serve(session, asked_to_end).await {
             Err(AgentError::Broken(cause)) => {
                 let seconds = trainer.hold.as_secs();
                 tracing::warn!(cause, seconds, "the session broke; holding the state");
@@ -73,7 +103,7 @@ pub async fn run(cli: Cli) -> Result<(), AgentError> {
             ended => return ended,
         }
         session = tokio::select! {
-            session = session::open(&coordinator, who, trainer.hold) => session?,
+            session = session::open(coordinator, who, trainer.hold) => session?,
             _ = asked_to_end.recv() => return Ok(()),
         };
         if session.welcome.run_id != trainer.run_id {
@@ -100,7 +130,7 @@ struct Trainer {
 }
 
 impl Trainer {
-    fn start(setup: Setup, run_id: &str) -> Result<Self, AgentError> {
+    fn start(setup: Setup, run_id: &str, spans: Option<Spans>) -> Result<Self, AgentError> {
         let hold = Duration::from_secs(setup.settings.hold_timeout_seconds.into());
         let (link, outgoing) = mpsc::unbounded_channel();
         let (ended, end) = oneshot::channel();
@@ -110,7 +140,7 @@ impl Trainer {
             .name("train".to_owned())
             .spawn(move || {
                 let link = Link::new(link);
-                let result = train::run(&setup, &orders, &link, &whereabouts);
+                let result = train::run(&setup, &orders, &link, &whereabouts, spans.as_ref());
                 // The agent may have given up waiting: then the process is about to exit.
                 let _ = ended.send(result);
             })

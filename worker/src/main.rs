@@ -8,7 +8,7 @@ use worker::telemetry;
 
 fn main() {
     let cli = Cli::parse();
-    telemetry::init(cli.log_format == LogFormat::Json);
+    let logs = telemetry::init(cli.log_format == LogFormat::Json);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -20,7 +20,7 @@ fn main() {
             std::process::exit(1);
         }
     };
-    let code = match runtime.block_on(agent::run(cli)) {
+    let code = match runtime.block_on(agent::run(cli, &logs)) {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!("{error}");

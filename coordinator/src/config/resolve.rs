@@ -143,6 +143,7 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
         strict_data: given.strict_data.unwrap_or(false),
         data_bandwidth: given.data_bandwidth.unwrap_or(100).saturating_mul(1 << 20),
         worker_binary: given.worker_binary.clone(),
+        otlp_endpoint: given.otlp_endpoint.clone(),
         log_format: given.log_format.unwrap_or(LogFormat::Text),
         min_workers: given.min_workers.unwrap_or(1),
         max_workers: given.max_workers.unwrap_or(workers),

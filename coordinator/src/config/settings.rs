@@ -247,6 +247,12 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_linger: Option<u64>,
 
+    /// OpenTelemetry collector that takes traces by OTLP over gRPC, such as http://HOST:4317;
+    /// workers send theirs there, too [default: none]
+    #[arg(long, value_name = "URL", help_heading = SEEN)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<String>,
+
     /// Form of the logs on stderr; RUST_LOG chooses how much [default: text]
     #[arg(long, value_name = "FORM", help_heading = SEEN)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -399,6 +405,7 @@ impl TryFrom<&RunConfig> for Settings {
             insecure: Some(config.insecure),
             metrics_listen: config.metrics_listen_asked.then_some(config.metrics_listen),
             metrics_linger: config.metrics_linger.map(|bound| bound.as_secs()),
+            otlp_endpoint: config.otlp_endpoint.clone(),
             log_format: Some(config.log_format),
         })
     }

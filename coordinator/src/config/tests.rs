@@ -229,6 +229,10 @@ fn every_rule_refuses_what_it_forbids() {
              and --tls-ca, or --token-file, so that nobody joins uninvited, or --insecure",
         ),
         (
+            &["--otlp-endpoint", "https://collector:4317"],
+            "otlp-endpoint must be http://HOST:PORT",
+        ),
+        (
             &["--tls-cert", "a", "--listen", "[::]:7000"],
             "belong together; add --tls-key and --tls-ca",
         ),
@@ -267,6 +271,7 @@ fn a_saved_configuration_repeats_itself() {
         "--tls-key=key",
         "--tls-ca=ca",
         "--insecure",
+        "--otlp-endpoint=http://collector:4317",
     ];
     let first = case
         .load(None, &[&flags[..], &more[..]].concat())

@@ -169,6 +169,15 @@ impl RunConfig {
             self.metrics_listen != self.listen || self.listen.port() == 0,
             format!("listen and metrics-listen are both {}", self.listen),
         );
+        let traces_to = self.otlp_endpoint.as_deref();
+        rule(
+            traces_to.is_none_or(traces::is_endpoint),
+            format!(
+                "otlp-endpoint must be http://HOST:PORT, where a collector takes OTLP over gRPC, \
+                 not {}",
+                traces_to.unwrap_or_default()
+            ),
+        );
         let tls = [
             ("--tls-cert", &self.tls_cert),
             ("--tls-key", &self.tls_key),

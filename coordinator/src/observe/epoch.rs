@@ -54,6 +54,7 @@ impl Observers {
         rates: LayerRates,
     ) {
         self.epoch = EpochSoFar::new(epoch, completed, steps, world_size);
+        self.trace(|traces| traces.epoch_started(epoch, completed, world_size));
         self.metrics.set_run_state(RunState::Training);
         self.metrics.set_epoch_steps(completed, steps);
         self.show_lag();
@@ -154,6 +155,7 @@ impl Observers {
     }
 
     pub(super) fn epoch_ended(&mut self, summary: &EpochSummary) {
+        self.trace(|traces| traces.epoch_ended(summary));
         let record = EpochRecord {
             epoch: summary.epoch,
             train_loss: summary.train_loss,

@@ -111,6 +111,7 @@ impl Observers {
             Cause::GroupBroke => metrics::Cause::GroupBroke,
         };
         self.metrics.recovered(cause, seconds);
+        self.trace(|traces| traces.recovered(cause, seconds, steps_lost));
         self.progress.say(&format!(
             "recovered in {seconds:.1} s: {world_size} ranks go on from {position}{}",
             match steps_lost {

@@ -35,6 +35,9 @@ impl Observers {
     /// Tells everyone how the run ended.
     pub fn ended(&mut self, outcome: &Outcome) {
         self.progress.clear();
+        if let Some(traces) = self.traces.take() {
+            traces.ended(outcome);
+        }
         // Whoever is missing now is so because the run is over, unless it failed for want of them.
         self.missing = if outcome.is_ok() { 0 } else { self.missing };
         self.census(0, 0);

@@ -22,12 +22,15 @@ mod hand_over;
 mod images;
 mod predict;
 mod replica;
+mod trace;
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use proto::v1;
+use traces::Spans;
 use v1::worker_message::Message as Up;
 
 use crate::address::Announced;
@@ -53,6 +56,7 @@ pub fn run(
     inbox: &Inbox,
     link: &Link,
     place: &Whereabouts,
+    spans: Option<&Spans>,
 ) -> Result<(), v1::Failure> {
     let settings = &setup.settings;
     let compute = device::choose(settings)?;
@@ -64,6 +68,7 @@ pub fn run(
         inbox,
         link,
         place,
+        spans,
         compute,
         address: &setup.address,
         cache: None,
@@ -112,6 +117,8 @@ struct Worker<'a> {
     inbox: &'a Inbox,
     link: &'a Link,
     place: &'a Whereabouts,
+    /// Where traces go, if anywhere.
+    spans: Option<&'a Spans>,
     compute: Compute,
     /// Where this machine is reached by its peers.
     address: &'a Announced,
@@ -198,6 +205,24 @@ impl Worker<'_> {
     }
 
     fn train(&mut self, plan: &v1::EpochPlan) -> Result<(), v1::Failure> {
+        let rank = match &self.seat {
+            Some(seat) if seat.generation == plan.generation => seat.group.rank(),
+            // A plan of a group that this worker has left meanwhile.
+            _ => return Ok(()),
+        };
+        let started = SystemTime::now();
+        let made = self.make_epoch(plan);
+        if let Some(spans) = self.spans {
+            spans.send(trace::part(spans.trace(), plan, rank, started, &made));
+        }
+        if let Some(report) = made? {
+            self.link.message(Up::EpochReport(report));
+        }
+        Ok(())
+    }
+
+    /// Trains and validates; nothing when an order comes between.
+    fn make_epoch(&mut self, plan: &v1::EpochPlan) -> Result<Option<v1::EpochReport>, v1::Failure> {
         let labels = labels(&self.manifest);
         let epoch = epoch::Epoch {
             plan,
@@ -210,14 +235,10 @@ impl Worker<'_> {
         let (Some(seat), Some(replica), Some(cache)) =
             (&mut self.seat, &mut self.replica, &self.cache)
         else {
-            // A plan of a group that this worker has left meanwhile.
-            return Ok(());
+            return Ok(None);
         };
-        if seat.generation != plan.generation {
-            return Ok(());
-        }
         let Some(trained) = epoch.train(seat, replica, cache, &self.compute)? else {
-            return Ok(());
+            return Ok(None);
         };
         self.place.enter(v1::Phase::Validation);
         if !self.settings.frozen_batch_norm {
@@ -228,19 +249,18 @@ impl Worker<'_> {
         let watched = (self.inbox, self.place);
         let validation = evaluate::chunks(replica, cache, &labels, chunks, &self.compute, watched)?;
         let Some(validation) = validation else {
-            return Ok(());
+            return Ok(None);
         };
         let mut phases = trained.phases;
         phases.validation = started.elapsed().as_secs_f64();
-        self.link.message(Up::EpochReport(v1::EpochReport {
+        Ok(Some(v1::EpochReport {
             generation: plan.generation,
             epoch: plan.epoch,
             loss_sum: replica.loss_sum,
             samples: trained.samples,
             validation,
             phases: Some(phases),
-        }));
-        Ok(())
+        }))
     }
 
     fn judge(&mut self, verdict: &v1::Verdict) -> Result<(), v1::Failure> {

@@ -1,0 +1,126 @@
+//! The run as spans of its trace: `run`, and in it `epoch` and `recovery`. A span is sent when it
+//! ends, so a coordinator that is killed takes its unfinished ones with it.
+
+use std::time::{Duration, SystemTime};
+
+use ::traces::{Exporter, Span, SpanId, Spans, TraceId};
+
+use super::Observers;
+use crate::core::event::{EpochSummary, Outcome};
+use crate::metrics::Cause;
+
+/// What traces need to remember.
+#[derive(Debug)]
+pub(super) struct Traces {
+    spans: Spans,
+    run: SpanId,
+    started: SystemTime,
+    generation: u64,
+    epoch: Option<Open>,
+}
+
+/// What the current generation makes of an epoch.
+#[derive(Debug)]
+struct Open {
+    epoch: u32,
+    generation: u64,
+    completed: u32,
+    world_size: u32,
+    started: SystemTime,
+}
+
+impl Observers {
+    /// Begins to send the spans of this run to the collector at `endpoint`; what comes back sends
+    /// the last of them.
+    pub fn begin_traces(&mut self, endpoint: &str, trace: TraceId) -> Option<Exporter> {
+        let (spans, exporter) = Exporter::start(endpoint, "finetune-coordinator", trace)?;
+        let started = SystemTime::now();
+        self.traces = Some(Traces {
+            spans,
+            run: trace.run(started),
+            started,
+            generation: 0,
+            epoch: None,
+        });
+        self.say(&format!("traces:  {endpoint}, trace {trace}"));
+        Some(exporter)
+    }
+
+    pub(super) fn trace(&mut self, see: impl FnOnce(&mut Traces)) {
+        if let Some(traces) = &mut self.traces {
+            see(traces);
+        }
+    }
+}
+
+impl Traces {
+    /// What follows is done by this generation.
+    pub(super) fn formed(&mut self, generation: u64) {
+        self.generation = generation;
+    }
+
+    pub(super) fn epoch_started(&mut self, epoch: u32, completed: u32, world_size: u32) {
+        // A generation that made room for another leaves its epoch unfinished.
+        if let Some(span) = self.take_epoch() {
+            self.spans.send(span);
+        }
+        self.epoch = Some(Open {
+            epoch,
+            generation: self.generation,
+            completed,
+            world_size,
+            started: SystemTime::now(),
+        });
+    }
+
+    pub(super) fn epoch_ended(&mut self, summary: &EpochSummary) {
+        if let Some(span) = self.take_epoch() {
+            self.spans.send(
+                span.with("train_loss", summary.train_loss)
+                    .with("validation_loss", summary.validation_loss)
+                    .with("improved", summary.improved),
+            );
+        }
+    }
+
+    pub(super) fn recovered(&mut self, cause: Cause, seconds: f64, steps_lost: u32) {
+        let now = SystemTime::now();
+        let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let broke = now.checked_sub(took).unwrap_or(now);
+        if let Some(span) = self.take_epoch() {
+            self.spans.send(span.ended(broke).failed(cause.label()));
+        }
+        let id = self.spans.trace().recovery(self.generation);
+        self.spans.send(
+            Span::new("recovery", id, Some(self.run), broke)
+                .with("cause", cause.label())
+                .with("seconds", seconds)
+                .with("steps_lost", steps_lost)
+                .with("generation", self.generation),
+        );
+    }
+
+    pub(super) fn ended(mut self, outcome: &Outcome) {
+        if let Some(span) = self.take_epoch() {
+            self.spans.send(span);
+        }
+        let span = Span::new("run", self.run, None, self.started);
+        self.spans.send(match outcome {
+            Ok(reason) => span.with("stop_reason", reason.as_str()),
+            Err(error) => span.failed(&error.to_string()),
+        });
+    }
+
+    /// The span of the open epoch, up to now.
+    fn take_epoch(&mut self) -> Option<Span> {
+        let open = self.epoch.take()?;
+        let id = self.spans.trace().epoch(open.epoch, open.generation);
+        Some(
+            Span::new("epoch", id, Some(self.run), open.started)
+                .with("epoch", open.epoch)
+                .with("generation", open.generation)
+                .with("first_step", open.completed)
+                .with("world_size", open.world_size),
+        )
+    }
+}

@@ -60,6 +60,7 @@ def drawn(given, folder):
     """The demo set, which the worker draws where it is not there yet."""
     data = folder / "data/demo"
     if not data.is_dir() and not given.dry:
+        folder.mkdir(parents=True, exist_ok=True)
         words = [given.coordinator, "--data", "demo", "--limit-per-class", 2, "--image-size", 32, "--epochs", 1,
                  "--worker-binary", given.worker, "--run-dir", folder / "drawing", "--metrics-listen", "127.0.0.1:0"]
         subprocess.run([str(word) for word in words], cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -70,7 +71,6 @@ def drawn(given, folder):
 def main():
     given = settings()
     kept = given.target.resolve().parent / "bench"
-    kept.mkdir(parents=True, exist_ok=True)
     usual = pathlib.Path("data/caltech101")
     given.data = (given.data or (usual if usual.is_dir() else drawn(given, kept))).resolve()
     plan = list(commands.rounds(given.variants, given.workers, given.rounds))
@@ -82,10 +82,10 @@ def main():
             print(extra, shlex.join(words))
         return 0
 
-    if given.device == "cuda" and max(given.workers) > 1:
-        print("note: more workers than GPUs cannot run; each needs its own (WORKERS=1 for one GPU)")
     paths, _, classes = order.listed(given.data, given.limit)
     described = machine.describe(given.python, SCRIPTS)
+    if given.device == "cuda" and max(given.workers) > len(described["gpus"]):
+        raise SystemExit(f"{max(given.workers)} workers need as many GPUs; here are {len(described['gpus'])} (WORKERS=1)")
     runs = {str(workers): {variant: [] for variant in given.variants} for workers in given.workers}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for place, (number, workers, variant) in enumerate(plan, 1):

@@ -89,6 +89,7 @@ def main():
         if stopping.stop():
             break
     dist.destroy_process_group()
+    shared.leave()
 
 
 if __name__ == "__main__":

@@ -145,6 +145,7 @@ def main():
             break
     if world > 1:
         dist.destroy_process_group()
+    shared.leave()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ def command(variant, workers, settings, out):
 def coordinator(_, workers, s, out):
     words = [s.coordinator, "--workers", workers, "--data", s.data, "--image-size", s.size,
              "--epochs", s.epochs, "--patience", s.patience, "--global-batch", s.global_batch,
-             "--seed", s.seed, "--layer-lr", s.rates, "--pretrained", s.weights or "none",
+             "--seed", s.seed, "--layer-lr", s.rates, "--pretrained", s.start,
              "--validation-fraction", "0.2", "--device", s.device, "--precision", "auto",
              "--worker-binary", s.worker, "--run-dir", f"{out}/run",
              "--metrics-listen", "127.0.0.1:0", "--metrics-linger", 0]
@@ -26,9 +26,8 @@ def pytorch(variant, workers, s, out):
     words = [s.python, *(torchrun if variant == "notebook" or workers > 1 else []), script,
              "--data", s.data, "--size", s.size, "--epochs", s.epochs, "--patience", s.patience,
              "--global-batch", s.global_batch, "--seed", s.seed, "--rates", s.rates,
-             "--device", s.device, "--out", out]
+             "--device", s.device, "--weights", s.start, "--out", out]
     words += ["--limit", s.limit] if s.limit else []
-    words += ["--weights", s.weights] if s.weights else []
     words += ["--compile"] if variant == "compiled" else []
     return [str(word) for word in words]
 

@@ -76,7 +76,7 @@ def main():
     plan = list(commands.rounds(given.variants, given.workers, given.rounds))
     if given.dry:
         for number, workers, variant in plan:
-            given.seed = 42 + number
+            given.seed, given.start = 42 + number, f"OUT/start-{number}.safetensors"
             words = commands.command(variant, workers, given, f"OUT/{number}-{workers}-{variant}")
             extra = " ".join(f"{name}={value}" for name, value in commands.environment(workers, given).items())
             print(extra, shlex.join(words))
@@ -89,7 +89,10 @@ def main():
     runs = {str(workers): {variant: [] for variant in given.variants} for workers in given.workers}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for place, (number, workers, variant) in enumerate(plan, 1):
-            given.seed = 42 + number
+            given.seed, given.start = 42 + number, pathlib.Path(folder) / f"start-{number}.safetensors"
+            if not given.start.exists():
+                made = [given.python, SCRIPTS / "start.py", given.start, len(classes), given.seed, given.weights]
+                subprocess.run([str(word) for word in made if word is not None], check=True)
             out = pathlib.Path(folder) / f"{number}-{workers}-{variant}"
             took = measure.run(variant, commands.command(variant, workers, given, out),
                                commands.environment(workers, given), out)

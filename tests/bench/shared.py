@@ -11,6 +11,7 @@ import sys
 import time
 
 import torch
+from safetensors.torch import load_file
 from torchvision import models
 
 import order
@@ -23,10 +24,9 @@ def arguments():
     parser = argparse.ArgumentParser()
     for name, kind in (("data", pathlib.Path), ("size", int), ("epochs", int), ("patience", int),
                        ("global-batch", int), ("seed", int), ("rates", str), ("device", str),
-                       ("out", pathlib.Path)):
+                       ("weights", pathlib.Path), ("out", pathlib.Path)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--weights", type=pathlib.Path)
     parser.add_argument("--compile", action="store_true")
     return parser.parse_args()
 
@@ -50,15 +50,9 @@ class Pictures:
 
 
 def network(args, classes):
-    """torchvision's ResNet18 with a fresh head."""
-    torch.manual_seed(args.seed)
-    model = models.resnet18(weights=None)
-    if args.weights and args.weights.suffix == ".safetensors":
-        from safetensors.torch import load_file
-        model.load_state_dict(load_file(args.weights))
-    elif args.weights:
-        model.load_state_dict(torch.load(args.weights, weights_only=True))
-    model.fc = torch.nn.Linear(model.fc.in_features, classes)
+    """torchvision's ResNet18 with the weights that all programs start from."""
+    model = models.resnet18(num_classes=classes)
+    model.load_state_dict(load_file(args.weights))
     return model
 
 

@@ -20,9 +20,8 @@ ROWS = (
     ("CPU time, s", False, lambda run, _: run["cpu_seconds"]),
 )
 
-# Two programs may differ by that share of the loss, however quiet the repeats are: bf16 and another
-# start of the classifier do as much.
-TOLERANCE = 0.05
+# Two programs may differ by that share of the loss, however quiet the repeats are: bf16 does as much.
+TOLERANCE = 0.02
 
 
 def of_later(run, key):
@@ -103,7 +102,7 @@ def markdown(result):
 def verdict(found):
     if found:
         return "**The losses differ by more than noise: " + "; ".join(found) + ".**"
-    return "Losses are equal within noise (the range over repeats with other seeds, or 5 %, whichever is more)."
+    return f"Losses are equal within noise (the range over repeats with other seeds, or {TOLERANCE:.0%}, whichever is more)."
 
 
 def spread(numbers):

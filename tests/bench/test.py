@@ -13,7 +13,7 @@ import table
 
 def settings(**changes):
     usual = dict(coordinator="c", worker="w", python="p", scripts="s", data="d", size=224, epochs=2, patience=3,
-                 global_batch=128, seed=42, rates="stem=1e-5", weights=None, limit=None, device="cpu", cores=16)
+                 global_batch=128, seed=42, rates="stem=1e-5", start="f.safetensors", limit=None, device="cpu", cores=16)
     return types.SimpleNamespace(**usual | changes)
 
 
@@ -26,7 +26,7 @@ def run(loss=0.5, seconds=10.0):
 
 class Commands(unittest.TestCase):
     def test_all_get_the_same_settings_on_a_gpu(self):
-        given = settings(device="cuda", weights="f.safetensors", limit=4)
+        given = settings(device="cuda", limit=4)
         for variant in commands.NAMES:
             words = " ".join(commands.command(variant, 2, given, "o"))
             for part in ("--device cuda", "--epochs 2", "--global-batch 128", "--seed 42", "--data d", "--patience 3",
@@ -38,10 +38,6 @@ class Commands(unittest.TestCase):
         launched = {(variant, workers): "torch.distributed.run" in commands.command(variant, workers, settings(), "o")
                     for variant in ("notebook", "tuned", "compiled") for workers in (1, 2)}
         self.assertEqual([key for key, yes in launched.items() if not yes], [("tuned", 1), ("compiled", 1)])
-
-    def test_no_weights_means_none(self):
-        self.assertIn("--pretrained none", " ".join(commands.command("ours", 1, settings(), "o")))
-        self.assertNotIn("--weights", commands.command("tuned", 1, settings(), "o"))
 
     def test_rounds_turn(self):
         plan = list(commands.rounds(["a", "b", "c"], [1, 2], 3))

@@ -61,7 +61,7 @@ def drawn(given, folder):
     data = folder / "data/demo"
     if not data.is_dir() and not given.dry:
         folder.mkdir(parents=True, exist_ok=True)
-        words = [given.coordinator, "--data", "demo", "--limit-per-class", 2, "--image-size", 32, "--epochs", 1,
+        words = [given.coordinator, "--data", "demo", "--limit-per-class", 2, "--image-size", 48, "--epochs", 1,
                  "--worker-binary", given.worker, "--run-dir", folder / "drawing", "--metrics-listen", "127.0.0.1:0"]
         subprocess.run([str(word) for word in words], cwd=folder, check=True, stdout=subprocess.DEVNULL)
         shutil.rmtree(folder / "drawing")
@@ -85,7 +85,7 @@ def main():
     paths, _, classes = order.listed(given.data, given.limit)
     described = machine.describe(given.python, SCRIPTS)
     if given.device == "cuda" and max(given.workers) > len(described["gpus"]):
-        raise SystemExit(f"{max(given.workers)} workers need as many GPUs; here are {len(described['gpus'])} (WORKERS=1)")
+        raise SystemExit(f"{max(given.workers)} workers need as many GPUs, here are {len(described['gpus'])}")
     runs = {str(workers): {variant: [] for variant in given.variants} for workers in given.workers}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for place, (number, workers, variant) in enumerate(plan, 1):

@@ -102,7 +102,8 @@ def markdown(result):
 def verdict(found):
     if found:
         return "**The losses differ by more than noise: " + "; ".join(found) + ".**"
-    return f"Losses are equal within noise (the range over repeats with other seeds, or {TOLERANCE:.0%}, whichever is more)."
+    return ("Losses are equal within noise (the range over repeats with other seeds, "
+            f"or {TOLERANCE:.0%}, whichever is more).")
 
 
 def spread(numbers):

@@ -13,7 +13,8 @@ import table
 
 def settings(**changes):
     usual = dict(coordinator="c", worker="w", python="p", scripts="s", data="d", size=224, epochs=2, patience=3,
-                 global_batch=128, seed=42, rates="stem=1e-5", start="f.safetensors", limit=None, device="cpu", cores=16)
+                 global_batch=128, seed=42, rates="stem=1e-5",
+                 start="f.safetensors", limit=None, device="cpu", cores=16)
     return types.SimpleNamespace(**usual | changes)
 
 
@@ -77,7 +78,8 @@ class Table(unittest.TestCase):
 
     def test_the_page_shows_medians_and_ratios(self):
         page = table.markdown({
-            "title": "T", "machine_sentence": "M", "what": "W", "images": 90, "decoding": {"pillow": [100.0], "ours": [250.0]},
+            "title": "T", "machine_sentence": "M", "what": "W", "images": 90,
+            "decoding": {"pillow": [100.0], "ours": [250.0]},
             "runs": {"2": {"tuned": [run(seconds=10.0)], "ours": [run(seconds=5.5)]}}})
         self.assertIn("| training alone, images/s | 10.0 (10.0–10.0) | 20.0 (20.0–20.0) | **2.00 ×** |", page)
         self.assertIn("**2.50 ×**", page)

@@ -74,6 +74,33 @@ crowd: setup ## Many simulated workers against one coordinator, with figures (WO
 	cargo build --release --locked -p coordinator -p integration-tests --bin coordinator --bin crowd
 	$(TARGET)/release/crowd $(or $(WORKERS),64) $(or $(SECONDS),20)
 
+# PyTorch as its users install it, apart from .venv; PYTHON= names one that has torch and torchvision.
+BENCH := $(TARGET)/bench/venv
+BENCH_STAMP := $(BENCH)/installed.stamp
+# DATA= LIMIT= SIZE= EPOCHS= GLOBAL_BATCH= WEIGHTS= DEVICE=cuda WORKERS="1 2" VARIANTS= ROUNDS= DRY=1
+BENCH_ARGS = --target $(TARGET)/release --chart .readme/bench.png \
+    $(if $(DATA),--data "$(DATA)") $(if $(LIMIT),--limit $(LIMIT)) $(if $(SIZE),--size $(SIZE)) \
+    $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(GLOBAL_BATCH),--global-batch $(GLOBAL_BATCH)) \
+    $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(DEVICE),--device $(DEVICE)) \
+    $(if $(WORKERS),--workers $(WORKERS)) $(if $(VARIANTS),--variants $(VARIANTS)) \
+    $(if $(ROUNDS),--rounds $(ROUNDS))
+
+.PHONY: bench
+bench: ## Measure against PyTorch (DATA= LIMIT= WEIGHTS= DEVICE=cuda ROUNDS=3; DRY=1 prints the commands)
+ifdef DRY
+	python3 -B tests/bench/test.py
+	python3 -B tests/bench/main.py $(BENCH_ARGS) --dry
+else
+	$(MAKE) --no-print-directory setup $(if $(PYTHON),,$(BENCH_STAMP))
+	cargo build --release --locked -p coordinator -p worker --bins --example decode
+	$(or $(PYTHON),$(BENCH)/bin/python) -B tests/bench/main.py $(BENCH_ARGS)
+endif
+
+$(BENCH_STAMP): tests/bench/requirements.txt
+	.venv/bin/python -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 .PHONY: lint
 lint: setup ## Check formatting, lints, documentation, and licences where cargo-deny is installed
 	cargo fmt --all --check

@@ -6,6 +6,7 @@ mod checkpoint_every;
 mod error;
 mod ladder;
 mod resolve;
+mod saved;
 mod settings;
 mod sources;
 mod validate;

@@ -3,7 +3,6 @@
 import datetime
 import os
 import pathlib
-import platform
 import re
 import subprocess
 
@@ -21,6 +20,7 @@ def describe(python, scripts):
     torch, torchvision, seconds = versions if len(versions) == 3 else ("?", "?", "0")
     return {"cpu": re.search(r"^model name\s*: (.*)$", cpu, re.MULTILINE)[1], "cores": len(os.sched_getaffinity(0)),
             "flags": [flag for flag in FLAGS if flag in flags], "memory_gib": round(memory / 2**20), "gpus": gpus,
+            "torch": torch, "torchvision": torchvision,
             "torch_import_seconds": float(seconds), "load_before": round(os.getloadavg()[0], 2),
             "revision": said("git", "-C", scripts, "describe", "--always", "--dirty"),
             "date": datetime.date.today().isoformat()}

@@ -11,13 +11,14 @@ use tonic::Status;
 
 use crate::arrival::{Arrival, Kept, Outbox};
 use crate::cache_file::CacheFile;
+use crate::clock::unix_seconds;
 use crate::convert::{self, Context};
 use crate::core::event::Position;
 use crate::core::{Action, Command, Event, Notice, Outcome, Run, WorkerId};
 use crate::keeper::Keeper;
 use crate::launcher::{Launcher, WorkerExit, WorkerStatus};
 use crate::metrics::Traffic;
-use crate::observe::{Observers, unix_seconds};
+use crate::observe::Observers;
 use crate::security::Slot;
 use crate::store::BEST_WEIGHTS;
 

@@ -1,6 +1,7 @@
 //! The coordinator: `core` decides, the rest carries that into the world.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod core;
 pub mod opening;

@@ -10,16 +10,17 @@ mod traces;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use self::traces::Traces;
-use crate::admin::{Status, WorkerView};
+use crate::admin::Status;
+use crate::clock::unix_seconds;
 use crate::core::event::{Position, StopReason};
 use crate::core::{Notice, WorkerId};
 use crate::launcher::WorkerExit;
-use crate::metrics::{Metrics, RankFacts, RunState, WorkerState};
+use crate::metrics::{Metrics, RankFacts, RunState};
 use crate::progress::Progress;
 use crate::report::ReportError;
 use crate::report::curves::EpochPoint;
@@ -67,7 +68,6 @@ pub struct Observers {
     history: Vec<EpochPoint>,
     best: Option<(u32, f64, f64)>,
     exits: Vec<WorkerExit>,
-    workers: Vec<WorkerView>,
     traces: Option<Traces>,
     broken: Option<KeepError>,
     /// Warnings about workers' machines that were said.
@@ -106,7 +106,6 @@ impl Observers {
             history: Vec::new(),
             best: None,
             exits: Vec::new(),
-            workers: Vec::new(),
             traces: None,
             broken: None,
             warned: BTreeSet::new(),
@@ -197,9 +196,7 @@ impl Observers {
                 steps_lost,
             } => self.recovered(cause, generation, position, world_size, seconds, steps_lost),
             Notice::Preparing { done, total } => {
-                self.metrics.set_run_state(RunState::Preparing);
-                self.status
-                    .send_modify(|status| "preparing".clone_into(&mut status.state));
+                self.enter(RunState::Preparing);
                 self.progress.preparing(done as u64, total as u64);
             }
             Notice::BadFile { path, reason } => {
@@ -254,20 +251,7 @@ impl Observers {
                     .collect();
                 self.metrics
                     .begin_generation(generation, &facts, unix_seconds());
-                self.workers = ranks
-                    .into_iter()
-                    .enumerate()
-                    .map(|(rank, of)| WorkerView {
-                        rank: Some(rank),
-                        host: of.host,
-                        device: of.device,
-                        state: WorkerState::Healthy.label().to_owned(),
-                        step: 0,
-                        straggler_ratio: None,
-                        heartbeat_timestamp: None,
-                    })
-                    .collect();
-                self.show_workers();
+                self.show_group(ranks);
                 self.journal(JournalEntry::Formed {
                     generation,
                     world_size,
@@ -294,11 +278,16 @@ impl Observers {
                     self.progress
                         .say("stopping after the current steps; again to stop at once");
                 }
-                self.metrics.set_run_state(RunState::Finishing);
-                self.status
-                    .send_modify(|status| "finishing".clone_into(&mut status.state));
+                self.enter(RunState::Finishing);
             }
         }
+    }
+
+    /// The run is in another state.
+    fn enter(&self, state: RunState) {
+        self.metrics.set_run_state(state);
+        self.status
+            .send_modify(|status| state.label().clone_into(&mut status.state));
     }
 
     fn keep(&mut self, write: impl FnOnce(&mut RunStore) -> Result<(), StoreError>) {
@@ -306,11 +295,4 @@ impl Observers {
             self.broken(error.into());
         }
     }
-}
-
-/// The time of day, in Unix time.
-pub fn unix_seconds() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -3,6 +3,7 @@
 //! It lists names and sizes and judges nothing else: whether a file is a JPEG is the
 //! decoder's verdict, so that a bad file is named and counted instead of vanishing here.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -153,12 +154,15 @@ impl Manifest {
         dataset: v1::Dataset,
         root: impl FnOnce(&str) -> PathBuf,
     ) -> Result<Self, ManifestError> {
+        let labels: HashMap<&str, u32> = (dataset.classes.iter().map(String::as_str))
+            .zip(0..)
+            .collect();
         let mut files = Vec::with_capacity(dataset.files.len());
         for file in dataset.files {
             let place = |(class, name): (&str, &str)| {
                 let plain = |part: &str| !part.starts_with('.') && !part.contains(['/', '\0']);
-                let label = dataset.classes.iter().position(|known| known == class)?;
-                (plain(class) && plain(name) && !name.is_empty()).then_some(label as u32)
+                let label = *labels.get(class)?;
+                (plain(class) && plain(name) && !name.is_empty()).then_some(label)
             };
             let label = file.path.split_once('/').and_then(place);
             let Some(label) = label else {

@@ -1,9 +1,8 @@
 //! What `/status` shows: plain values, published by the run's owner through a watch channel.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde::Serialize;
 
+use crate::clock::unix_seconds;
 use crate::store::{EpochRecord, JournalEntry};
 
 /// Events that are kept for whoever looks.
@@ -20,9 +19,8 @@ pub(super) struct Snapshot<'a> {
 impl<'a> Snapshot<'a> {
     /// `status`, now.
     pub(super) fn of(status: &'a Status) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
-            now: now.unwrap_or_default().as_secs_f64(),
+            now: unix_seconds(),
             status,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Observers;
+use crate::clock::unix_seconds;
 use crate::core::event::{EpochSummary, Phases, StepReport};
 use crate::core::schedule::{LAYER_GROUPS, LayerRates};
 use crate::metrics::{RunState, StepSeconds};
@@ -55,14 +56,13 @@ impl Observers {
     ) {
         self.epoch = EpochSoFar::new(epoch, completed, steps, world_size);
         self.trace(|traces| traces.epoch_started(epoch, completed, world_size));
-        self.metrics.set_run_state(RunState::Training);
+        self.enter(RunState::Training);
         self.metrics.set_epoch_steps(completed, steps);
         self.show_lag();
         self.metrics
             .begin_epoch(epoch, LAYER_GROUPS.iter().zip(rates));
         self.show_rates(rates);
         self.status.send_modify(|status| {
-            "training".clone_into(&mut status.state);
             status.waiting_for = None;
             status.epoch = epoch;
             status.step = completed.into();
@@ -88,46 +88,28 @@ impl Observers {
         self.stragglers
             .add(rank as usize, report.seconds - report.phases.allreduce_wait);
         self.epoch.uncounted += u64::from(report.samples);
-        if let Some(view) = usize::try_from(rank)
-            .ok()
-            .and_then(|rank| self.workers.get_mut(rank))
-        {
-            view.step = report.completed.into();
-        }
+        let made = report.completed.into();
+        self.show_rank(rank as usize, |view| view.step = made);
         let done = self.epoch.slowest();
         if done == before {
             return;
         }
-        self.metrics.step_done(
-            std::mem::take(&mut self.epoch.uncounted),
-            super::unix_seconds(),
-        );
+        self.metrics
+            .step_done(std::mem::take(&mut self.epoch.uncounted), unix_seconds());
         self.metrics.set_epoch_steps(done, self.epoch.steps);
         self.show_lag();
         for (rank, ratio) in self.stragglers.ratios().into_iter().enumerate() {
             self.metrics.set_straggler(rank, ratio);
-            if let Some(view) = self.workers.get_mut(rank) {
-                view.straggler_ratio = Some(ratio);
-            }
+            self.show_rank(rank, |view| view.straggler_ratio = Some(ratio));
         }
         let elapsed = self.epoch.started.elapsed().as_secs_f64();
         let loss = self.epoch.loss_sum / self.epoch.samples.max(1) as f64;
         let images_per_second = self.epoch.samples as f64 / elapsed.max(1e-9);
         self.metrics.set_training(loss, images_per_second);
         if done == self.epoch.steps {
-            self.metrics.set_run_state(RunState::Validating);
+            self.enter(RunState::Validating);
         }
-        let (workers, state) = (
-            self.workers.clone(),
-            if done == self.epoch.steps {
-                RunState::Validating
-            } else {
-                RunState::Training
-            },
-        );
         self.status.send_modify(|status| {
-            status.workers = workers;
-            state.label().clone_into(&mut status.state);
             status.step = done.into();
             status.train_loss = Some(loss);
             status.images_per_second = images_per_second;

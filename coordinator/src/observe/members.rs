@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::Observers;
+use crate::clock::unix_seconds;
 use crate::core::WorkerId;
 use crate::core::event::{Cause, Position};
 use crate::metrics::{self, RunState, WorkerState};
@@ -33,9 +34,9 @@ impl Observers {
     /// A worker was heard of.
     pub fn heard(&mut self, worker: WorkerId) {
         if let Some(rank) = self.ranks.get(&worker).copied() {
-            let now = super::unix_seconds();
+            let now = unix_seconds();
             self.metrics.heard(rank, now);
-            self.show_heartbeat(rank, now);
+            self.show_rank(rank, |view| view.heartbeat_timestamp = Some(now));
         }
     }
 
@@ -70,11 +71,9 @@ impl Observers {
 
     pub(super) fn waiting(&mut self, reason: String) {
         tracing::info!(reason, "waiting");
-        self.metrics.set_run_state(RunState::Waiting);
-        self.status.send_modify(|status| {
-            RunState::Waiting.label().clone_into(&mut status.state);
-            status.waiting_for = Some(reason);
-        });
+        self.enter(RunState::Waiting);
+        self.status
+            .send_modify(|status| status.waiting_for = Some(reason));
     }
 
     /// The epochs from `position` on are made again.
@@ -165,7 +164,7 @@ impl Observers {
 
     /// A checkpoint is durable.
     pub fn checkpoint(&mut self, position: Position, bytes: u64, seconds: f64) {
-        let now = super::unix_seconds();
+        let now = unix_seconds();
         self.metrics.checkpoint(now, bytes);
         self.durable = self.durable.max(position);
         self.show_lag();

@@ -3,9 +3,12 @@
 
 use std::time::UNIX_EPOCH;
 
-use super::{Observers, unix_seconds};
+use super::Observers;
 use crate::admin::{BestEpoch, EpochView, EventView, LearningRate, WorkerView};
+use crate::clock::unix_seconds;
+use crate::core::event::Ranked;
 use crate::core::schedule::{LAYER_GROUPS, LayerRates};
+use crate::metrics::WorkerState;
 use crate::progress::{StepView, seconds_left};
 use crate::store::{JournalEntry, PREDICTIONS};
 
@@ -92,43 +95,56 @@ impl Observers {
     }
 
     /// A worker joined: until the next group is formed it has no rank.
-    pub(super) fn show_newcomer(&mut self, host: &str) {
-        self.workers.push(WorkerView {
+    pub(super) fn show_newcomer(&self, host: &str) {
+        let newcomer = WorkerView {
             rank: None,
             host: host.to_owned(),
             device: String::new(),
-            state: "joined".to_owned(),
+            state: WorkerState::Joined.label().to_owned(),
             step: 0,
             straggler_ratio: None,
             heartbeat_timestamp: Some(unix_seconds()),
-        });
-        self.show_workers();
+        };
+        self.status
+            .send_modify(|status| status.workers.push(newcomer));
+    }
+
+    /// A group is formed; its ranks come first, each in its place.
+    pub(super) fn show_group(&self, ranks: Vec<Ranked>) {
+        let view = |(rank, of): (usize, Ranked)| WorkerView {
+            rank: Some(rank),
+            host: of.host,
+            device: of.device,
+            state: WorkerState::Healthy.label().to_owned(),
+            step: 0,
+            straggler_ratio: None,
+            heartbeat_timestamp: None,
+        };
+        let group = ranks.into_iter().enumerate().map(view).collect();
+        self.status.send_modify(|status| status.workers = group);
     }
 
     /// A member is gone. Of newcomers only the host is known.
-    pub(super) fn show_lost(&mut self, who: &str, rank: Option<u32>) {
+    pub(super) fn show_lost(&self, who: &str, rank: Option<u32>) {
         let same = |view: &WorkerView| match rank {
             Some(rank) => view.rank == usize::try_from(rank).ok(),
             None => view.rank.is_none() && who.ends_with(&format!(" on {}", view.host)),
         };
-        if let Some(at) = self.workers.iter().position(same) {
-            match rank {
-                Some(_) => "lost".clone_into(&mut self.workers[at].state),
-                None => drop(self.workers.remove(at)),
+        self.status.send_modify(|status| {
+            let workers = &mut status.workers;
+            match (workers.iter().position(same), rank) {
+                (Some(at), Some(_)) => {
+                    WorkerState::Lost.label().clone_into(&mut workers[at].state);
+                }
+                (Some(at), None) => drop(workers.remove(at)),
+                (None, _) => {}
             }
-        }
-        self.show_workers();
+        });
     }
 
-    pub(super) fn show_heartbeat(&mut self, rank: usize, unix_seconds: f64) {
-        if let Some(view) = self.workers.get_mut(rank) {
-            view.heartbeat_timestamp = Some(unix_seconds);
-            self.show_workers();
-        }
-    }
-
-    pub(super) fn show_workers(&self) {
+    /// Changes what is shown of a rank; of 1,000 too, many times a second.
+    pub(super) fn show_rank(&self, rank: usize, change: impl FnOnce(&mut WorkerView)) {
         self.status
-            .send_modify(|status| status.workers.clone_from(&self.workers));
+            .send_if_modified(|status| status.workers.get_mut(rank).map(change).is_some());
     }
 }

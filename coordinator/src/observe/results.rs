@@ -65,19 +65,14 @@ impl Observers {
                     self.metrics
                         .set_stop_reason(metrics::StopReason::WorkerLost);
                 }
-                self.metrics.set_run_state(RunState::Failed);
-                self.status
-                    .send_modify(|status| "failed".clone_into(&mut status.state));
-                return;
+                return self.enter(RunState::Failed);
             }
         };
         let reason = label(*reason);
-        self.metrics.set_run_state(RunState::Finished);
+        self.enter(RunState::Finished);
         self.metrics.set_stop_reason(reason);
-        self.status.send_modify(|status| {
-            "finished".clone_into(&mut status.state);
-            status.stop_reason = Some(reason.label().to_owned());
-        });
+        self.status
+            .send_modify(|status| status.stop_reason = Some(reason.label().to_owned()));
         let files = std::fs::read_dir(self.store.root()).map_or_else(
             |_| Vec::new(),
             |entries| {

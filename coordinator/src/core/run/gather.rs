@@ -59,9 +59,10 @@ impl Run {
             expected: self.recipe.workers,
         }));
         if let Some(former) = former {
-            let (reason, abort) = ("it opened a new session".to_owned(), false);
+            let cause = "it opened a new session";
+            let (reason, abort) = (cause.to_owned(), false);
             out.push(Action::Send(former, Command::Shutdown { reason, abort }));
-            self.drop_member(now, former, "it opened a new session", Successor::None, out);
+            self.drop_member(now, former, cause, Successor::None, out);
         }
     }
 

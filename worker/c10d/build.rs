@@ -6,12 +6,32 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// The part that every binary links.
-const SHIM: [&str; 5] = [
+const SHIM: [&str; 8] = [
     "store.cc",
     "process_group.cc",
     "reducer.cc",
     "tensor_ops.cc",
+    "memory.cc",
     "cuda.cc",
+    "norm/autograd.cc",
+    "norm/dispatch.cc",
+];
+
+/// What csrc/norm/kernels.cc is compiled for, each copy in a namespace of its own.
+const PORTABLE: (&str, &[&str]) = ("baseline", &[]);
+const X86_64: [(&str, &[&str]); 2] = [
+    ("avx2", &["-mavx2", "-mfma"]),
+    (
+        "avx512",
+        &[
+            "-mavx2",
+            "-mfma",
+            "-mavx512f",
+            "-mavx512bw",
+            "-mavx512dq",
+            "-mavx512vl",
+        ],
+    ),
 ];
 
 /// The name under which the NCCL part is looked for at run time.
@@ -33,6 +53,12 @@ fn main() -> Result<(), Failure> {
 
     let mut shim = compiler(&libtorch);
     shim.files(SHIM.iter().map(|file| Path::new("csrc").join(file)));
+    // ATen's parallel loops are inline: without OpenMP they would run on one thread.
+    // torch-sys links the runtime.
+    shim.flag("-fopenmp");
+    for kernels in norm_kernels(&out) {
+        shim.objects(kernels);
+    }
     shim.compile("c10d_shim");
     println!(
         "cargo:rustc-link-search=native={}",
@@ -49,6 +75,32 @@ fn main() -> Result<(), Failure> {
     let built = build_nccl(&libtorch, &out)?.unwrap_or_default();
     println!("cargo:rustc-env=C10D_NCCL_BUILT={}", built.display());
     Ok(())
+}
+
+/// Compiles the loops of the fused batch normalisation once per instruction set; which
+/// one runs is decided at run time.
+fn norm_kernels(out: &Path) -> Vec<Vec<PathBuf>> {
+    let x86_64 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let sets = X86_64.iter().filter(|_| x86_64);
+    std::iter::once(&PORTABLE)
+        .chain(sets)
+        .map(|(namespace, flags)| {
+            let mut build = cc::Build::new();
+            build
+                .cpp(true)
+                .std("c++17")
+                .opt_level(3)
+                .debug(false)
+                .warnings(true)
+                .extra_warnings(true)
+                .define("NORM_ISA", *namespace)
+                .flags(*flags)
+                // Objects are named after their source, which is one.
+                .out_dir(out.join(namespace))
+                .file("csrc/norm/kernels.cc");
+            build.compile_intermediates()
+        })
+        .collect()
 }
 
 /// The settings that both parts are compiled with.

@@ -46,6 +46,18 @@ struct AdamOptions {
   double weight_decay;
 };
 
+// One layer's float32 [C] tensors, and how it normalises.
+struct NormLayer {
+  at::Tensor* weight;
+  at::Tensor* bias;
+  at::Tensor* running_mean;
+  at::Tensor* running_variance;
+  // Zero: the running statistics normalise. Otherwise the batch's do, and move them.
+  int32_t batch;
+  double momentum;
+  double epsilon;
+};
+
 struct AutocastState {
   int32_t enabled;
   int32_t dtype;
@@ -68,6 +80,7 @@ struct DeviceInfo {
 
 void c10d_string_free(char* string);
 const char* c10d_libtorch_version();
+void c10d_keep_freed_memory();
 
 // Takes over `listen_fd`, bound to `port`, also when it fails.
 Status c10d_store_serve(
@@ -104,6 +117,10 @@ Status c10d_zero_grads(at::Tensor** tensors, size_t count);
 Status c10d_adam_step(
     at::Tensor** params, at::Tensor** exp_avgs, at::Tensor** exp_avg_sqs, at::Tensor** steps,
     size_t count, const AdamOptions* options);
+// Both on the CPU only. `residual` may be NULL.
+Status c10d_batch_norm(
+    at::Tensor* x, const NormLayer* layer, at::Tensor* residual, int32_t relu, at::Tensor** out);
+Status c10d_batch_norm_relu_max_pool(at::Tensor* x, const NormLayer* layer, at::Tensor** out);
 // Device types are 0 (CPU) and 1 (CUDA).
 Status c10d_autocast_enter(int32_t device_type, AutocastState* previous);
 void c10d_autocast_leave(int32_t device_type, const AutocastState* previous);

@@ -36,6 +36,17 @@ pub(crate) struct AdamOptions {
 }
 
 #[repr(C)]
+pub(crate) struct NormLayer {
+    pub(crate) weight: *mut C_tensor,
+    pub(crate) bias: *mut C_tensor,
+    pub(crate) running_mean: *mut C_tensor,
+    pub(crate) running_variance: *mut C_tensor,
+    pub(crate) batch: i32,
+    pub(crate) momentum: f64,
+    pub(crate) epsilon: f64,
+}
+
+#[repr(C)]
 #[derive(Default)]
 pub(crate) struct AutocastState {
     pub(crate) enabled: i32,
@@ -64,6 +75,7 @@ type Tensors = *const *mut C_tensor;
 unsafe extern "C" {
     pub(crate) fn c10d_string_free(string: *mut c_char);
     pub(crate) fn c10d_libtorch_version() -> *const c_char;
+    pub(crate) fn c10d_keep_freed_memory();
 
     pub(crate) fn c10d_store_serve(
         host: *const c_char,
@@ -140,6 +152,18 @@ unsafe extern "C" {
         steps: Tensors,
         count: usize,
         options: *const AdamOptions,
+    ) -> Status;
+    pub(crate) fn c10d_batch_norm(
+        x: *mut C_tensor,
+        layer: *const NormLayer,
+        residual: *mut C_tensor,
+        relu: i32,
+        out: *mut *mut C_tensor,
+    ) -> Status;
+    pub(crate) fn c10d_batch_norm_relu_max_pool(
+        x: *mut C_tensor,
+        layer: *const NormLayer,
+        out: *mut *mut C_tensor,
     ) -> Status;
     pub(crate) fn c10d_autocast_enter(device_type: i32, previous: *mut AutocastState) -> Status;
     pub(crate) fn c10d_autocast_leave(device_type: i32, previous: *const AutocastState);

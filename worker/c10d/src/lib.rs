@@ -1,6 +1,6 @@
 //! Safe Rust over libtorch's collectives, on [`tch`] tensors: a key-value [`Store`]
 //! for rendezvous, a [`ProcessGroup`] over Gloo or NCCL, DDP's gradient [`Reducer`],
-//! and the few tensor operations that tch lacks.
+//! and the few tensor operations that tch lacks or has slower.
 //!
 //! Three layers: `csrc/` holds a C interface that no C++ exception leaves; `ffi`
 //! declares it; the other modules own its handles and offer safe functions. This is
@@ -27,12 +27,14 @@ mod reducer;
 mod adam;
 mod autocast;
 pub mod cuda;
+mod norm;
 mod tensor;
 
 pub use adam::{AdamOptions, adam_step};
 pub use autocast::autocast_bf16;
 pub use error::Error;
+pub use norm::{BatchNorm, Statistics};
 pub use process_group::{Backend, GroupOptions, ProcessGroup};
 pub use reducer::{Reducer, ReducerOptions, Timings};
 pub use store::Store;
-pub use tensor::{libtorch_version, to_channels_last, zero_grads};
+pub use tensor::{keep_freed_memory, libtorch_version, to_channels_last, zero_grads};

@@ -1,4 +1,5 @@
-//! Tensor operations that tch does not offer: memory format and gradients in place.
+//! What tch does not offer of tensors and their memory: memory format, gradients in place,
+//! freed memory kept.
 
 use std::ffi::CStr;
 
@@ -14,6 +15,16 @@ pub fn libtorch_version() -> String {
     unsafe { CStr::from_ptr(ffi::c10d_libtorch_version()) }
         .to_string_lossy()
         .into_owned()
+}
+
+/// Lets the process keep the memory that it frees, for what it allocates next. A training
+/// step frees and allocates the same large tensors each time; glibc would return them to
+/// the kernel and have it clear and map every page again.
+///
+/// For the whole process, from now on; libcs other than glibc ignore it.
+pub fn keep_freed_memory() {
+    // SAFETY: takes nothing and may be called at any time, by any thread.
+    unsafe { ffi::c10d_keep_freed_memory() }
 }
 
 /// `tensor` (4 dimensions: N, C, H, W) with the channels innermost in memory. Copies

@@ -2,9 +2,10 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::norm::Norm;
 use super::parameter::{LayerGroup, Parameter};
 use super::random::Draws;
-use super::resnet18::{Block, Conv, Norm};
+use super::resnet18::{Block, Conv};
 
 /// Collects every named tensor while layers are made.
 pub(super) struct Builder {

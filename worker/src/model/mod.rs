@@ -6,6 +6,7 @@ pub mod state;
 pub mod weights;
 
 mod builder;
+mod norm;
 mod parameter;
 mod random;
 

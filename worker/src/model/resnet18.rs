@@ -7,13 +7,10 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 use super::builder::Builder;
+use super::norm::Norm;
 use super::parameter::Parameter;
 use super::state::{LoadError, overwrite};
 
-/// The weight of a new batch in the running statistics, and the variance's floor: PyTorch's
-/// defaults, which torchvision keeps.
-const MOMENTUM: f64 = 0.1;
-const EPSILON: f64 = 1e-5;
 const FIRST_CHANNELS: i64 = 64;
 const COUNTER: &str = ".num_batches_tracked";
 
@@ -43,15 +40,6 @@ pub(super) struct Conv {
     pub(super) weight: Tensor,
     pub(super) stride: i64,
     pub(super) padding: i64,
-}
-
-#[derive(Debug)]
-pub(super) struct Norm {
-    pub(super) weight: Tensor,
-    pub(super) bias: Tensor,
-    pub(super) running_mean: Tensor,
-    pub(super) running_var: Tensor,
-    pub(super) batches: Tensor,
 }
 
 #[derive(Debug)]
@@ -115,8 +103,8 @@ impl ResNet18 {
     /// # Panics
     /// When libtorch refuses: another shape or device, or no memory.
     pub fn forward(&self, images: &Tensor, mode: BatchNorm) -> Tensor {
-        let x = self.bn1.forward(&self.conv1.forward(images), mode).relu_();
-        let mut x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
+        let x = self.conv1.forward(images);
+        let mut x = self.bn1.forward_relu_max_pool(&x, mode);
         for block in &self.blocks {
             x = block.forward(x, mode);
         }
@@ -210,35 +198,15 @@ impl Conv {
     }
 }
 
-impl Norm {
-    fn forward(&self, x: &Tensor, mode: BatchNorm) -> Tensor {
-        let batch = mode == BatchNorm::Batch;
-        if batch {
-            let _ = self.batches.shallow_clone().g_add_scalar_(1);
-        }
-        x.batch_norm(
-            Some(&self.weight),
-            Some(&self.bias),
-            Some(&self.running_mean),
-            Some(&self.running_var),
-            batch,
-            MOMENTUM,
-            EPSILON,
-            true,
-        )
-    }
-}
-
 impl Block {
-    /// ReLU and the sum may work in place: autograd needs BatchNorm's input, not its output.
     fn forward(&self, x: Tensor, mode: BatchNorm) -> Tensor {
-        let out = self.bn1.forward(&self.conv1.forward(&x), mode).relu_();
-        let mut out = self.bn2.forward(&self.conv2.forward(&out), mode);
+        let out = self.bn1.forward_relu(&self.conv1.forward(&x), mode);
+        let out = self.conv2.forward(&out);
         let shortcut = match &self.downsample {
             None => x,
             Some((conv, norm)) => norm.forward(&conv.forward(&x), mode),
         };
-        out.g_add_(&shortcut).relu_()
+        self.bn2.forward_add_relu(&out, &shortcut, mode)
     }
 }
 

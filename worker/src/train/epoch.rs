@@ -51,7 +51,7 @@ impl Epoch<'_> {
             self.labels.clone(),
             self.batches(),
             compute.device,
-            Kind::Float,
+            replica.image_kind(),
         )
         .map_err(internal)?;
         let mut trained = Trained::default();

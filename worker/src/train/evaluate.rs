@@ -28,7 +28,7 @@ pub(super) fn chunks(
         labels.clone(),
         batches,
         compute.device,
-        Kind::Float,
+        replica.image_kind(),
     )
     .map_err(internal)?;
     let mut sums = Vec::with_capacity(chunks.len());

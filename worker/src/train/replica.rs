@@ -50,6 +50,15 @@ impl Replica {
         self.bf16 = precision == v1::Precision::Bf16;
     }
 
+    /// What images are given in, so that nothing is cast on the way in.
+    pub(super) fn image_kind(&self) -> Kind {
+        if self.bf16 {
+            Kind::BFloat16
+        } else {
+            Kind::Float
+        }
+    }
+
     /// Takes pretrained weights; a head for other classes stays as it is.
     pub(super) fn load_pretrained(&mut self, path: &str) -> Result<(), v1::Failure> {
         let entries = weights::read(Path::new(path)).map_err(weights_failure)?;

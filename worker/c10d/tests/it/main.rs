@@ -11,6 +11,7 @@ mod ranks;
 mod collectives;
 mod failure;
 mod nccl;
+mod norm;
 mod reducer;
 mod rendezvous;
 mod tensor;

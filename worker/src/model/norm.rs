@@ -1,0 +1,111 @@
+//! Batch normalisation, together with the ReLU, the sum and the pooling that follow it in a
+//! residual network. On a CPU they are one operation of the c10d crate; elsewhere libtorch's
+//! own, one after the other.
+
+use tch::{Device, Tensor};
+
+use super::resnet18::BatchNorm;
+
+/// The weight of a new batch in the running statistics, and the variance's floor: PyTorch's
+/// defaults, which torchvision keeps.
+const MOMENTUM: f64 = 0.1;
+const EPSILON: f64 = 1e-5;
+
+/// One layer's tensors, `[C]` and on one device.
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    pub(super) running_mean: Tensor,
+    pub(super) running_var: Tensor,
+    pub(super) batches: Tensor,
+}
+
+impl Norm {
+    /// norm(x)
+    pub(super) fn forward(&self, x: &Tensor, mode: BatchNorm) -> Tensor {
+        self.count(mode);
+        match self.fused(x) {
+            Some(fused) => made(fused.forward(x, None, statistics(mode))),
+            None => self.normalise(x, mode),
+        }
+    }
+
+    /// relu(norm(x))
+    pub(super) fn forward_relu(&self, x: &Tensor, mode: BatchNorm) -> Tensor {
+        self.count(mode);
+        match self.fused(x) {
+            Some(fused) => made(fused.forward_relu(x, None, statistics(mode))),
+            None => self.normalise(x, mode).relu_(),
+        }
+    }
+
+    /// relu(norm(x) + shortcut)
+    pub(super) fn forward_add_relu(
+        &self,
+        x: &Tensor,
+        shortcut: &Tensor,
+        mode: BatchNorm,
+    ) -> Tensor {
+        self.count(mode);
+        match self.fused(x) {
+            Some(fused) => made(fused.forward_relu(x, Some(shortcut), statistics(mode))),
+            None => self.normalise(x, mode).g_add_(shortcut).relu_(),
+        }
+    }
+
+    /// max_pool(relu(norm(x))), 3×3 with stride 2
+    pub(super) fn forward_relu_max_pool(&self, x: &Tensor, mode: BatchNorm) -> Tensor {
+        self.count(mode);
+        match self.fused(x) {
+            Some(fused) => made(fused.forward_relu_max_pool(x, statistics(mode))),
+            None => {
+                let activated = self.normalise(x, mode).relu_();
+                activated.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
+            }
+        }
+    }
+
+    fn count(&self, mode: BatchNorm) {
+        if mode == BatchNorm::Batch {
+            let _ = self.batches.shallow_clone().g_add_scalar_(1);
+        }
+    }
+
+    fn fused(&self, x: &Tensor) -> Option<c10d::BatchNorm<'_>> {
+        (x.device() == Device::Cpu).then_some(c10d::BatchNorm {
+            weight: &self.weight,
+            bias: &self.bias,
+            running_mean: &self.running_mean,
+            running_variance: &self.running_var,
+            momentum: MOMENTUM,
+            epsilon: EPSILON,
+        })
+    }
+
+    /// Its result may be changed in place: autograd needs the input, not the output.
+    fn normalise(&self, x: &Tensor, mode: BatchNorm) -> Tensor {
+        x.batch_norm(
+            Some(&self.weight),
+            Some(&self.bias),
+            Some(&self.running_mean),
+            Some(&self.running_var),
+            mode == BatchNorm::Batch,
+            MOMENTUM,
+            EPSILON,
+            true,
+        )
+    }
+}
+
+fn statistics(mode: BatchNorm) -> c10d::Statistics {
+    match mode {
+        BatchNorm::Batch => c10d::Statistics::Batch,
+        BatchNorm::Running => c10d::Statistics::Running,
+    }
+}
+
+/// What tch's own operations do with a refusal.
+fn made(result: Result<Tensor, c10d::Error>) -> Tensor {
+    result.unwrap_or_else(|error| panic!("{error}"))
+}

@@ -8,6 +8,7 @@ use worker::telemetry;
 
 fn main() {
     let cli = Cli::parse();
+    c10d::keep_freed_memory();
     let logs = telemetry::init(cli.log_format == LogFormat::Json);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

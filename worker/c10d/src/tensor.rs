@@ -21,7 +21,8 @@ pub fn libtorch_version() -> String {
 /// step frees and allocates the same large tensors each time; glibc would return them to
 /// the kernel and have it clear and map every page again.
 ///
-/// For the whole process, from now on; libcs other than glibc ignore it.
+/// For the whole process; to be called before other threads start, which may already have
+/// places of their own for memory otherwise. Libcs other than glibc ignore it.
 pub fn keep_freed_memory() {
     // SAFETY: takes nothing and may be called at any time, by any thread.
     unsafe { ffi::c10d_keep_freed_memory() }

@@ -33,8 +33,6 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
         threads => threads as usize,
     };
     tch::set_num_threads(threads as i32);
-    // Steps ask for the same sizes over and over.
-    c10d::keep_freed_memory();
     let cpu = Compute {
         device: Device::Cpu,
         bf16_in_silicon: cpu_bf16(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use proto::v1;
-use tch::{Kind, Reduction, Tensor};
+use tch::{Reduction, Tensor};
 use v1::worker_message::Message as Up;
 
 use super::device::Compute;

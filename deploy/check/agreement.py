@@ -102,7 +102,8 @@ def ports_agree():
             if one["kind"] == "NetworkPolicy":
                 rules = (one["spec"].get("ingress") or []) + (one["spec"].get("egress") or [])
                 allowed = {port["port"] for rule in rules for port in rule.get("ports") or []}
-                if not allowed <= {int(grpc), int(metrics), 53}:
+                # Beside its own: names, and traces over OTLP's gRPC.
+                if not allowed <= {int(grpc), int(metrics), 53, 4317}:
                     yield f"{name} allows the ports {sorted(allowed)}"
 
 

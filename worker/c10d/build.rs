@@ -18,12 +18,17 @@ const SHIM: [&str; 8] = [
 ];
 
 /// What csrc/norm/kernels.cc is compiled for, each copy in a namespace of its own.
-const PORTABLE: (&str, &[&str]) = ("baseline", &[]);
+const PORTABLE: (&str, &[&str]) = ("baseline", &["-DNORM_AVX2=0", "-DNORM_AVX512=0"]);
 const X86_64: [(&str, &[&str]); 2] = [
-    ("avx2", &["-mavx2", "-mfma"]),
+    (
+        "avx2",
+        &["-DNORM_AVX2=1", "-DNORM_AVX512=0", "-mavx2", "-mfma"],
+    ),
     (
         "avx512",
         &[
+            "-DNORM_AVX2=1",
+            "-DNORM_AVX512=1",
             "-mavx2",
             "-mfma",
             "-mavx512f",
@@ -54,7 +59,10 @@ fn main() -> Result<(), Failure> {
     let mut shim = compiler(&libtorch);
     shim.files(SHIM.iter().map(|file| Path::new("csrc").join(file)));
     // ATen's parallel loops are inline: without OpenMP they would run on one thread.
-    // torch-sys links the runtime.
+    // torch-sys links GCC's runtime, which is also libtorch's; Clang's would be a second one.
+    if shim.get_compiler().is_like_clang() {
+        return Err("CXX is Clang, whose OpenMP is another than libtorch's; use g++".into());
+    }
     shim.flag("-fopenmp");
     for kernels in norm_kernels(&out) {
         shim.objects(kernels);

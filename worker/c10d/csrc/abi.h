@@ -121,6 +121,8 @@ Status c10d_adam_step(
 Status c10d_batch_norm(
     at::Tensor* x, const NormLayer* layer, at::Tensor* residual, int32_t relu, at::Tensor** out);
 Status c10d_batch_norm_relu_max_pool(at::Tensor* x, const NormLayer* layer, at::Tensor** out);
+// What their loops were compiled for: baseline, avx2 or avx512.
+const char* c10d_batch_norm_instruction_set();
 // Device types are 0 (CPU) and 1 (CUDA).
 Status c10d_autocast_enter(int32_t device_type, AutocastState* previous);
 void c10d_autocast_leave(int32_t device_type, const AutocastState* previous);

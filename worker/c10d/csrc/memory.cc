@@ -1,7 +1,6 @@
 // How the C library deals with memory that was freed.
 #include "abi.h"
 
-#include <climits>
 #include <cstdlib>
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -10,7 +9,11 @@
 void c10d_keep_freed_memory() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  // Never: any other number is one of bytes, and an int.
+  mallopt(M_TRIM_THRESHOLD, -1);
+  // What is cut off an aligned block merges with its neighbours at once: a hole would
+  // not fit the same request again otherwise.
+  mallopt(M_MXFAST, 0);
   // The other arenas, one for each thread, give memory back whatever the threshold.
   mallopt(M_ARENA_MAX, 1);
 #endif

@@ -165,6 +165,7 @@ unsafe extern "C" {
         layer: *const NormLayer,
         out: *mut *mut C_tensor,
     ) -> Status;
+    pub(crate) fn c10d_batch_norm_instruction_set() -> *const c_char;
     pub(crate) fn c10d_autocast_enter(device_type: i32, previous: *mut AutocastState) -> Status;
     pub(crate) fn c10d_autocast_leave(device_type: i32, previous: *const AutocastState);
 

@@ -33,7 +33,7 @@ mod tensor;
 pub use adam::{AdamOptions, adam_step};
 pub use autocast::autocast_bf16;
 pub use error::Error;
-pub use norm::{BatchNorm, Statistics};
+pub use norm::{BatchNorm, Statistics, batch_norm_instruction_set};
 pub use process_group::{Backend, GroupOptions, ProcessGroup};
 pub use reducer::{Reducer, ReducerOptions, Timings};
 pub use store::Store;

@@ -2,6 +2,8 @@
 //! there libtorch's separate operations take as long as the convolutions between them,
 //! because each walks all of the activations' memory.
 
+use std::ffi::CStr;
+
 use tch::Tensor;
 use torch_sys::C_tensor;
 
@@ -17,12 +19,22 @@ pub enum Statistics {
     Running,
 }
 
+/// What the loops of the fused operations were compiled for: `baseline`, `avx2` or `avx512`.
+/// The best that the processor has and that `ATEN_CPU_CAPABILITY` allows, as for libtorch's.
+pub fn batch_norm_instruction_set() -> String {
+    // SAFETY: the shim returns a NUL-terminated string literal.
+    unsafe { CStr::from_ptr(ffi::c10d_batch_norm_instruction_set()) }
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// One layer: float32 tensors of shape `[C]` on the CPU, and PyTorch's two constants.
 ///
 /// Its functions take float32 or bfloat16 activations `[N, C, H, W]` on the CPU, C a
-/// multiple of 16, not empty. They compute in float32, give channels_last in the input's
-/// type, and are differentiable once, in input, residual, weight and bias. Results do
-/// not depend on the number of threads.
+/// multiple of 16, not empty, and of more than one value a channel where the batch's
+/// statistics normalise. They compute in float32, give channels_last in the input's type,
+/// and are differentiable once, in input, residual, weight and bias. Results do not depend
+/// on the number of threads.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchNorm<'a> {
     /// What the normalised values are multiplied with.

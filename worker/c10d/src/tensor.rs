@@ -21,11 +21,23 @@ pub fn libtorch_version() -> String {
 /// step frees and allocates the same large tensors each time; glibc would return them to
 /// the kernel and have it clear and map every page again.
 ///
-/// For the whole process; to be called before other threads start, which may already have
-/// places of their own for memory otherwise. Libcs other than glibc ignore it.
+/// For the whole process, whose threads share one arena then; so it does nothing once there
+/// are others. Libcs other than glibc ignore it, and where the environment already tells
+/// glibc how to allocate, that holds.
 pub fn keep_freed_memory() {
-    // SAFETY: takes nothing and may be called at any time, by any thread.
-    unsafe { ffi::c10d_keep_freed_memory() }
+    let told = [
+        "GLIBC_TUNABLES",
+        "MALLOC_ARENA_MAX",
+        "MALLOC_MMAP_MAX_",
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_TRIM_THRESHOLD_",
+    ];
+    let free = told.iter().all(|name| std::env::var_os(name).is_none());
+    let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    if free && alone {
+        // SAFETY: glibc changes these settings without a lock, but no other thread runs.
+        unsafe { ffi::c10d_keep_freed_memory() }
+    }
 }
 
 /// `tensor` (4 dimensions: N, C, H, W) with the channels innermost in memory. Copies

@@ -2,7 +2,7 @@
 //! residual network. On a CPU they are one operation of the c10d crate; elsewhere libtorch's
 //! own, one after the other.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::resnet18::BatchNorm;
 
@@ -72,8 +72,10 @@ impl Norm {
         }
     }
 
+    /// On a CPU, for the types that training computes in.
     fn fused(&self, x: &Tensor) -> Option<c10d::BatchNorm<'_>> {
-        (x.device() == Device::Cpu).then_some(c10d::BatchNorm {
+        let kind = matches!(x.kind(), Kind::Float | Kind::BFloat16);
+        (x.device() == Device::Cpu && kind && x.numel() > 0).then_some(c10d::BatchNorm {
             weight: &self.weight,
             bias: &self.bias,
             running_mean: &self.running_mean,

@@ -50,7 +50,7 @@ impl Replica {
         self.bf16 = precision == v1::Precision::Bf16;
     }
 
-    /// What images are given in, so that nothing is cast on the way in.
+    /// The type of images that [`logits`](Self::logits) need not cast.
     pub(super) fn image_kind(&self) -> Kind {
         if self.bf16 {
             Kind::BFloat16

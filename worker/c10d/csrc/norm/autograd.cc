@@ -12,6 +12,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <vector>
@@ -146,7 +147,7 @@ void batch_moments(
     mean[c] = static_cast<float>(total[c] / count);
     variance[c] = static_cast<float>(spread[c] / count);
     // The running variance is the unbiased one, as PyTorch keeps it.
-    const double unbiased = spread[c] / std::max(count - 1, 1.0);
+    const double unbiased = spread[c] / (count - 1);
     layer.running_mean[c] += static_cast<float>(momentum * (mean[c] - layer.running_mean[c]));
     layer.running_variance[c] +=
         static_cast<float>(momentum * (unbiased - layer.running_variance[c]));
@@ -187,9 +188,8 @@ struct Gradients {
   }
 };
 
-// `x`, `y` and `grad` are what flows through ReLU's open places: the activation itself
-// or, where a pooling followed, the values that it chose. The statistics are of
-// `normalised` values a channel.
+// `x`, `y` and `grad` are of the whole activation or, where a pooling followed, of the
+// values that it chose; `statistics` are of `normalised` values a channel either way.
 template <typename T>
 Gradients gradients_of(
     const at::Tensor& x, const at::Tensor& y, const at::Tensor& grad, double normalised,
@@ -234,6 +234,15 @@ PoolShape pool_shape(const at::Tensor& x) {
   return {height, width, (height - 1) / 2 + 1, (width - 1) / 2 + 1};
 }
 
+void check_gradient(const at::Tensor& grad, const at::Tensor& x) {
+  // With create_graph the engine runs with gradients enabled.
+  TORCH_CHECK(
+      !at::GradMode::is_enabled(), "the fused batch normalisation is differentiable once");
+  TORCH_CHECK(
+      grad.scalar_type() == x.scalar_type() && grad.device() == x.device(),
+      "the gradient of ", x.toString(), " came as ", grad.toString());
+}
+
 // relu(norm(x) + residual), both of the last optional.
 struct Norm : torch::autograd::Function<Norm> {
   static at::Tensor forward(
@@ -270,6 +279,7 @@ struct Norm : torch::autograd::Function<Norm> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
     const auto &x = saved[0], &y = saved[2];
+    check_gradient(grads[0], x);
     const Statistics statistics(saved[1]);
     const bool batch = ctx->saved_data["batch"].toBool();
     const bool relu = ctx->saved_data["relu"].toBool();
@@ -281,7 +291,6 @@ struct Norm : torch::autograd::Function<Norm> {
     const auto masked = residual && relu ? activation(x.sizes(), x) : at::Tensor();
     const auto& passed = masked.defined() ? masked : grad;
     const auto first = !relu ? Relu::kNone : residual ? Relu::kOutput : Relu::kRecompute;
-    const auto second = masked.defined() ? Relu::kNone : first;
     const auto gradients = with_type(x, [&](auto type) {
       using T = decltype(type);
       auto made = gradients_of<T>(
@@ -289,7 +298,8 @@ struct Norm : torch::autograd::Function<Norm> {
       each_block(shape, [&](int64_t, int64_t at, size_t rows) {
         norm::kernels<T>().input_gradient(
             data<T>(x) + at, data<T>(passed) + at, rows, shape.channels,
-            made.coefficients(statistics), statistics.affine(), second, data<T>(input_grad) + at);
+            made.coefficients(statistics), statistics.affine(), first == Relu::kRecompute,
+            data<T>(input_grad) + at);
       });
       return made;
     });
@@ -345,6 +355,7 @@ struct PooledNorm : torch::autograd::Function<PooledNorm> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
     const auto &x = saved[0], &chosen = saved[2], &origin = saved[3];
+    check_gradient(grads[0], x);
     const Statistics statistics(saved[1]);
     const bool batch = ctx->saved_data["batch"].toBool();
     const auto grad = grads[0].contiguous(kLayout);
@@ -385,12 +396,15 @@ void check_vector(const char* name, const at::Tensor& tensor, int64_t channels) 
 
 void check(const at::Tensor& x, const NormLayer& layer) {
   TORCH_CHECK(
-      x.device().is_cpu() && x.dim() == 4 && x.numel() > 0 &&
+      x.device().is_cpu() && x.layout() == at::kStrided && x.dim() == 4 && x.numel() > 0 &&
           (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16),
       "needs float32 or bfloat16 [N, C, H, W] on the CPU, got ", x.toString(), " of ", x.sizes());
   TORCH_CHECK(
       x.size(1) % static_cast<int64_t>(norm::kChannelUnit) == 0, "needs a multiple of ",
       norm::kChannelUnit, " channels, got ", x.size(1));
+  TORCH_CHECK(
+      layer.batch == 0 || x.numel() > x.size(1),
+      "needs more than one value a channel for the statistics of a batch, got ", x.sizes());
   check_vector("weight", *layer.weight, x.size(1));
   check_vector("bias", *layer.bias, x.size(1));
   check_vector("running mean", *layer.running_mean, x.size(1));
@@ -406,7 +420,8 @@ Status c10d_batch_norm(
     std::optional<at::Tensor> added;
     if (residual) {
       TORCH_CHECK(
-          residual->sizes() == x->sizes() && residual->scalar_type() == x->scalar_type(),
+          residual->sizes() == x->sizes() && residual->scalar_type() == x->scalar_type() &&
+              residual->device() == x->device() && residual->layout() == at::kStrided,
           "the residual must be like the input, ", x->toString(), " of ", x->sizes(), ", got ",
           residual->toString(), " of ", residual->sizes());
       added = *residual;
@@ -421,9 +436,14 @@ Status c10d_batch_norm_relu_max_pool(at::Tensor* x, const NormLayer* layer, at::
   return shim::guarded([&] {
     check(*x, *layer);
     // What only the backward pass needs is not made without one.
-    const bool differentiate = at::GradMode::is_enabled();
+    const bool differentiate = at::GradMode::is_enabled() &&
+        (x->requires_grad() || layer->weight->requires_grad() || layer->bias->requires_grad());
     *out = new at::Tensor(PooledNorm::apply(
         *x, *layer->weight, *layer->bias, *layer->running_mean, *layer->running_variance,
         layer->batch != 0, layer->momentum, layer->epsilon, differentiate));
   });
+}
+
+const char* c10d_batch_norm_instruction_set() {
+  return norm::instruction_set();
 }

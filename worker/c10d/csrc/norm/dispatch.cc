@@ -20,31 +20,33 @@ NORM_COPY(avx512)
 
 namespace {
 
-struct Both {
+struct Chosen {
+  const char* name;
   const Kernels<float>& floats;
   const Kernels<Bfloat16>& bfloat16s;
 };
 
-Both choose() {
+Chosen choose() {
 #ifdef __x86_64__
   // What holds libtorch's own kernels back holds these back too.
   const char* variable = std::getenv("ATEN_CPU_CAPABILITY");
   const std::string_view limit = variable ? variable : "";
   __builtin_cpu_init();
-  if (limit != "default" && limit != "avx2" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    return {avx512::kFloat, avx512::kBfloat16};
+  if (limit != "default" && limit != "avx2" && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+    return {"avx512", avx512::kFloat, avx512::kBfloat16};
   }
   if (limit != "default" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return {avx2::kFloat, avx2::kBfloat16};
+    return {"avx2", avx2::kFloat, avx2::kBfloat16};
   }
 #endif
-  return {baseline::kFloat, baseline::kBfloat16};
+  return {"baseline", baseline::kFloat, baseline::kBfloat16};
 }
 
-const Both& chosen() {
-  static const Both both = choose();
-  return both;
+const Chosen& chosen() {
+  static const Chosen once = choose();
+  return once;
 }
 
 } // namespace
@@ -57,6 +59,10 @@ const Kernels<float>& kernels<float>() {
 template <>
 const Kernels<Bfloat16>& kernels<Bfloat16>() {
   return chosen().bfloat16s;
+}
+
+const char* instruction_set() {
+  return chosen().name;
 }
 
 } // namespace norm

@@ -9,6 +9,11 @@
 #include <immintrin.h>
 #endif
 
+// Flags from outside (CXXFLAGS=-march=native) must not raise what a copy needs.
+#if defined(__AVX512F__) != NORM_AVX512 || defined(__AVX2__) != NORM_AVX2
+#error "this copy of the kernels is compiled for another instruction set than its name says"
+#endif
+
 namespace norm::NORM_ISA {
 namespace {
 
@@ -164,7 +169,8 @@ void apply(
   chosen(x, residual, rows, channels, affine, y);
 }
 
-template <typename T, Relu kRelu, bool kMasked>
+// Where y decides, g is kept for the residual.
+template <typename T, Relu kRelu, bool kMasked = kRelu == Relu::kOutput>
 void gradient_sums_as(
     const T* x, const T* y, const T* grad, size_t rows, size_t channels, const float* mean,
     Affine affine, float* sums, float* products, T* masked) {
@@ -202,22 +208,9 @@ template <typename T>
 void gradient_sums(
     const T* x, const T* y, const T* grad, size_t rows, size_t channels, const float* mean,
     Affine affine, Relu relu, float* sums, float* products, T* masked) {
-  auto chosen = gradient_sums_as<T, Relu::kNone, false>;
-  switch (relu) {
-    case Relu::kNone:
-      if (masked) {
-        chosen = gradient_sums_as<T, Relu::kNone, true>;
-      }
-      break;
-    case Relu::kRecompute:
-      chosen = masked ? gradient_sums_as<T, Relu::kRecompute, true>
-                      : gradient_sums_as<T, Relu::kRecompute, false>;
-      break;
-    case Relu::kOutput:
-      chosen = masked ? gradient_sums_as<T, Relu::kOutput, true>
-                      : gradient_sums_as<T, Relu::kOutput, false>;
-      break;
-  }
+  const auto chosen = relu == Relu::kNone ? gradient_sums_as<T, Relu::kNone>
+      : relu == Relu::kRecompute          ? gradient_sums_as<T, Relu::kRecompute>
+                                          : gradient_sums_as<T, Relu::kOutput>;
   chosen(x, y, grad, rows, channels, mean, affine, sums, products, masked);
 }
 
@@ -247,9 +240,8 @@ void input_gradient_as(
 template <typename T>
 void input_gradient(
     const T* x, const T* grad, size_t rows, size_t channels, InputGradient coefficients,
-    Affine affine, Relu relu, T* out) {
-  const auto chosen =
-      relu == Relu::kNone ? input_gradient_as<T, false> : input_gradient_as<T, true>;
+    Affine affine, bool relu, T* out) {
+  const auto chosen = relu ? input_gradient_as<T, true> : input_gradient_as<T, false>;
   chosen(x, grad, rows, channels, coefficients, affine, out);
 }
 
@@ -265,9 +257,10 @@ void pool(
     const size_t right = 2 * pooled + 2 > shape.width ? 2 : 3;
     for (size_t c = 0; c < channels; c += kLanes) {
       const Floats scale = load(affine.scale + c), shift = load(affine.shift + c);
-      Floats best = Floats{} - __builtin_inff();
-      Floats best_x = {};
-      Ints place = {};
+      const size_t first = (2 * pooled_row + top - 1) * shape.width + 2 * pooled + left - 1;
+      Floats best_x = load(image + first * channels + c);
+      Floats best = best_x * scale + shift;
+      Ints place = Ints{} + static_cast<int32_t>(top * 3 + left);
       for (size_t r = top; r < bottom; ++r) {
         const T* line = image + (2 * pooled_row + r - 1) * shape.width * channels + c;
         for (size_t k = left; k < right; ++k) {

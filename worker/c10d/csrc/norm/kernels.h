@@ -62,15 +62,15 @@ struct Kernels {
       const T* x, const T* residual, size_t rows, size_t channels, Affine affine, bool relu, T* y);
 
   // Sums of g and of g * (x - mean) over the rows, where g is `grad` past ReLU.
-  // `masked`, unless null, receives g. `y` is read for Relu::kOutput only.
+  // Relu::kOutput alone reads `y`, and writes g to `masked`.
   void (*gradient_sums)(
       const T* x, const T* y, const T* grad, size_t rows, size_t channels, const float* mean,
       Affine affine, Relu relu, float* sums, float* products, T* masked);
 
-  // The gradient of x. `relu` is kNone or kRecompute.
+  // The gradient of x; with `relu` as for Relu::kRecompute.
   void (*input_gradient)(
       const T* x, const T* grad, size_t rows, size_t channels, InputGradient coefficients,
-      Affine affine, Relu relu, T* out);
+      Affine affine, bool relu, T* out);
 
   // One row of pooled pixels of one image: y = max over the window of
   // relu(x * scale + shift). `origin` and `chosen`, unless null, receive where each
@@ -90,5 +90,8 @@ struct Kernels {
 // (default, avx2 or avx512), allows.
 template <typename T>
 const Kernels<T>& kernels();
+
+// Whose these are: baseline, avx2 or avx512.
+const char* instruction_set();
 
 } // namespace norm

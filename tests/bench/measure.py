@@ -76,7 +76,8 @@ class Watch:
             thread.join()
 
     def memory(self):
-        while not self.over.wait(0.5):
+        """Seldom: each look walks all pages of all processes, which the run that is measured pays for."""
+        while not self.over.wait(2):
             sums = [memory_of(pid) for pid in descendants(self.pid)]
             self.pss = max(self.pss, sum(pss for pss, _ in sums))
             self.rss = max(self.rss, sum(rss for _, rss in sums))

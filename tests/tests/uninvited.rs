@@ -24,7 +24,8 @@ use stranger::Stranger;
 use tonic::Code;
 
 /// Long enough for a stranger to come and go meanwhile.
-const LONG: &[&str] = &["--epochs=25", "--patience=25"];
+const LONG: &[&str] = &["--epochs=12", "--patience=12"];
+const LONG_EPOCHS: usize = 12;
 
 /// A worker started by hand, whose last words are kept.
 struct Worker(Child);
@@ -163,7 +164,7 @@ fn a_run_with_spawned_workers_has_a_token_that_nobody_sees() {
         assert!(!holds_a_token(&text), "{text}");
     }
     assert!(!holds_a_token(&ended.output));
-    assert_eq!(ended.epochs().len(), 25);
+    assert_eq!(ended.epochs().len(), LONG_EPOCHS);
 }
 
 #[test]
@@ -245,7 +246,7 @@ fn a_flood_of_messages_ends_its_own_session_only() {
     let twice = Stranger::at(url, Some(secret)).hello_twice();
     assert_eq!(twice.code(), Code::InvalidArgument, "{twice}");
     let ended = run.wait().succeeded();
-    assert_eq!(ended.epochs().len(), 25);
+    assert_eq!(ended.epochs().len(), LONG_EPOCHS);
 }
 
 #[test]
@@ -321,7 +322,7 @@ fn spawned_workers_come_through_a_door_of_their_own_beside_tls() {
     let ended = killed.resume(&[]).wait().succeeded();
     let came_back = !ended.output.contains("lost rank");
     assert!(came_back, "{}", ended.output);
-    assert!(!holds_a_token(&ended.output) && ended.epochs().len() == 25);
+    assert!(!holds_a_token(&ended.output) && ended.epochs().len() == LONG_EPOCHS);
     all_gone(&workers);
 }
 

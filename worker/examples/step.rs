@@ -1,10 +1,12 @@
-//! Measures the bare step of one rank on the CPU, in bf16, on pictures made of noise: forward,
-//! backward, update, and nothing else. It is the ceiling of what training can reach there, and
-//! what a profile is made of.
+//! Measures the bare step of one rank in bf16 on pictures made of noise: forward, backward, update,
+//! and nothing else. It is the ceiling of what training can reach on a device, and what a profile
+//! is made of.
 
+use std::error::Error;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use c10d::cuda::Cuda;
 use tch::{Device, Kind, Reduction, Tensor};
 use worker::model::{BatchNorm, ResNet18};
 use worker::train::optimizer::Adam;
@@ -14,15 +16,17 @@ const RATES: [f64; 6] = [1e-5; 6];
 
 fn main() -> ExitCode {
     c10d::keep_freed_memory();
-    let numbers: Result<Vec<i64>, _> = std::env::args()
-        .skip(1)
-        .map(|argument| argument.parse())
-        .collect();
-    let Ok(&[batch, size, threads, steps]) = numbers.as_deref() else {
-        eprintln!("usage: step BATCH SIZE THREADS STEPS");
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let numbers = words.iter().take(4).map(|word| word.parse());
+    let (Ok(&[batch, size, threads, steps]), device) = (
+        numbers.collect::<Result<Vec<i64>, _>>().as_deref(),
+        words.get(4).map_or("cpu", String::as_str),
+    ) else {
+        eprintln!("usage: step BATCH SIZE THREADS STEPS [cpu|cuda]");
         return ExitCode::from(2);
     };
-    match measure(batch, size, threads as i32, steps) {
+    tch::set_num_threads(threads as i32);
+    match chosen(device).and_then(|device| measure(batch, size, steps, device)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -31,15 +35,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(
-    batch: i64,
-    size: i64,
-    threads: i32,
-    steps: i64,
-) -> Result<(), Box<dyn std::error::Error>> {
-    tch::set_num_threads(threads);
+fn chosen(name: &str) -> Result<Device, Box<dyn Error>> {
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" => match c10d::cuda::load()? {
+            Cuda::Ready { .. } => Ok(Device::Cuda(0)),
+            Cuda::Absent { reason } => Err(format!("no usable GPU: {reason}").into()),
+        },
+        other => Err(format!("`{other}` is neither cpu nor cuda").into()),
+    }
+}
+
+fn measure(batch: i64, size: i64, steps: i64, device: Device) -> Result<(), Box<dyn Error>> {
     tch::manual_seed(1);
-    let device = Device::Cpu;
     let model = ResNet18::new(CLASSES, device, 1);
     let mut adam = Adam::new(model.parameters(), 0.0);
     let images = Tensor::randn([batch, size, size, 3], (Kind::Float, device));
@@ -54,13 +62,18 @@ fn measure(
         loss.backward();
         let backward = began.elapsed().as_secs_f64() - forward;
         adam.step(&RATES)?;
+        // Reading a parameter waits for all that a GPU was given.
+        let _ = model.parameters()[0]
+            .tensor
+            .sum(Kind::Float)
+            .double_value(&[]);
         let whole = began.elapsed().as_secs_f64();
-        println!(
-            "{:.2} images/s: forward {forward:.3} s, backward {backward:.3} s, update {:.3} s, loss {:.5}",
-            batch as f64 / whole,
-            whole - forward - backward,
-            loss.double_value(&[])
-        );
+        print!("{:.2} images/s", batch as f64 / whole);
+        if device == Device::Cpu {
+            let update = whole - forward - backward;
+            print!(": forward {forward:.3} s, backward {backward:.3} s, update {update:.3} s");
+        }
+        println!(", loss {:.5}", loss.double_value(&[]));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use proto::v1;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
 use crate::arrival::{Arrival, Kept, Outbox};
@@ -88,6 +89,7 @@ impl Driver {
     /// and what observed it.
     pub async fn drive(mut self, inputs: &mut Inputs) -> (Outcome, Option<Launcher>, Observers) {
         let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Some(outcome) = self.outcome.take() {
                 return (outcome, self.launcher, self.observers);
@@ -99,21 +101,40 @@ impl Driver {
                 _ = ticks.tick() => Input::Event(Event::Tick),
             };
             let began = Instant::now();
-            let event = match input {
-                Input::Arrival(arrival) => self.arrive(arrival),
-                Input::Exit(exit) => Some(self.exited(exit)),
-                Input::Event(event) => Some(event),
-            };
-            if let Some(event) = event {
-                let ticks = event == Event::Tick;
-                self.tell(event).await;
-                if ticks {
-                    let (joined, healthy) = self.run.census();
-                    self.observers.census(joined, healthy);
-                }
+            let ticks = matches!(input, Input::Event(Event::Tick));
+            if ticks {
+                self.catch_up(inputs).await;
+            }
+            self.take(input).await;
+            if ticks {
+                let (joined, healthy) = self.run.census();
+                self.observers.census(joined, healthy);
             }
             let waiting = inputs.arrivals.len();
             self.traffic.drove(began.elapsed().as_secs_f64(), waiting);
+        }
+    }
+
+    /// Takes what has arrived before a tick, which looks who has been silent for too long.
+    async fn catch_up(&mut self, inputs: &mut Inputs) {
+        for _ in 0..inputs.arrivals.len() {
+            if self.outcome.is_some() {
+                return;
+            }
+            if let Ok(arrival) = inputs.arrivals.try_recv() {
+                self.take(Input::Arrival(arrival)).await;
+            }
+        }
+    }
+
+    async fn take(&mut self, input: Input) {
+        let event = match input {
+            Input::Arrival(arrival) => self.arrive(arrival),
+            Input::Exit(exit) => Some(self.exited(exit)),
+            Input::Event(event) => Some(event),
+        };
+        if let Some(event) = event {
+            self.tell(event).await;
         }
     }
 
@@ -138,7 +159,7 @@ impl Driver {
                 let worker = WorkerId(self.next_id);
                 self.next_id += 1;
                 self.sessions.insert(worker, outbox);
-                // It fails only when the session has just broken, which arrives as `Lost`.
+                // It fails only when the run's end closes the edge.
                 let _ = reply.send(worker);
                 Some(Event::Joined {
                     worker,

@@ -9,6 +9,7 @@ use coordinator::admin::{self, AdminServer, Status};
 use coordinator::calls::Calls;
 use coordinator::cli::{Cli, Command, ExitCode};
 use coordinator::config::{RunConfig, Sources};
+use coordinator::core::early_stopping::Rule;
 use coordinator::dataset::Dataset;
 use coordinator::driver::{Driver, Inputs};
 use coordinator::keeper::Keeper;
@@ -84,8 +85,15 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         None => cli.config,
     };
     let listen_asked = settings.listen.is_some();
-    let loaded = RunConfig::load(&Sources::of_process(file, settings))?;
+    let loaded = RunConfig::load(&Sources::of_process(file.clone(), settings))?;
     let config = loaded.config;
+    if resuming {
+        let saved = Sources {
+            file,
+            ..Sources::default()
+        };
+        config.check_continues(&RunConfig::load(&saved)?.config)?;
+    }
     let mut progress = Progress::new();
     let logs =
         telemetry::init(config.log_format, progress.log_writer()).map_err(Refusal::internal)?;
@@ -197,7 +205,10 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         status,
         progress,
         config.epochs,
-        config.patience,
+        Rule {
+            patience: config.patience,
+            min_delta: config.min_delta,
+        },
     );
     let traces = config
         .otlp_endpoint
@@ -227,6 +238,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         traffic,
     );
     let (outcome, mut workers, mut observers) = driver.drive(&mut inputs).await;
+    // Whoever comes now hears that the run is over, instead of waiting for an answer.
+    inputs.arrivals.close();
 
     if let Some(slot) = outcome.as_ref().err().and_then(lost_slot) {
         let wait = tokio::time::timeout(EXIT_WAIT, async {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use self::traces::Traces;
 use crate::admin::Status;
 use crate::clock::unix_seconds;
+use crate::core::early_stopping::Rule;
 use crate::core::event::{Position, StopReason};
 use crate::core::{Notice, WorkerId};
 use crate::launcher::WorkerExit;
@@ -54,7 +55,7 @@ pub struct Observers {
     progress: Progress,
     started: Instant,
     epochs: u32,
-    patience: u32,
+    stopping: Rule,
     expected: usize,
     /// Lost, and neither replaced nor come back.
     missing: usize,
@@ -85,7 +86,7 @@ impl Observers {
         status: watch::Sender<Status>,
         progress: Progress,
         epochs: u32,
-        patience: u32,
+        stopping: Rule,
     ) -> Self {
         let mut observers = Self {
             store,
@@ -95,7 +96,7 @@ impl Observers {
             progress,
             started: Instant::now(),
             epochs,
-            patience,
+            stopping,
             expected: 0,
             missing: 0,
             ranks: HashMap::new(),
@@ -186,6 +187,10 @@ impl Observers {
                 self.journal(JournalEntry::Stalled { line });
             }
             Notice::Waiting { reason } => self.waiting(reason),
+            Notice::CheckpointMissed => self.progress.say(&format!(
+                "the last checkpoint did not arrive within --grace; --resume goes on from {}",
+                self.durable
+            )),
             Notice::WentBack { position } => self.went_back(position),
             Notice::Recovered {
                 cause,

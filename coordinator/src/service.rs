@@ -78,15 +78,19 @@ impl Trainer for TrainerService {
             outbox,
             reply,
         })?;
-        let worker = name
-            .await
-            .map_err(|_| Status::unavailable("the run is over"))?;
-        drop(starting);
-        let live = self.gate.live(worker.0);
-        let driver = self.driver.clone();
+        let (admit, admitted) = oneshot::channel();
+        let (gate, driver) = (self.gate.clone(), self.driver.clone());
         let host = peer.map_or_else(|| "127.0.0.1".to_owned(), host_of);
+        // A task of its own from here on: this call ends where the client hangs up, but who
+        // has become a member must also be lost again.
         tokio::spawn(async move {
-            let _live = live;
+            let Ok(worker) = name.await else {
+                return;
+            };
+            let _live = gate.live(worker.0);
+            drop(starting);
+            // It fails when the client has hung up, which the first read says too.
+            let _ = admit.send(());
             let mut rate = Rate::new(Instant::now());
             let farewell = async {
                 let _ = closed.await;
@@ -118,6 +122,9 @@ impl Trainer for TrainerService {
             // The driver may be gone already: then nobody needs to know.
             let _ = driver.send(Arrival::Event(Event::Lost { worker }));
         });
+        admitted
+            .await
+            .map_err(|_| Status::unavailable("the run is over"))?;
         Ok(Response::new(UnboundedReceiverStream::new(outgoing)))
     }
 

@@ -54,8 +54,16 @@ fn when_all_are_killed_it_goes_on_from_the_checkpoint() {
     workers.iter().for_each(|worker| kill(*worker));
     let killed = run.wait();
     all_gone(&workers);
+    // Not with steps of another size, by which the checkpoint would be somewhere else.
+    let refused = killed.resume(&["--global-batch=8"]).wait();
+    assert_eq!(refused.code, 2, "{}", refused.output);
+    assert!(
+        refused.output.contains("global-batch was 16"),
+        "{}",
+        refused.output
+    );
     // On another number of workers, too.
-    let ended = killed.resume(&["--workers=1"]).wait().succeeded();
+    let ended = refused.resume(&["--workers=3"]).wait().succeeded();
     truth.assert_same(&ended);
 }
 

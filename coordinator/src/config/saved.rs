@@ -49,7 +49,8 @@ impl TryFrom<&RunConfig> for Settings {
             worker_binary: config.worker_binary.clone(),
             collective_timeout: Some(config.collective_timeout.as_secs()),
             min_workers: Some(config.min_workers),
-            max_workers: Some(config.max_workers),
+            // As many as workers unless told otherwise, also when a resumed run has more.
+            max_workers: (config.max_workers != config.workers).then_some(config.max_workers),
             rejoin_timeout: Some(config.rejoin_timeout.as_secs()),
             max_restarts: Some(config.max_restarts),
             stall_timeout: Some(config.stall_timeout.as_secs()),

@@ -284,3 +284,29 @@ fn a_saved_configuration_repeats_itself() {
     second.run_dir.clone_from(&first.run_dir);
     assert_eq!(second, first, "{saved}");
 }
+
+#[test]
+fn a_resumed_run_may_change_what_does_not_move_its_steps() {
+    let case = Case::new();
+    let first = case.load(None, &["--workers", "2"]).unwrap().config;
+    let saved = first.to_toml().unwrap();
+    let resumed = |flags: &[&str]| case.load(Some(&saved), flags).unwrap().config;
+    let more = resumed(&["--workers", "4", "--patience", "9", "--layer-lr", "fc=0.1"]);
+    assert_eq!((more.workers, more.max_workers), (4, 4));
+    more.check_continues(&first).unwrap();
+
+    let other = resumed(&["--global-batch", "77", "--seed", "5"]);
+    let message = other.check_continues(&first).unwrap_err().to_string();
+    for part in ["global-batch was ", "cannot become 77", "seed was 42"] {
+        assert!(message.contains(part), "{message}");
+    }
+    for flags in [
+        ["--image-size", "64"],
+        ["--validation-fraction", "0.3"],
+        ["--limit-per-class", "3"],
+        ["--batch-norm", "frozen"],
+    ] {
+        let message = resumed(&flags).check_continues(&first).unwrap_err();
+        assert!(message.to_string().contains(&flags[0][2..]), "{message}");
+    }
+}

@@ -10,6 +10,44 @@ const MAX_IMAGE_SIZE: u32 = 4096;
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl RunConfig {
+    /// Checks that this can go on where a run with the settings `saved` was: a position is a
+    /// number of steps, so what decides which samples form a step must stay.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with one sentence for each setting that changed.
+    pub fn check_continues(&self, saved: &Self) -> Result<(), ConfigError> {
+        let limit = |config: &Self| match config.limit_per_class {
+            None => "all".to_owned(),
+            Some(limit) => limit.to_string(),
+        };
+        let of = |config: &Self| {
+            [
+                ("global-batch", config.global_batch.to_string()),
+                ("seed", config.seed.to_string()),
+                (
+                    "validation-fraction",
+                    config.validation_fraction.to_string(),
+                ),
+                ("limit-per-class", limit(config)),
+                ("image-size", config.image_size.to_string()),
+                ("batch-norm", format!("{:?}", config.batch_norm)),
+            ]
+        };
+        let changed: Vec<String> = (of(saved).into_iter().zip(of(self)))
+            .filter(|((_, before), (_, now))| before != now)
+            .map(|((key, before), (_, now))| {
+                format!(
+                    "{key} was {before} in the run to go on with, and cannot become {now}; \
+                     leave it out, or start a new run"
+                )
+            })
+            .collect();
+        match changed.is_empty() {
+            true => Ok(()),
+            false => Err(ConfigError::Invalid(changed)),
+        }
+    }
+
     /// Checks every rule and reports all that are broken in one line.
     ///
     /// # Errors

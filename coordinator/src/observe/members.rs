@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use super::Observers;
 use crate::clock::unix_seconds;
 use crate::core::WorkerId;
+use crate::core::early_stopping::EarlyStopping;
 use crate::core::event::{Cause, Position};
 use crate::metrics::{self, RunState, WorkerState};
 use crate::opening::Past;
@@ -82,14 +83,7 @@ impl Observers {
             "nobody holds a later state: going on from {position}"
         ));
         self.history.retain(|point| point.epoch < position.epoch);
-        if self.best.is_some_and(|(epoch, ..)| epoch >= position.epoch) {
-            let best = self
-                .history
-                .iter()
-                .min_by(|a, b| a.validation_loss.total_cmp(&b.validation_loss));
-            self.best =
-                best.map(|best| (best.epoch, best.validation_loss, best.validation_accuracy));
-        }
+        self.best = self.best_so_far();
         self.keep(|store| store.truncate_epochs(position.epoch - 1));
         self.show_epochs();
         self.durable = self.durable.min(position);
@@ -144,14 +138,6 @@ impl Observers {
         ));
         self.durable = past.checkpoint.unwrap_or(self.durable);
         for record in &past.epochs {
-            let improved = |(_, loss, _): (u32, f64, f64)| record.validation_loss < loss;
-            if self.best.is_none_or(improved) {
-                self.best = Some((
-                    record.epoch,
-                    record.validation_loss,
-                    record.validation_accuracy,
-                ));
-            }
             self.history.push(EpochPoint {
                 epoch: record.epoch,
                 train_loss: record.train_loss,
@@ -159,7 +145,23 @@ impl Observers {
                 validation_accuracy: record.validation_accuracy,
             });
         }
+        self.best = self.best_so_far();
         self.show_epochs();
+    }
+
+    /// The best epoch by the rule that the run stops by, which may pass over small gains.
+    fn best_so_far(&self) -> Option<(u32, f64, f64)> {
+        let mut stopping = EarlyStopping::new(self.stopping);
+        for point in &self.history {
+            stopping.observe(point.epoch, point.validation_loss);
+        }
+        let best = stopping.best()?.epoch;
+        let point = self.history.iter().find(|point| point.epoch == best)?;
+        Some((
+            point.epoch,
+            point.validation_loss,
+            point.validation_accuracy,
+        ))
     }
 
     /// A checkpoint is durable.

@@ -19,7 +19,7 @@ impl Observers {
             self.broken(error.into());
             Vec::new()
         });
-        let patience = self.patience;
+        let patience = self.stopping.patience;
         self.status.send_modify(|status| {
             status.patience = patience;
             for (time, entry) in events {

@@ -85,7 +85,7 @@ impl Observers {
         self.progress.summary(&Summary {
             reason,
             epochs: self.history.len() as u32,
-            patience: self.patience,
+            patience: self.stopping.patience,
             best: self.best,
             seconds: self.started.elapsed().as_secs_f64(),
             run_dir: self.store.root().to_owned(),

@@ -115,6 +115,11 @@ pub fn header(header: &v1::BlobHeader) -> Result<(), Status> {
             "a blob of kind {kind}, which this coordinator does not know"
         )));
     }
+    if header.kind() == v1::BlobKind::Checkpoint && header.epoch == 0 {
+        return Err(Status::invalid_argument(
+            "a checkpoint of epoch 0; epochs count from 1",
+        ));
+    }
     if header.sha256.len() != 32 {
         let length = header.sha256.len();
         return Err(Status::invalid_argument(format!(
@@ -318,10 +323,16 @@ mod tests {
     fn a_blob_is_of_a_known_kind_and_has_a_sum() {
         let sound = v1::BlobHeader {
             kind: v1::BlobKind::Checkpoint.into(),
+            epoch: 1,
             sha256: vec![0; 32],
             ..Default::default()
         };
         assert!(header(&sound).is_ok());
+        let before_all = v1::BlobHeader {
+            epoch: 0,
+            ..sound.clone()
+        };
+        assert!(header(&before_all).is_err());
         for kind in [0, 99] {
             let wrong = v1::BlobHeader {
                 kind,

@@ -149,6 +149,8 @@ pub enum Notice {
     },
     EpochEnded(EpochSummary),
     Stopping(StopReason),
+    /// The run ends without the last checkpoint that it asked for.
+    CheckpointMissed,
 }
 
 /// Why training ended, as machines read it.

@@ -193,6 +193,9 @@ impl Run {
         if let Phase::Finishing(Finishing { reason, until, .. }) = self.phase
             && now >= until
         {
+            if self.awaited_checkpoint.is_some() {
+                out.push(Action::Notify(Notice::CheckpointMissed));
+            }
             // The run is whole without its last picture, but not without its best weights.
             let outcome = match self.best_is_safe() {
                 true => Ok(reason),
@@ -207,7 +210,9 @@ impl Run {
         RunError::Internal {
             slot: None,
             message: format!(
-                "the best weights, of epoch {epoch}, did not arrive; go on with --resume"
+                "the best weights, of epoch {epoch}, did not arrive within --grace {} s; go on \
+                 with --resume, and a longer --grace if the network is slow",
+                self.recipe.grace.as_secs()
             ),
         }
     }

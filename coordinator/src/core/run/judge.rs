@@ -120,8 +120,6 @@ impl Run {
         self.position = Position::start_of(epoch + 1);
         if improved {
             self.awaited_best = None;
-            // Of an epoch that is made again: what is stored is of the one before.
-            self.best_stored = self.best_stored.filter(|stored| *stored < epoch);
             for member in self.members.values_mut() {
                 member.best = member.seat.is_some().then_some(epoch);
             }

@@ -282,33 +282,6 @@ fn whoever_leaves_last_hands_over_what_only_it_holds() {
 }
 
 #[test]
-fn whoever_leaves_in_the_last_steps_does_not_wait_for_the_validation() {
-    let mut bench = Bench::training(1);
-    let worker = WorkerId(0);
-    let steps = bench.run.steps_of_an_epoch();
-    for completed in 1..steps {
-        bench.step(0, completed, 1.0);
-    }
-    bench.tell(Event::Leaving { worker });
-    let last = bench.step(0, steps, 1.0);
-    assert!(
-        sent(&last)
-            .iter()
-            .any(|(_, command)| matches!(command, Command::Halt { .. })),
-        "{last:?}"
-    );
-    // Who only wants to join waits for the end of the epoch.
-    let mut bench = Bench::training(1);
-    bench.run.recipe.max_workers = 2;
-    for completed in 1..steps {
-        bench.step(0, completed, 1.0);
-    }
-    bench.join(1, None, Memory::default());
-    let last = bench.step(0, steps, 1.0);
-    assert!(sent(&last).is_empty(), "{last:?}");
-}
-
-#[test]
 fn a_last_checkpoint_that_does_not_come_is_missed_aloud() {
     let mut bench = Bench::training(1);
     bench.tell(Event::Interrupt);
@@ -319,32 +292,6 @@ fn a_last_checkpoint_that_does_not_come_is_missed_aloud() {
     let ended = bench.tell(Event::Tick);
     assert!(ended.contains(&Action::Notify(Notice::CheckpointMissed)));
     assert_eq!(outcome(&ended), Some(&Ok(StopReason::Interrupted)));
-}
-
-#[test]
-fn the_best_of_an_epoch_that_is_made_again_is_stored_again() {
-    let resumed = Resumed {
-        fingerprint: "same".to_owned(),
-        train: (0..6).map(|n| format!("a/{n}.jpg")).collect(),
-        validation: (6..8).map(|n| format!("a/{n}.jpg")).collect(),
-        judged: Vec::new(),
-        best_epoch: Some(1),
-        checkpoint: None,
-        generation: 1,
-    };
-    let mut bench = Bench::new(Run::resume(recipe(1, 0), resumed));
-    let (worker, bad) = (WorkerId(0), Vec::new());
-    let mut told = bench.join(0, None, Memory::default());
-    told.extend(bench.tell(Event::Prepared { worker, bad }));
-    told.extend(bench.tell(Event::CheckpointFound { position: None }));
-    let generation = bench.run.generation;
-    told.extend(bench.tell(Event::GroupReady { worker, generation }));
-    assert!(matches!(bench.run.phase, Phase::Training(_)), "{told:?}");
-    let ended = bench.epoch(0.9);
-    assert!(
-        sent(&ended).contains(&(0, &Command::Keep(Keep::Best(1)))),
-        "{ended:?}"
-    );
 }
 
 #[test]

@@ -152,16 +152,14 @@ impl Run {
     }
 
     /// All ranks wait for a grant that will not come. When the epoch's last step is granted,
-    /// they do not park, and the barrier at its end takes the pause into account; but whoever
-    /// was asked to leave has no time for a validation.
+    /// they do not park, and the barrier at its end takes the pause into account.
     pub(super) fn pause_if_parked(&mut self, now: Now, out: &mut Vec<Action>) {
         let (Phase::Training(training), Some(pause)) = (&self.phase, self.pause) else {
             return;
         };
         let granted = training.granted;
-        let leaves = pause == Pause::Regroup && self.members.values().any(|one| one.leaving);
-        let parked = (granted < training.steps || leaves)
-            && self.seated().all(|(_, _, seat)| seat.completed >= granted);
+        let parked =
+            granted < training.steps && self.seated().all(|(_, _, seat)| seat.completed >= granted);
         if !parked {
             return;
         }

@@ -13,7 +13,7 @@ from prom import get, until
 SMALL = ["--workers=2", "--data=demo", "--image-size=32", "--global-batch=16",
          "--precision=fp32", "--batch-norm=frozen", "--device=cpu", "--threads-per-worker=1",
          "--metrics-listen=127.0.0.1:0"]
-ENDLESS = ["--limit-per-class=12", "--epochs=2000", "--patience=1000", "--layer-lr=uniform=1e-5", "--lr-schedule=constant"]
+ENDLESS = ["--limit-per-class=12", "--epochs=2000", "--patience=1000", "--layer-lr=uniform=1e-4", "--lr-schedule=constant"]
 
 
 class Run:

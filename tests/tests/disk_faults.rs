@@ -136,7 +136,9 @@ fn a_disk_that_fills_up_ends_the_run_and_loses_nothing() {
         return;
     };
     let disk = Arc::new(disk);
-    let mut run = Run::start_on(disk.clone(), &arguments());
+    // Checkpoints go on being written, so that one meets the full disk.
+    let arguments = [&arguments()[..], &["--checkpoint-every=2"]].concat();
+    let mut run = Run::start_on(disk.clone(), &arguments);
     run.until("a second epoch", |run| {
         run.path().join("checkpoints/latest").exists() && run.steps() > STEADY_STEPS as u64
     });

@@ -142,7 +142,7 @@ fn a_disk_that_fills_up_ends_the_run_and_loses_nothing() {
     run.until("a second epoch", |run| {
         run.path().join("checkpoints/latest").exists() && run.steps() > STEADY_STEPS as u64
     });
-    let filler = disk.fill();
+    disk.fill();
     let stopped = run.wait().left_no_process();
     assert_eq!(stopped.code, 6, "{}", stopped.output);
     let errors: Vec<&str> = (stopped.output.lines())
@@ -157,7 +157,9 @@ fn a_disk_that_fills_up_ends_the_run_and_loses_nothing() {
     assert!(newest.join("manifest.json").exists());
     stopped.weights();
 
-    // As long as there is no room the next coordinator says the same.
+    // As long as there is no room the next coordinator says the same. What was half written has
+    // been removed, so there is some again.
+    let filler = disk.fill();
     let still_full = stopped.resume(&[]).wait().left_no_process();
     assert_eq!(still_full.code, 6, "{}", still_full.output);
     assert!(

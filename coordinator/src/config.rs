@@ -184,6 +184,12 @@ impl RunConfig {
             self.run_dir.display().to_string()
         ))
     }
+
+    /// The effective settings by their names in files and flags.
+    fn to_table(&self) -> Result<toml::Table, ConfigError> {
+        toml::Table::try_from(Settings::try_from(self)?)
+            .map_err(|error| ConfigError::Unwritable(error.to_string()))
+    }
 }
 
 impl DataSource {

@@ -58,7 +58,7 @@ fn when_all_are_killed_it_goes_on_from_the_checkpoint() {
     let refused = killed.resume(&["--global-batch=8"]).wait();
     assert_eq!(refused.code, 2, "{}", refused.output);
     assert!(
-        refused.output.contains("global-batch was 16"),
+        refused.output.contains("global-batch is 16"),
         "{}",
         refused.output
     );

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use c10d::cuda::Cuda;
 use tch::{Device, Kind, Reduction, Tensor};
-use worker::model::{BatchNorm, ResNet18};
+use worker::model::{ResNet18, Statistics};
 use worker::train::optimizer::Adam;
 
 const CLASSES: i64 = 102;
@@ -56,7 +56,7 @@ fn measure(batch: i64, size: i64, steps: i64, device: Device) -> Result<(), Box<
     for _ in 0..steps {
         let began = Instant::now();
         adam.zero_grad()?;
-        let logits = c10d::autocast_bf16(device, || model.forward(&images, BatchNorm::Batch))?;
+        let logits = c10d::autocast_bf16(device, || model.forward(&images, Statistics::Batch))?;
         let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
         let forward = began.elapsed().as_secs_f64();
         loss.backward();

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use tch::{Device, Kind, Reduction, Tensor};
-use worker::model::{BatchNorm, LayerGroup, Parameter, ResNet18};
+use worker::model::{LayerGroup, Parameter, ResNet18, Statistics};
 use worker::train::optimizer::{Adam, LayerRates, StepError};
 
 #[derive(Deserialize)]
@@ -102,7 +102,7 @@ fn images() -> Tensor {
 }
 
 fn loss(model: &ResNet18, labels: &[i64]) -> (Tensor, Tensor) {
-    let logits = model.forward(&images(), BatchNorm::Batch);
+    let logits = model.forward(&images(), Statistics::Batch);
     let labels = Tensor::from_slice(labels);
     let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
     (logits, loss)
@@ -163,7 +163,7 @@ fn the_state_dict_is_torchvisions() {
 fn logits_gradients_statistics_and_three_steps_match() {
     let recording = recording();
     let model = network(&recording);
-    let evaluated = tch::no_grad(|| model.forward(&images(), BatchNorm::Running));
+    let evaluated = tch::no_grad(|| model.forward(&images(), Statistics::Running));
     assert_near(
         "evaluation",
         &numbers(&evaluated),
@@ -257,7 +257,7 @@ fn running_statistics_hold_still_unless_batches_move_them() {
             .collect()
     };
     let before = copies(&model);
-    let logits = model.forward(&images(), BatchNorm::Running);
+    let logits = model.forward(&images(), Statistics::Running);
     logits.sum(Kind::Float).backward();
     assert_eq!(copies(&model), before);
     assert!(

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 use worker::model::weights::{self, Cause};
-use worker::model::{BatchNorm, Head, ResNet18};
+use worker::model::{Head, ResNet18, Statistics};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -217,14 +217,14 @@ fn a_saved_network_loads_into_another_and_a_foreign_head_is_passed_over() {
         ResNet18::new(4, Device::Cpu, 2),
     );
     let images = Tensor::ones([2, 3, 32, 32], (Kind::Float, Device::Cpu));
-    let before = source.forward(&images, BatchNorm::Running);
-    assert_ne!(before, same.forward(&images, BatchNorm::Running));
+    let before = source.forward(&images, Statistics::Running);
+    assert_ne!(before, same.forward(&images, Statistics::Running));
     let file = weights::to_safetensors(&source.state(), &BTreeMap::new()).unwrap();
     assert_eq!(
         same.load(weights::parse(&file).unwrap()).unwrap(),
         Head::Loaded
     );
-    assert_eq!(before, same.forward(&images, BatchNorm::Running));
+    assert_eq!(before, same.forward(&images, Statistics::Running));
 
     let mut other = ResNet18::new(5, Device::Cpu, 3);
     let fresh = other.parameters().last().unwrap().tensor.copy();

@@ -8,6 +8,15 @@ use crate::security::Policy;
 /// Larger inputs are a slip of the finger: Caltech101's largest picture is 3999 pixels high.
 const MAX_IMAGE_SIZE: u32 = 4096;
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// What decides which samples form a step, and what is computed of them.
+const FIXED_BY_POSITIONS: [&str; 6] = [
+    "global-batch",
+    "seed",
+    "validation-fraction",
+    "limit-per-class",
+    "image-size",
+    "batch-norm",
+];
 
 impl RunConfig {
     /// Checks that this can go on where a run with the settings `saved` was: a position is a
@@ -16,29 +25,21 @@ impl RunConfig {
     /// # Errors
     /// [`ConfigError::Invalid`] with one sentence for each setting that changed.
     pub fn check_continues(&self, saved: &Self) -> Result<(), ConfigError> {
-        let limit = |config: &Self| match config.limit_per_class {
-            None => "all".to_owned(),
-            Some(limit) => limit.to_string(),
+        let (saved, now) = (saved.to_table()?, self.to_table()?);
+        let said = |value: Option<&toml::Value>| match value {
+            None => "not set".to_owned(),
+            Some(toml::Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
         };
-        let of = |config: &Self| {
-            [
-                ("global-batch", config.global_batch.to_string()),
-                ("seed", config.seed.to_string()),
-                (
-                    "validation-fraction",
-                    config.validation_fraction.to_string(),
-                ),
-                ("limit-per-class", limit(config)),
-                ("image-size", config.image_size.to_string()),
-                ("batch-norm", format!("{:?}", config.batch_norm)),
-            ]
-        };
-        let changed: Vec<String> = (of(saved).into_iter().zip(of(self)))
-            .filter(|((_, before), (_, now))| before != now)
-            .map(|((key, before), (_, now))| {
+        let changed: Vec<String> = (FIXED_BY_POSITIONS.iter())
+            .map(|key| (key, saved.get(*key), now.get(*key)))
+            .filter(|(_, saved, now)| saved != now)
+            .map(|(key, saved, now)| {
                 format!(
-                    "{key} was {before} in the run to go on with, and cannot become {now}; \
-                     leave it out, or start a new run"
+                    "{key} is {} in the run to go on with, and cannot become {}; leave it out, \
+                     or start a new run",
+                    said(saved),
+                    said(now)
                 )
             })
             .collect();

@@ -167,13 +167,6 @@ impl Observers {
                 })
                 .collect(),
         };
-        if summary.improved {
-            self.best = Some((
-                summary.epoch,
-                summary.validation_loss,
-                summary.validation_accuracy,
-            ));
-        }
         self.history.push(EpochPoint {
             epoch: summary.epoch,
             train_loss: summary.train_loss,
@@ -189,7 +182,7 @@ impl Observers {
             self.metrics
                 .rank_validation(rank, phases.validation, samples);
         }
-        if let Some((epoch, loss, _)) = self.best {
+        if let Some((epoch, loss, _)) = self.best() {
             self.metrics.set_best(epoch, loss, summary.wait);
         }
         self.show_epochs();

@@ -83,7 +83,6 @@ impl Observers {
             "nobody holds a later state: going on from {position}"
         ));
         self.history.retain(|point| point.epoch < position.epoch);
-        self.best = self.best_so_far();
         self.keep(|store| store.truncate_epochs(position.epoch - 1));
         self.show_epochs();
         self.durable = self.durable.min(position);
@@ -145,12 +144,12 @@ impl Observers {
                 validation_accuracy: record.validation_accuracy,
             });
         }
-        self.best = self.best_so_far();
         self.show_epochs();
     }
 
-    /// The best epoch by the rule that the run stops by, which may pass over small gains.
-    fn best_so_far(&self) -> Option<(u32, f64, f64)> {
+    /// The best epoch by the rule that the run stops by, which may pass over small gains: its
+    /// number, validation loss and accuracy.
+    pub(super) fn best(&self) -> Option<(u32, f64, f64)> {
         let mut stopping = EarlyStopping::new(self.stopping);
         for point in &self.history {
             stopping.observe(point.epoch, point.validation_loss);

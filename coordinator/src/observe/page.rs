@@ -33,17 +33,16 @@ impl Observers {
     pub(super) fn show_epochs(&self) {
         let epochs = self.store.epochs();
         let last = epochs.last().map_or(0, |record| record.epoch);
-        let best_epoch = self.best.map_or(0, |(epoch, ..)| epoch);
+        let best = self.best();
+        let best_epoch = best.map_or(0, |(epoch, ..)| epoch);
         self.status.send_modify(|status| {
             status.history = epochs.iter().map(EpochView::from).collect();
             status.last_epoch = epochs.last().cloned();
-            status.best = self
-                .best
-                .map(|(epoch, validation_loss, validation_accuracy)| BestEpoch {
-                    epoch,
-                    validation_loss,
-                    validation_accuracy,
-                });
+            status.best = best.map(|(epoch, validation_loss, validation_accuracy)| BestEpoch {
+                epoch,
+                validation_loss,
+                validation_accuracy,
+            });
             status.epochs_without_improvement = last.saturating_sub(best_epoch);
             // Of a run that goes on, before its first step.
             if status.epoch == 0 {

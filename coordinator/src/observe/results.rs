@@ -86,7 +86,7 @@ impl Observers {
             reason,
             epochs: self.history.len() as u32,
             patience: self.stopping.patience,
-            best: self.best,
+            best: self.best(),
             seconds: self.started.elapsed().as_secs_f64(),
             run_dir: self.store.root().to_owned(),
             files,
@@ -97,7 +97,7 @@ impl Observers {
         if self.history.is_empty() {
             return;
         }
-        let best = self.best.map(|(epoch, ..)| epoch);
+        let best = self.best().map(|(epoch, ..)| epoch);
         match curves::render(&self.history, best, stop) {
             Ok(picture) => self.keep(|store| store.write(CURVES, &picture)),
             Err(error) => self.broken(error.into()),

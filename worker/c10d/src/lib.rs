@@ -27,14 +27,16 @@ mod reducer;
 mod adam;
 mod autocast;
 pub mod cuda;
+mod memory;
 mod norm;
 mod tensor;
 
 pub use adam::{AdamOptions, adam_step};
 pub use autocast::autocast_bf16;
 pub use error::Error;
+pub use memory::keep_freed_memory;
 pub use norm::{BatchNorm, Statistics, batch_norm_instruction_set};
 pub use process_group::{Backend, GroupOptions, ProcessGroup};
 pub use reducer::{Reducer, ReducerOptions, Timings};
 pub use store::Store;
-pub use tensor::{keep_freed_memory, libtorch_version, to_channels_last, zero_grads};
+pub use tensor::{libtorch_version, to_channels_last, zero_grads};

@@ -2,13 +2,13 @@
 //! there libtorch's separate operations take as long as the convolutions between them,
 //! because each walks all of the activations' memory.
 
-use std::ffi::CStr;
-
 use tch::Tensor;
-use torch_sys::C_tensor;
 
-use crate::error::{Error, check};
-use crate::ffi::{self, Status};
+use crate::error::Error;
+use crate::ffi;
+use crate::tensor::{literal, made_by};
+
+const OPERATION: &str = "the fused batch normalisation";
 
 /// Which mean and variance normalise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,7 @@ pub enum Statistics {
 /// The best that the processor has and that `ATEN_CPU_CAPABILITY` allows, as for libtorch's.
 pub fn batch_norm_instruction_set() -> String {
     // SAFETY: the shim returns a NUL-terminated string literal.
-    unsafe { CStr::from_ptr(ffi::c10d_batch_norm_instruction_set()) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { literal(ffi::c10d_batch_norm_instruction_set()) }
 }
 
 /// One layer: float32 tensors of shape `[C]` on the CPU, and PyTorch's two constants.
@@ -91,7 +89,7 @@ impl BatchNorm<'_> {
         let layer = self.layer(statistics);
         // SAFETY: the input and the layer's tensors are alive for the call; `out` is
         // writable. The shim checks types, shapes and devices.
-        made_by(|out| unsafe {
+        made_by(OPERATION, |out| unsafe {
             ffi::c10d_batch_norm_relu_max_pool(input.as_ptr().cast_mut(), &layer, out)
         })
     }
@@ -107,7 +105,7 @@ impl BatchNorm<'_> {
         let residual = residual.map_or(std::ptr::null_mut(), |tensor| tensor.as_ptr().cast_mut());
         // SAFETY: the input, the layer's tensors and the residual, unless null, are alive
         // for the call; `out` is writable. The shim checks types, shapes and devices.
-        made_by(|out| unsafe {
+        made_by(OPERATION, |out| unsafe {
             ffi::c10d_batch_norm(
                 input.as_ptr().cast_mut(),
                 &layer,
@@ -129,12 +127,4 @@ impl BatchNorm<'_> {
             epsilon: self.epsilon,
         }
     }
-}
-
-fn made_by(call: impl FnOnce(*mut *mut C_tensor) -> Status) -> Result<Tensor, Error> {
-    let mut out = std::ptr::null_mut();
-    check(call(&mut out)).map_err(|failure| failure.of("the fused batch normalisation"))?;
-    // SAFETY: without a failure, `out` is a new at::Tensor on the heap, which tch takes
-    // over and deletes.
-    Ok(unsafe { Tensor::from_ptr(out) })
 }

@@ -1,43 +1,26 @@
-//! What tch does not offer of tensors and their memory: memory format, gradients in place,
-//! freed memory kept.
+//! Tensor operations that tch does not offer: memory format and gradients in place.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
 
 use crate::error::{Error, check};
-use crate::ffi;
+use crate::ffi::{self, Status};
 
 /// The version of libtorch that this crate was compiled against, as `2.11.0`.
 pub fn libtorch_version() -> String {
     // SAFETY: the shim returns a NUL-terminated string literal.
-    unsafe { CStr::from_ptr(ffi::c10d_libtorch_version()) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { literal(ffi::c10d_libtorch_version()) }
 }
 
-/// Lets the process keep the memory that it frees, for what it allocates next. A training
-/// step frees and allocates the same large tensors each time; glibc would return them to
-/// the kernel and have it clear and map every page again.
-///
-/// For the whole process, whose threads share one arena then; so it does nothing once there
-/// are others. Libcs other than glibc ignore it, and where the environment already tells
-/// glibc how to allocate, that holds.
-pub fn keep_freed_memory() {
-    let told = [
-        "GLIBC_TUNABLES",
-        "MALLOC_ARENA_MAX",
-        "MALLOC_MMAP_MAX_",
-        "MALLOC_MMAP_THRESHOLD_",
-        "MALLOC_TRIM_THRESHOLD_",
-    ];
-    let free = told.iter().all(|name| std::env::var_os(name).is_none());
-    let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
-    if free && alone {
-        // SAFETY: glibc changes these settings without a lock, but no other thread runs.
-        unsafe { ffi::c10d_keep_freed_memory() }
-    }
+/// # Safety
+/// `text` is a NUL-terminated string literal of the shim.
+pub(crate) unsafe fn literal(text: *const c_char) -> String {
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// `tensor` (4 dimensions: N, C, H, W) with the channels innermost in memory. Copies
@@ -51,11 +34,20 @@ pub fn keep_freed_memory() {
 /// # Errors
 /// [`Error::Failed`] unless it has 4 dimensions.
 pub fn to_channels_last(tensor: &Tensor) -> Result<Tensor, Error> {
-    let mut out = std::ptr::null_mut();
     // SAFETY: the tensor is alive for the call, and `out` is writable.
-    check(unsafe { ffi::c10d_to_channels_last(tensor.as_ptr().cast_mut(), &mut out) })
-        .map_err(|failure| failure.of("converting to channels_last"))?;
-    // SAFETY: `out` is a new at::Tensor on the heap, which tch takes over and deletes.
+    let call = |out| unsafe { ffi::c10d_to_channels_last(tensor.as_ptr().cast_mut(), out) };
+    made_by("converting to channels_last", call)
+}
+
+/// The tensor that `call` makes: where it does not fail, it leaves a new at::Tensor of the heap
+/// in its argument.
+pub(crate) fn made_by(
+    operation: &'static str,
+    call: impl FnOnce(*mut *mut C_tensor) -> Status,
+) -> Result<Tensor, Error> {
+    let mut out = std::ptr::null_mut();
+    check(call(&mut out)).map_err(|failure| failure.of(operation))?;
+    // SAFETY: without a failure, `out` is a new at::Tensor, which tch takes over and deletes.
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 

@@ -2,9 +2,8 @@
 //! residual network. On a CPU they are one operation of the c10d crate; elsewhere libtorch's
 //! own, one after the other.
 
+use c10d::Statistics;
 use tch::{Device, Kind, Tensor};
-
-use super::resnet18::BatchNorm;
 
 /// The weight of a new batch in the running statistics, and the variance's floor: PyTorch's
 /// defaults, which torchvision keeps.
@@ -23,19 +22,19 @@ pub(super) struct Norm {
 
 impl Norm {
     /// norm(x)
-    pub(super) fn forward(&self, x: &Tensor, mode: BatchNorm) -> Tensor {
+    pub(super) fn forward(&self, x: &Tensor, mode: Statistics) -> Tensor {
         self.count(mode);
         match self.fused(x) {
-            Some(fused) => made(fused.forward(x, None, statistics(mode))),
+            Some(fused) => made(fused.forward(x, None, mode)),
             None => self.normalise(x, mode),
         }
     }
 
     /// relu(norm(x))
-    pub(super) fn forward_relu(&self, x: &Tensor, mode: BatchNorm) -> Tensor {
+    pub(super) fn forward_relu(&self, x: &Tensor, mode: Statistics) -> Tensor {
         self.count(mode);
         match self.fused(x) {
-            Some(fused) => made(fused.forward_relu(x, None, statistics(mode))),
+            Some(fused) => made(fused.forward_relu(x, None, mode)),
             None => self.normalise(x, mode).relu_(),
         }
     }
@@ -45,20 +44,20 @@ impl Norm {
         &self,
         x: &Tensor,
         shortcut: &Tensor,
-        mode: BatchNorm,
+        mode: Statistics,
     ) -> Tensor {
         self.count(mode);
         match self.fused(x) {
-            Some(fused) => made(fused.forward_relu(x, Some(shortcut), statistics(mode))),
+            Some(fused) => made(fused.forward_relu(x, Some(shortcut), mode)),
             None => self.normalise(x, mode).g_add_(shortcut).relu_(),
         }
     }
 
     /// max_pool(relu(norm(x))), 3×3 with stride 2
-    pub(super) fn forward_relu_max_pool(&self, x: &Tensor, mode: BatchNorm) -> Tensor {
+    pub(super) fn forward_relu_max_pool(&self, x: &Tensor, mode: Statistics) -> Tensor {
         self.count(mode);
         match self.fused(x) {
-            Some(fused) => made(fused.forward_relu_max_pool(x, statistics(mode))),
+            Some(fused) => made(fused.forward_relu_max_pool(x, mode)),
             None => {
                 let activated = self.normalise(x, mode).relu_();
                 activated.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
@@ -66,8 +65,8 @@ impl Norm {
         }
     }
 
-    fn count(&self, mode: BatchNorm) {
-        if mode == BatchNorm::Batch {
+    fn count(&self, mode: Statistics) {
+        if mode == Statistics::Batch {
             let _ = self.batches.shallow_clone().g_add_scalar_(1);
         }
     }
@@ -86,24 +85,17 @@ impl Norm {
     }
 
     /// Its result may be changed in place: autograd needs the input, not the output.
-    fn normalise(&self, x: &Tensor, mode: BatchNorm) -> Tensor {
+    fn normalise(&self, x: &Tensor, mode: Statistics) -> Tensor {
         x.batch_norm(
             Some(&self.weight),
             Some(&self.bias),
             Some(&self.running_mean),
             Some(&self.running_var),
-            mode == BatchNorm::Batch,
+            mode == Statistics::Batch,
             MOMENTUM,
             EPSILON,
             true,
         )
-    }
-}
-
-fn statistics(mode: BatchNorm) -> c10d::Statistics {
-    match mode {
-        BatchNorm::Batch => c10d::Statistics::Batch,
-        BatchNorm::Running => c10d::Statistics::Running,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use c10d::Statistics;
 use tch::{Device, Kind, Tensor};
 
 use super::builder::Builder;
@@ -13,15 +14,6 @@ use super::state::{LoadError, overwrite};
 
 const FIRST_CHANNELS: i64 = 64;
 const COUNTER: &str = ".num_batches_tracked";
-
-/// Which statistics normalise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BatchNorm {
-    /// The batch's, which also move the running ones: training.
-    Batch,
-    /// The running ones, which stay as they are: evaluation, and training with frozen statistics.
-    Running,
-}
 
 /// What [`ResNet18::load`] did with the classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +94,7 @@ impl ResNet18 {
     ///
     /// # Panics
     /// When libtorch refuses: another shape or device, or no memory.
-    pub fn forward(&self, images: &Tensor, mode: BatchNorm) -> Tensor {
+    pub fn forward(&self, images: &Tensor, mode: Statistics) -> Tensor {
         let x = self.conv1.forward(images);
         let mut x = self.bn1.forward_relu_max_pool(&x, mode);
         for block in &self.blocks {
@@ -199,7 +191,7 @@ impl Conv {
 }
 
 impl Block {
-    fn forward(&self, x: Tensor, mode: BatchNorm) -> Tensor {
+    fn forward(&self, x: Tensor, mode: Statistics) -> Tensor {
         let out = self.bn1.forward_relu(&self.conv1.forward(&x), mode);
         let out = self.conv2.forward(&out);
         let shortcut = match &self.downsample {

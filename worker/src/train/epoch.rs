@@ -17,7 +17,7 @@ use super::group::Seat;
 use super::replica::Replica;
 use crate::control::{Grant, Inbox, Link, Outgoing};
 use crate::data::{Cache, Loader};
-use crate::model::{BatchNorm, LayerGroup};
+use crate::model::{LayerGroup, Statistics};
 use crate::whereabouts::Whereabouts;
 
 pub(super) struct Epoch<'a> {
@@ -104,9 +104,9 @@ impl Epoch<'_> {
         let data_wait = started.elapsed().as_secs_f64();
         let moves = !self.frozen && local > 0;
         let mode = if moves {
-            BatchNorm::Batch
+            Statistics::Batch
         } else {
-            BatchNorm::Running
+            Statistics::Running
         };
         let scale = match local {
             // A rank without samples takes part with a borrowed one that weighs nothing.

@@ -10,7 +10,7 @@ use super::failure::internal;
 use super::replica::Replica;
 use crate::control::Inbox;
 use crate::data::{Cache, Loader};
-use crate::model::BatchNorm;
+use crate::model::Statistics;
 use crate::whereabouts::Whereabouts;
 
 /// Σ loss, correct answers and samples of each chunk; `None` when it was called off meanwhile.
@@ -42,7 +42,7 @@ pub(super) fn chunks(
             .ok_or_else(|| internal("the batch loader ended before the chunks"))?
             .map_err(internal)?;
         let (loss_sum, correct) = tch::no_grad(|| {
-            let logits = replica.logits(&batch.images, BatchNorm::Running)?;
+            let logits = replica.logits(&batch.images, Statistics::Running)?;
             let losses = logits
                 .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::None, -100, 0.0)
                 .sum(Kind::Double);

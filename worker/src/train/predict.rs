@@ -8,7 +8,7 @@ use super::device::Compute;
 use super::failure::internal;
 use super::replica::Replica;
 use crate::data::{Cache, normalise};
-use crate::model::BatchNorm;
+use crate::model::Statistics;
 
 /// An encoded [`v1::Predictions`] of `samples`.
 pub(super) fn show(
@@ -19,7 +19,7 @@ pub(super) fn show(
 ) -> Result<Vec<u8>, v1::Failure> {
     let pixels = cache.batch(samples).map_err(internal)?;
     let images = normalise(&pixels, compute.device, Kind::Float).map_err(internal)?;
-    let logits = tch::no_grad(|| replica.logits(&images, BatchNorm::Running))?;
+    let logits = tch::no_grad(|| replica.logits(&images, Statistics::Running))?;
     let (values, classes) = logits.softmax(-1, Kind::Float).max_dim(1, false);
     let size = pixels.size().get(1).copied().unwrap_or_default();
     let mut predictions = Vec::with_capacity(samples.len());

@@ -11,7 +11,7 @@ use super::failure::{collective, internal, weights_failure};
 use super::group::settled;
 use super::optimizer::Adam;
 use crate::model::state::overwrite;
-use crate::model::{BatchNorm, ResNet18, weights};
+use crate::model::{ResNet18, Statistics, weights};
 
 /// A model that is being trained.
 pub(super) struct Replica {
@@ -69,7 +69,7 @@ impl Replica {
     }
 
     /// Float logits `[B, classes]` of images `[B, 3, S, S]`, computed in what the group agreed on.
-    pub(super) fn logits(&self, images: &Tensor, mode: BatchNorm) -> Result<Tensor, v1::Failure> {
+    pub(super) fn logits(&self, images: &Tensor, mode: Statistics) -> Result<Tensor, v1::Failure> {
         let forward = || self.model.forward(images, mode);
         let logits = if self.bf16 {
             c10d::autocast_bf16(self.device, forward).map_err(internal)?

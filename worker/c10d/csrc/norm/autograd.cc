@@ -98,32 +98,41 @@ struct Statistics {
   }
 };
 
-struct Options {
-  bool batch;
-  double momentum;
-  double epsilon;
+// Two float32 values a channel of each block.
+struct Partial {
+  at::Tensor all;
+
+  explicit Partial(const Rows& shape)
+      : all(at::empty({2, shape.blocks(), shape.channels}, at::kFloat)) {}
+
+  float* first(int64_t block) const {
+    return all.data_ptr<float>() + block * all.size(2);
+  }
+  float* second(int64_t block) const {
+    return first(all.size(1) + block);
+  }
 };
 
-// The weights and running statistics of one layer: float32 [C] each.
+// The weights and running statistics of one layer, float32 [C] each, and how it normalises.
 struct Layer {
   const float* weight;
   const float* bias;
   float* running_mean;
   float* running_variance;
+  bool batch;
+  double momentum;
+  double epsilon;
 };
 
 // The mean and variance of the batch, which also move the running ones.
 template <typename T>
 void batch_moments(
-    const T* x, const Rows& shape, const Layer& layer, double momentum, float* mean,
-    float* variance) {
+    const T* x, const Rows& shape, const Layer& layer, float* mean, float* variance) {
   const int64_t channels = shape.channels;
-  const auto partial = at::empty({2, shape.blocks(), channels}, at::kFloat);
-  float* means = partial.data_ptr<float>();
-  float* squares = means + shape.blocks() * channels;
+  const Partial partial(shape);
   each_block(shape, [&](int64_t block, int64_t at, size_t rows) {
     norm::kernels<T>().moments(
-        x + at, rows, channels, means + block * channels, squares + block * channels);
+        x + at, rows, channels, partial.first(block), partial.second(block));
   });
   // Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
   // sample variances", 1979: exact however far apart the blocks' means are.
@@ -132,15 +141,17 @@ void batch_moments(
     return static_cast<double>(std::min(kBlockRows, shape.rows - block * kBlockRows));
   };
   for (int64_t block = 0; block < shape.blocks(); ++block) {
+    const float* means = partial.first(block);
     for (int64_t c = 0; c < channels; ++c) {
-      total[c] += rows_of(block) * means[block * channels + c];
+      total[c] += rows_of(block) * means[c];
     }
   }
   const double count = static_cast<double>(shape.rows);
   for (int64_t block = 0; block < shape.blocks(); ++block) {
+    const float *means = partial.first(block), *squares = partial.second(block);
     for (int64_t c = 0; c < channels; ++c) {
-      const double distance = means[block * channels + c] - total[c] / count;
-      spread[c] += squares[block * channels + c] + rows_of(block) * distance * distance;
+      const double distance = means[c] - total[c] / count;
+      spread[c] += squares[c] + rows_of(block) * distance * distance;
     }
   }
   for (int64_t c = 0; c < channels; ++c) {
@@ -148,27 +159,26 @@ void batch_moments(
     variance[c] = static_cast<float>(spread[c] / count);
     // The running variance is the unbiased one, as PyTorch keeps it.
     const double unbiased = spread[c] / (count - 1);
-    layer.running_mean[c] += static_cast<float>(momentum * (mean[c] - layer.running_mean[c]));
+    layer.running_mean[c] += static_cast<float>(layer.momentum * (mean[c] - layer.running_mean[c]));
     layer.running_variance[c] +=
-        static_cast<float>(momentum * (unbiased - layer.running_variance[c]));
+        static_cast<float>(layer.momentum * (unbiased - layer.running_variance[c]));
   }
 }
 
 template <typename T>
-Statistics statistics_of(
-    const T* x, const Rows& shape, const Layer& layer, const Options& options) {
+Statistics statistics_of(const T* x, const Rows& shape, const Layer& layer) {
   Statistics statistics(shape.channels);
   float* mean = statistics.mean();
   // Holds the variance until its root is taken.
   float* inverse = statistics.inverse_deviation();
-  if (options.batch) {
-    batch_moments<T>(x, shape, layer, options.momentum, mean, inverse);
+  if (layer.batch) {
+    batch_moments<T>(x, shape, layer, mean, inverse);
   } else {
     std::copy_n(layer.running_mean, shape.channels, mean);
     std::copy_n(layer.running_variance, shape.channels, inverse);
   }
   for (int64_t c = 0; c < shape.channels; ++c) {
-    inverse[c] = static_cast<float>(1.0 / std::sqrt(inverse[c] + options.epsilon));
+    inverse[c] = static_cast<float>(1.0 / std::sqrt(inverse[c] + layer.epsilon));
     statistics.scale()[c] = inverse[c] * layer.weight[c];
     statistics.shift()[c] = layer.bias[c] - mean[c] * statistics.scale()[c];
   }
@@ -196,22 +206,20 @@ Gradients gradients_of(
     const Statistics& statistics, Relu relu, bool batch, const at::Tensor& masked) {
   const Rows shape(x);
   const int64_t channels = shape.channels;
-  const auto partial = at::empty({2, shape.blocks(), channels}, at::kFloat);
-  float* sums = partial.data_ptr<float>();
-  float* products = sums + shape.blocks() * channels;
+  const Partial partial(shape);
   each_block(shape, [&](int64_t block, int64_t at, size_t rows) {
     norm::kernels<T>().gradient_sums(
         data<T>(x) + at, from(data<T>(y), at), data<T>(grad) + at, rows, channels,
-        statistics.mean(), statistics.affine(), relu, sums + block * channels,
-        products + block * channels, from(data<T>(masked), at));
+        statistics.mean(), statistics.affine(), relu, partial.first(block),
+        partial.second(block), from(data<T>(masked), at));
   });
   const auto vector = [&] { return at::empty({channels}, at::kFloat); };
   Gradients result{vector(), vector(), vector(), vector()};
   for (int64_t c = 0; c < channels; ++c) {
     double sum = 0, product = 0;
     for (int64_t block = 0; block < shape.blocks(); ++block) {
-      sum += sums[block * channels + c];
-      product += products[block * channels + c];
+      sum += partial.first(block)[c];
+      product += partial.second(block)[c];
     }
     const double inverse = statistics.inverse_deviation()[c];
     const double scale = batch ? statistics.scale()[c] / normalised : 0;
@@ -255,11 +263,11 @@ struct Norm : torch::autograd::Function<Norm> {
     const Rows shape(x);
     const Layer layer{
         data<float>(weight), data<float>(bias), data<float>(running_mean),
-        data<float>(running_variance)};
+        data<float>(running_variance), batch, momentum, epsilon};
     const auto y = activation(x.sizes(), x);
     const auto statistics = with_type(x, [&](auto type) {
       using T = decltype(type);
-      auto made = statistics_of<T>(data<T>(x), shape, layer, {batch, momentum, epsilon});
+      auto made = statistics_of<T>(data<T>(x), shape, layer);
       each_block(shape, [&](int64_t, int64_t at, size_t rows) {
         norm::kernels<T>().apply(
             data<T>(x) + at, from(data<T>(added), at), rows, shape.channels, made.affine(), relu,
@@ -321,7 +329,7 @@ struct PooledNorm : torch::autograd::Function<PooledNorm> {
     const Rows rows(x);
     const Layer layer{
         data<float>(weight), data<float>(bias), data<float>(running_mean),
-        data<float>(running_variance)};
+        data<float>(running_variance), batch, momentum, epsilon};
     const auto pooled_height = static_cast<int64_t>(shape.pooled_height);
     const std::vector<int64_t> sizes{
         x.size(0), x.size(1), pooled_height, static_cast<int64_t>(shape.pooled_width)};
@@ -335,7 +343,7 @@ struct PooledNorm : torch::autograd::Function<PooledNorm> {
     const int64_t pooled_line = sizes[3] * rows.channels;
     const auto statistics = with_type(x, [&](auto type) {
       using T = decltype(type);
-      auto made = statistics_of<T>(data<T>(x), rows, layer, {batch, momentum, epsilon});
+      auto made = statistics_of<T>(data<T>(x), rows, layer);
       at::parallel_for(0, x.size(0) * pooled_height, 1, [&](int64_t begin, int64_t end) {
         for (int64_t line = begin; line < end; ++line) {
           norm::kernels<T>().pool(

@@ -169,8 +169,7 @@ void apply(
   chosen(x, residual, rows, channels, affine, y);
 }
 
-// Where y decides, g is kept for the residual.
-template <typename T, Relu kRelu, bool kMasked = kRelu == Relu::kOutput>
+template <typename T, Relu kRelu>
 void gradient_sums_as(
     const T* x, const T* y, const T* grad, size_t rows, size_t channels, const float* mean,
     Affine affine, float* sums, float* products, T* masked) {
@@ -188,8 +187,7 @@ void gradient_sums_as(
           g = pass(g, value * load(affine.scale + c) + load(affine.shift + c));
         } else if constexpr (kRelu == Relu::kOutput) {
           g = pass(g, load(y + at + v * kLanes));
-        }
-        if constexpr (kMasked) {
+          // For the residual, whose gradient it is.
           store(masked + at + v * kLanes, g);
         }
         sum[v] += g;
@@ -255,9 +253,9 @@ void pool(
   for (size_t pooled = 0; pooled < shape.pooled_width; ++pooled) {
     const size_t left = pooled == 0 ? 1 : 0;
     const size_t right = 2 * pooled + 2 > shape.width ? 2 : 3;
+    const size_t first = (2 * pooled_row + top - 1) * shape.width + 2 * pooled + left - 1;
     for (size_t c = 0; c < channels; c += kLanes) {
       const Floats scale = load(affine.scale + c), shift = load(affine.shift + c);
-      const size_t first = (2 * pooled_row + top - 1) * shape.width + 2 * pooled + left - 1;
       Floats best_x = load(image + first * channels + c);
       Floats best = best_x * scale + shift;
       Ints place = Ints{} + static_cast<int32_t>(top * 3 + left);

@@ -1,176 +1,13 @@
 //! The fused batch normalisation against libtorch's separate operations.
 
+mod reference;
+
 use std::process::Command;
 
-use c10d::{BatchNorm, Error, Statistics, batch_norm_instruction_set};
-use tch::{Device, Kind, Tensor};
+use c10d::{Error, Statistics, batch_norm_instruction_set};
+use tch::{Kind, Tensor};
 
-const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
-const MOMENTUM: f64 = 0.1;
-const EPSILON: f64 = 1e-5;
-
-/// What follows the normalisation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Then {
-    Nothing,
-    Relu,
-    Add,
-    AddRelu,
-    ReluMaxPool,
-}
-
-const THENS: [Then; 5] = [
-    Then::Nothing,
-    Then::Relu,
-    Then::Add,
-    Then::AddRelu,
-    Then::ReluMaxPool,
-];
-
-struct Layer {
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_variance: Tensor,
-}
-
-impl Layer {
-    /// Weights of both signs: a negative one turns the order of values around.
-    fn new(channels: i64) -> Self {
-        let ramp = |from: f64, to: f64| Tensor::linspace(from, to, channels, FLOAT);
-        Self {
-            weight: ramp(-1.5, 2.0).set_requires_grad(true),
-            bias: ramp(1.0, -0.5).set_requires_grad(true),
-            running_mean: ramp(-0.2, 0.3),
-            running_variance: ramp(0.5, 2.0),
-        }
-    }
-
-    fn fused(&self, x: &Tensor, shortcut: &Tensor, statistics: Statistics, then: Then) -> Tensor {
-        let norm = BatchNorm {
-            weight: &self.weight,
-            bias: &self.bias,
-            running_mean: &self.running_mean,
-            running_variance: &self.running_variance,
-            momentum: MOMENTUM,
-            epsilon: EPSILON,
-        };
-        match then {
-            Then::Nothing => norm.forward(x, None, statistics),
-            Then::Relu => norm.forward_relu(x, None, statistics),
-            Then::Add => norm.forward(x, Some(shortcut), statistics),
-            Then::AddRelu => norm.forward_relu(x, Some(shortcut), statistics),
-            Then::ReluMaxPool => norm.forward_relu_max_pool(x, statistics),
-        }
-        .unwrap()
-    }
-
-    /// In float64, so that what is left is the fused kernels' own error.
-    fn separate(
-        &self,
-        x: &Tensor,
-        shortcut: &Tensor,
-        statistics: Statistics,
-        then: Then,
-    ) -> Tensor {
-        let y = x.batch_norm(
-            Some(&self.weight),
-            Some(&self.bias),
-            Some(&self.running_mean),
-            Some(&self.running_variance),
-            statistics == Statistics::Batch,
-            MOMENTUM,
-            EPSILON,
-            false,
-        );
-        match then {
-            Then::Nothing => y,
-            Then::Relu => y.relu(),
-            Then::Add => y + shortcut,
-            Then::AddRelu => (y + shortcut).relu(),
-            Then::ReluMaxPool => y.relu().max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false),
-        }
-    }
-
-    fn in_double(&self) -> Self {
-        let double = |tensor: &Tensor| tensor.detach().to_kind(Kind::Double);
-        Self {
-            weight: double(&self.weight).set_requires_grad(true),
-            bias: double(&self.bias).set_requires_grad(true),
-            running_mean: double(&self.running_mean),
-            running_variance: double(&self.running_variance),
-        }
-    }
-}
-
-/// Noise around a mean that is far from zero for some channels. The same each time, whatever
-/// other tests draw meanwhile: a value next to ReLU's edge would be cut in one precision only.
-fn noise([n, c, h, w]: [i64; 4], kind: Kind) -> Tensor {
-    let offsets = Tensor::linspace(-3.0, 40.0, c, FLOAT).view([1, c, 1, 1]);
-    let plain = draws(n * h * w * c)
-        .view([n, h, w, c])
-        .permute([0, 3, 1, 2]);
-    (plain + offsets).to_kind(kind)
-}
-
-/// About normal: sums of four uniform numbers, of a multiplicative generator (L'Ecuyer,
-/// "Tables of linear congruential generators", 1999).
-fn draws(count: i64) -> Tensor {
-    let mut state = 1_u64;
-    let mut uniform = || {
-        state = state
-            .wrapping_mul(2_862_933_555_777_941_757)
-            .wrapping_add(3_037_000_493);
-        (state >> 40) as f32 / (1 << 24) as f32
-    };
-    let mut normal = || (0..4).map(|_| uniform()).sum::<f32>().mul_add(1.7, -3.4);
-    let values: Vec<f32> = (0..count).map(|_| normal()).collect();
-    Tensor::from_slice(&values)
-}
-
-/// The largest difference of any channel, as a share of that channel's largest value or of 1.
-fn distance(a: &Tensor, b: &Tensor) -> f64 {
-    let by_channel = |tensor: &Tensor| {
-        let double = tensor.to_kind(Kind::Double);
-        match double.dim() {
-            4 => double.transpose(0, 1).flatten(1, -1),
-            _ => double.unsqueeze(1),
-        }
-    };
-    let (a, b) = (by_channel(a), by_channel(b));
-    let largest = b.abs().amax([1], false).clamp_min(1.0);
-    let off = (a - b).abs().amax([1], false) / largest;
-    off.max().double_value(&[])
-}
-
-/// Output, gradients of input, shortcut, weight and bias, and the running statistics.
-fn everything(
-    layer: &Layer,
-    x: &Tensor,
-    shortcut: &Tensor,
-    output: &Tensor,
-    upstream: &Tensor,
-) -> Vec<(&'static str, Tensor)> {
-    (output * upstream.to_kind(output.kind()))
-        .sum(output.kind())
-        .backward();
-    let mut all = vec![
-        ("output", output.detach()),
-        ("input's gradient", x.grad()),
-        ("weight's gradient", layer.weight.grad()),
-        ("bias's gradient", layer.bias.grad()),
-        ("running mean", layer.running_mean.shallow_clone()),
-        ("running variance", layer.running_variance.shallow_clone()),
-    ];
-    if shortcut.grad().defined() {
-        all.push(("shortcut's gradient", shortcut.grad()));
-    }
-    all
-}
-
-fn leaf(tensor: &Tensor) -> Tensor {
-    tensor.detach().set_requires_grad(true)
-}
+use reference::{FLOAT, Layer, THENS, Then, distance, double, draws, everything, leaf, noise};
 
 /// What is float32 is exact also where activations are not.
 fn compare(shape: [i64; 4], kind: Kind, statistics: Statistics, then: Then) {
@@ -184,12 +21,6 @@ fn compare(shape: [i64; 4], kind: Kind, statistics: Statistics, then: Then) {
     let upstream = draws(y.numel() as i64).view_as(&y).to_kind(kind);
     let found = everything(&layer, &x, &s, &y, &upstream);
 
-    let double = |tensor: &Tensor| {
-        tensor
-            .detach()
-            .to_kind(Kind::Double)
-            .set_requires_grad(true)
-    };
     let (x, s) = (double(&input), double(&shortcut));
     let y = reference.separate(&x, &s, statistics, then);
     let expected = everything(&reference, &x, &s, &y, &upstream);
@@ -342,10 +173,14 @@ fn the_first_of_equals_gets_the_gradient() {
     let _ = tch::no_grad(|| layer.bias.shallow_clone().fill_(9.0));
     let y = layer.fused(&x, &x, Statistics::Running, Then::ReluMaxPool);
     y.sum(Kind::Float).backward();
-    let reference = leaf(&x);
+    let reference = double(&x);
     let layer = layer.in_double();
-    let double = reference.to_kind(Kind::Double);
-    let y = layer.separate(&double, &double, Statistics::Running, Then::ReluMaxPool);
+    let y = layer.separate(
+        &reference,
+        &reference,
+        Statistics::Running,
+        Then::ReluMaxPool,
+    );
     y.sum(Kind::Double).backward();
     assert!(distance(&x.grad(), &reference.grad()) < 1e-6);
 }
@@ -356,10 +191,9 @@ fn a_tensor_may_be_its_own_residual() {
     let layer = Layer::new(16);
     let y = layer.fused(&x, &x, Statistics::Batch, Then::AddRelu);
     y.sum(Kind::Float).backward();
-    let reference = leaf(&x);
-    let double = reference.to_kind(Kind::Double);
+    let reference = double(&x);
     let layer = Layer::new(16).in_double();
-    let y = layer.separate(&double, &double, Statistics::Batch, Then::AddRelu);
+    let y = layer.separate(&reference, &reference, Statistics::Batch, Then::AddRelu);
     y.sum(Kind::Double).backward();
     assert!(distance(&x.grad(), &reference.grad()) < 1e-4);
 }
@@ -396,14 +230,7 @@ fn a_second_derivative_is_refused() {
 #[test]
 fn refuses_what_it_cannot_do() {
     let layer = Layer::new(16);
-    let norm = BatchNorm {
-        weight: &layer.weight,
-        bias: &layer.bias,
-        running_mean: &layer.running_mean,
-        running_variance: &layer.running_variance,
-        momentum: MOMENTUM,
-        epsilon: EPSILON,
-    };
+    let norm = layer.norm();
     let good = noise([2, 16, 6, 6], Kind::Float);
     let refused = |result: Result<Tensor, Error>, why: &str| {
         let message = result.unwrap_err().to_string();

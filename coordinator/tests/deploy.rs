@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use coordinator::metrics::{Kind, PREFIX, TABLE};
+use coordinator::observe::metrics::{Kind, PREFIX, TABLE};
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")

@@ -5,11 +5,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use coordinator::app::spec;
 use coordinator::config::{RunConfig, Settings, Sources};
-use coordinator::convert;
-use coordinator::core::event::WorkerId;
-use coordinator::core::{Action, Command, Event, Run};
-use coordinator::recipe;
+use coordinator::rpc::convert;
+use coordinator_core::event::WorkerId;
+use coordinator_core::{Action, Command, Event, Run};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use prost::Message;
@@ -151,7 +151,7 @@ fn encoded(message: Up) -> Vec<u8> {
 
 fn small_run() -> Run {
     let file = b"data = 'x'\nno-spawn = true\nglobal-batch = 4\nepochs = 2\nmax-workers = 2\n";
-    Run::new(recipe::recipe(&load(file, None).unwrap()))
+    Run::new(spec::recipe(&load(file, None).unwrap()))
 }
 
 /// Feeds a message to the run; what it asks for must stay in proportion.

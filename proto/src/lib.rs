@@ -2,11 +2,6 @@
 //! things both ends must agree on beyond it: its version, its sizes, and how they prove to each
 //! other who they are.
 
-pub mod blob;
-pub mod manifest;
-pub mod tls;
-pub mod token;
-
 /// The generated messages, client and server of `trainer.v1`.
 #[allow(
     missing_docs,

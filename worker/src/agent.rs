@@ -10,12 +10,13 @@
 
 use std::time::Duration;
 
+use common::logging::LogTrace;
+use common::trace::{Exporter, Spans, TraceId};
 use proto::v1;
 use proto::v1::coordinator_message::Message as Down;
 use proto::v1::worker_message::Message as Up;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use traces::{Exporter, LogTrace, Spans, TraceId};
 
 use crate::cli::Cli;
 use crate::connect::{Coordinator, Launcher};

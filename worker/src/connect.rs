@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::tls::TlsFiles;
+use common::token::{HEADER, MAX_LINE_BYTES, Token, TokenError};
 use hyper_util::rt::TokioIo;
 use proto::MAX_MESSAGE_BYTES;
-use proto::tls::TlsFiles;
-use proto::token::{HEADER, MAX_LINE_BYTES, Token, TokenError};
 use proto::v1::trainer_client::TrainerClient;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Stdin};
 use tokio::net::TcpStream;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use proto::manifest::Manifest;
+use common::manifest::Manifest;
 use proto::v1;
 
 use crate::address::{self, Announced};

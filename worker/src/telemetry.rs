@@ -1,6 +1,6 @@
 //! Logs of the worker: to stderr, which a launcher collects into the worker's file.
 
-use traces::LogTrace;
+use common::logging::LogTrace;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging as `RUST_LOG` asks, from `info` up without it. JSON lines carry the trace that

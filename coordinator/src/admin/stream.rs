@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
-use super::status::{Snapshot, Status};
+use crate::observe::status::{Snapshot, Status};
 
 /// Messages are at least so far apart.
 const PACE: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::ConfigError;
 
-pub use crate::core::schedule::LAYER_GROUPS;
+pub use coordinator_core::schedule::LAYER_GROUPS;
 
 /// One learning rate per layer group, in the order of [`LAYER_GROUPS`].
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,7 +3,7 @@
 use clap::Parser;
 
 use super::*;
-use crate::cli::Cli;
+use crate::cli::args::Cli;
 
 struct Case {
     root: tempfile::TempDir,

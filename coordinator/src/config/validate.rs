@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{BatchNorm, ConfigError, RunConfig};
-use crate::security::Policy;
+use crate::config::exposure::Policy;
 
 /// Larger inputs are a slip of the finger: Caltech101's largest picture is 3999 pixels high.
 const MAX_IMAGE_SIZE: u32 = 4096;
@@ -210,7 +210,7 @@ impl RunConfig {
         );
         let traces_to = self.otlp_endpoint.as_deref();
         rule(
-            traces_to.is_none_or(traces::is_endpoint),
+            traces_to.is_none_or(common::trace::is_endpoint),
             format!(
                 "otlp-endpoint must be http://HOST:PORT, where a collector takes OTLP over gRPC, \
                  not {}",

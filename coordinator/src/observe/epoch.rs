@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Observers;
-use crate::clock::unix_seconds;
-use crate::core::event::{EpochSummary, Phases, StepReport};
-use crate::core::schedule::{LAYER_GROUPS, LayerRates};
-use crate::metrics::{RunState, StepSeconds};
-use crate::progress::{EpochRow, StepView};
-use crate::report::curves::EpochPoint;
+use crate::net::clock::unix_seconds;
+use crate::observe::console::{EpochRow, StepView};
+use crate::observe::metrics::{RunState, StepSeconds};
+use crate::observe::report::curves::EpochPoint;
 use crate::store::{EpochRecord, LedgerRow};
+use coordinator_core::event::{EpochSummary, Phases, StepReport};
+use coordinator_core::schedule::{LAYER_GROUPS, LayerRates};
 
 /// Sums over the steps of the running epoch.
 #[derive(Debug)]

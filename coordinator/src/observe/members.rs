@@ -3,15 +3,15 @@
 use std::time::SystemTime;
 
 use super::Observers;
-use crate::clock::unix_seconds;
-use crate::core::WorkerId;
-use crate::core::early_stopping::EarlyStopping;
-use crate::core::event::{Cause, Position};
-use crate::metrics::{self, RunState, WorkerState};
-use crate::opening::Past;
-use crate::report::curves::EpochPoint;
+use crate::app::open::Past;
+use crate::net::clock::unix_seconds;
+use crate::observe::metrics::{self, RunState, WorkerState};
+use crate::observe::report::curves::EpochPoint;
 use crate::store::JournalEntry;
 use crate::store::journal::rfc3339;
+use coordinator_core::WorkerId;
+use coordinator_core::early_stopping::EarlyStopping;
+use coordinator_core::event::{Cause, Position};
 
 impl Observers {
     pub(super) fn joined(&mut self, joined: usize, expected: usize) {

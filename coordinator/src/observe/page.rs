@@ -4,13 +4,13 @@
 use std::time::UNIX_EPOCH;
 
 use super::Observers;
-use crate::admin::{BestEpoch, EpochView, EventView, LearningRate, WorkerView};
-use crate::clock::unix_seconds;
-use crate::core::event::Ranked;
-use crate::core::schedule::{LAYER_GROUPS, LayerRates};
-use crate::metrics::WorkerState;
-use crate::progress::{StepView, seconds_left};
+use crate::net::clock::unix_seconds;
+use crate::observe::console::{StepView, seconds_left};
+use crate::observe::metrics::WorkerState;
+use crate::observe::status::{BestEpoch, EpochView, EventView, LearningRate, WorkerView};
 use crate::store::{JournalEntry, PREDICTIONS};
+use coordinator_core::event::Ranked;
+use coordinator_core::schedule::{LAYER_GROUPS, LayerRates};
 
 impl Observers {
     /// What the run directory says of the time before this process.

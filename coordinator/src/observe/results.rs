@@ -4,11 +4,11 @@ use prost::Message;
 use proto::v1;
 
 use super::{KeepError, Observers};
-use crate::core::event::{Outcome, RunError, StopReason};
-use crate::metrics::{self, RunState};
-use crate::progress::Summary;
-use crate::report::{curves, grid};
+use crate::observe::console::Summary;
+use crate::observe::metrics::{self, RunState};
+use crate::observe::report::{curves, grid};
 use crate::store::{BEST_WEIGHTS, CURVES, JournalEntry, PREDICTIONS, StoreError, Upload};
+use coordinator_core::event::{Outcome, RunError, StopReason};
 
 impl Observers {
     /// Where the next best weights go.

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use ::traces::{Exporter, Span, SpanId, Spans, TraceId};
+use common::trace::{Exporter, Span, SpanId, Spans, TraceId};
 
 use super::Observers;
-use crate::core::event::{EpochSummary, Outcome};
-use crate::metrics::Cause;
+use crate::observe::metrics::Cause;
+use coordinator_core::event::{EpochSummary, Outcome};
 
 /// What traces need to remember.
 #[derive(Debug)]

@@ -143,7 +143,7 @@ impl Stranger {
             kind: v1::BlobKind::BestState.into(),
             ..Default::default()
         };
-        let chunks = proto::blob::chunks(label, vec![1; 10]);
+        let chunks = common::blob::chunks(label, vec![1; 10]);
         self.runtime.block_on(async {
             let chunks = self.request(tokio_stream::iter(chunks));
             match self.client().await.upload(chunks).await {

@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::mpsc;
 
-use proto::manifest::ManifestError;
+use common::manifest::ManifestError;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use proto::manifest::ManifestError;
+use common::manifest::ManifestError;
 
 /// Why a data set, its cache or the demo set cannot be used. Each message is one line that
 /// names the place and what to do.

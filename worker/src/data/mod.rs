@@ -14,8 +14,8 @@ mod memory;
 mod normalise;
 
 pub use cache::{BadFile, Cache};
+pub use common::manifest::{FileEntry, Manifest};
 pub use error::DataError;
 pub use loader::{Batch, Loader};
 pub use memory::{available_memory, bytes_needed, fits_in_memory};
 pub use normalise::normalise;
-pub use proto::manifest::{FileEntry, Manifest};

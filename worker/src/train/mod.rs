@@ -29,8 +29,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use common::trace::Spans;
 use proto::v1;
-use traces::Spans;
 use v1::worker_message::Message as Up;
 
 use crate::address::Announced;

@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
+use common::trace::{Span, TraceId};
 use proto::v1;
-use traces::{Span, TraceId};
 
 /// What became of `plan` since `started`.
 pub(super) fn part(

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use proto::blob::{Assembly, BlobError};
+use common::blob::{Assembly, BlobError};
 use proto::v1;
 use tonic::{Code, Status};
 

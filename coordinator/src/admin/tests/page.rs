@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::admin::page::FILES;
+use crate::observe::status::{EpochView, EventView, WorkerView};
 use crate::store::JournalEntry;
 
 #[tokio::test]

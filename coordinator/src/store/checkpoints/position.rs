@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::core::event;
+use coordinator_core::event;
 
 /// A place between two steps; the order is that of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,231 @@
+//! Between two generations: who has left the old one, who comes, and from which state the next
+//! goes on.
+
+use super::{Assembling, Looked, Now, Outage, Pause, Phase, Run, Stage};
+use crate::event::{Action, Cause, Command, Notice, Origin, Position, RunError, WorkerId};
+
+/// How long a survivor may take to leave a broken generation.
+const HALT_TIMEOUT: Now = Now::from_secs(15);
+
+impl Run {
+    /// Ends the generation: all leave it, keep what they have, and say so. So many workers were
+    /// lost that people, and no launcher, start again.
+    pub(super) fn halt(&mut self, now: Now, absent: usize, out: &mut Vec<Action>) {
+        let generation = self.generation;
+        let halt = |id| Action::Send(id, Command::Halt { generation });
+        out.extend(self.seated().map(|(id, _, _)| halt(id)));
+        self.assemble(now, absent, out);
+    }
+
+    pub(super) fn assemble(&mut self, now: Now, absent: usize, out: &mut Vec<Action>) {
+        if self.pause == Some(Pause::Regroup) {
+            self.pause = None;
+        }
+        self.phase = Phase::Assembling(Assembling {
+            since: now,
+            absent,
+            checkpoint: Looked::NotYet,
+            said: String::new(),
+        });
+        self.assemble_if_possible(now, out);
+    }
+
+    /// Remembers when training stood still, and how far it had come by then.
+    pub(super) fn note_outage(&mut self, now: Now, cause: Cause) {
+        if let Some(outage) = &mut self.outage {
+            outage.cause = outage.cause.max(cause);
+            return;
+        }
+        let working = matches!(self.phase, Phase::Training(_) | Phase::Forming(_));
+        if working && self.born {
+            let reported = self.seated().map(|(_, _, seat)| seat.completed).max();
+            self.outage = Some(Outage {
+                since: now,
+                cause,
+                reported: Position {
+                    completed: reported.unwrap_or(0).max(self.position.completed),
+                    ..self.position
+                },
+            });
+        }
+    }
+
+    pub(super) fn on_halted(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        generation: u64,
+        held: Option<Position>,
+        out: &mut Vec<Action>,
+    ) {
+        if generation != self.generation || !matches!(self.phase, Phase::Assembling(_)) {
+            return;
+        }
+        let Some(member) = self.members.get_mut(&worker) else {
+            return;
+        };
+        if member.seat.take().is_some() {
+            member.held = held;
+            self.let_the_leaving_go(now, out);
+            self.go_on(now, out);
+        }
+    }
+
+    /// A worker has become able to train.
+    pub(super) fn on_ready(&mut self, now: Now, out: &mut Vec<Action>) {
+        match self.phase {
+            Phase::Training(_) if self.world_size() < self.recipe.max_workers => {
+                self.pause(now, Pause::Regroup, out);
+            }
+            _ => self.go_on(now, out),
+        }
+    }
+
+    /// Something has changed, or time has passed: whatever waited for that may be done now.
+    pub(super) fn go_on(&mut self, now: Now, out: &mut Vec<Action>) {
+        match self.phase {
+            Phase::Gathering => self.gather_if_possible(now, out),
+            Phase::Preparing => self.split_if_possible(now, out),
+            Phase::Assembling(_) => self.assemble_if_possible(now, out),
+            Phase::Finishing(_) => self.go_on_finishing(now, out),
+            Phase::Forming(_) | Phase::Training(_) | Phase::Closed => {}
+        }
+    }
+
+    fn assemble_if_possible(&mut self, now: Now, out: &mut Vec<Action>) {
+        match (self.assembled(now), self.pause) {
+            (Ok(_), Some(Pause::Stop(reason))) => self.finish(now, reason, out),
+            (Ok(ready), _) => self.form_from_the_best_state(now, &ready, out),
+            (Err(Some(reason)), _) => self.say_waiting(reason, out),
+            (Err(None), _) => self.too_few(out),
+        }
+    }
+
+    /// The members of the next generation, or why it cannot be formed yet. `None`: ever.
+    fn assembled(&self, now: Now) -> Result<Vec<WorkerId>, Option<String>> {
+        let Phase::Assembling(assembling) = &self.phase else {
+            return Err(Some(String::new()));
+        };
+        if let Some((id, _, _)) = self.seated().next() {
+            let who = self.describe(id);
+            return Err(Some(format!("{who} to leave the broken group")));
+        }
+        if let Some(Pause::Stop(_)) = self.pause {
+            return Ok(Vec::new());
+        }
+        if let Some((id, _)) = self.members.iter().find(|(_, member)| member.leaving) {
+            let who = self.describe(*id);
+            return Err(Some(format!("{who} to hand over what it holds")));
+        }
+        let ready: Vec<WorkerId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.stage == Stage::Ready)
+            .map(|(id, _)| *id)
+            .collect();
+        let enough = ready.len() >= self.recipe.min_workers;
+        let waited = now.saturating_sub(assembling.since) >= self.recipe.rejoin_timeout;
+        // Whoever comes from somewhere and does not even say what it sees is no worker.
+        let patience = self.recipe.stall_timeout;
+        let behind = |member: &&super::Member| {
+            let speaks = member.stage > Stage::Joined || member.slot.is_some();
+            let new = now.saturating_sub(member.joined) < patience;
+            member.stage < Stage::Ready && (speaks || new)
+        };
+        let unready = self.open_slots() + self.members.values().filter(behind).count();
+        let missing = assembling.absent + unready;
+        if enough && (waited || missing == 0) {
+            return Ok(ready);
+        }
+        let may_come = unready > 0 || !waited && (self.recipe.slots == 0 || missing > 0);
+        if !enough && !may_come {
+            return Err(None);
+        }
+        let wanted = missing.max(self.recipe.min_workers.saturating_sub(ready.len()));
+        Err(Some(format!("{wanted} more workers")))
+    }
+
+    fn say_waiting(&mut self, reason: String, out: &mut Vec<Action>) {
+        if let Phase::Assembling(assembling) = &mut self.phase
+            && assembling.said != reason
+        {
+            assembling.said.clone_from(&reason);
+            out.push(Action::Notify(Notice::Waiting { reason }));
+        }
+    }
+
+    pub(super) fn too_few(&mut self, out: &mut Vec<Action>) {
+        let ready = |member: &&super::Member| member.stage == Stage::Ready && !member.leaving;
+        let missing = format!(
+            "{} of the at least {} workers are left, and none comes",
+            self.members.values().filter(ready).count(),
+            self.recipe.min_workers
+        );
+        let (slot, last) = self.last_loss.clone();
+        self.fail(
+            RunError::TooFewWorkers {
+                missing,
+                slot,
+                last,
+            },
+            out,
+        );
+    }
+
+    /// Goes on from the furthest state that somebody holds or the run directory has, else from
+    /// the beginning.
+    fn form_from_the_best_state(&mut self, now: Now, ready: &[WorkerId], out: &mut Vec<Action>) {
+        if let Some(reason) = self.over().filter(|_| !self.best_is_missing()) {
+            return self.finish(now, reason, out);
+        }
+        let held = ready
+            .iter()
+            .filter_map(|id| Some((self.restart_of(self.members.get(id)?.held?)?, *id)))
+            // The first of those that hold as much.
+            .max_by_key(|(position, id)| (*position, std::cmp::Reverse(*id)));
+        let first = ready.first().copied();
+        let fresh = (Position::start_of(1), Origin::Fresh, first);
+        let newest = self.durable.max(Some(self.known()));
+        let Phase::Assembling(assembling) = &mut self.phase else {
+            return;
+        };
+        let stored = match assembling.checkpoint {
+            _ if !self.born => None,
+            Looked::Asked => return,
+            Looked::Found(stored) => stored.filter(|at| self.is_usable(*at)),
+            Looked::NotYet => {
+                let Some((position, source)) = held.filter(|(at, _)| Some(*at) >= newest) else {
+                    assembling.checkpoint = Looked::Asked;
+                    // Nothing may get in between the look and what follows from it.
+                    self.awaited_checkpoint = None;
+                    return out.push(Action::FindCheckpoint);
+                };
+                return self.form(now, ready, position, Origin::Held, Some(source), out);
+            }
+        };
+        let (position, origin, source) = match (held, stored) {
+            (Some((held, source)), stored) if Some(held) >= stored => {
+                (held, Origin::Held, Some(source))
+            }
+            (_, Some(stored)) => (stored, Origin::Checkpoint, first),
+            (_, None) => fresh,
+        };
+        self.form(now, ready, position, origin, source, out);
+    }
+
+    /// A survivor that does not leave its group is no survivor.
+    pub(super) fn drop_the_stuck(&mut self, now: Now, out: &mut Vec<Action>) {
+        let since = match &self.phase {
+            Phase::Assembling(assembling) => assembling.since,
+            _ => return,
+        };
+        let patience = HALT_TIMEOUT.max(self.some_steps());
+        if now.saturating_sub(since) < patience {
+            return;
+        }
+        let stuck: Vec<WorkerId> = self.seated().map(|(id, _, _)| id).collect();
+        for worker in stuck {
+            self.put_down(now, worker, "it does not leave the broken group", out);
+        }
+    }
+}

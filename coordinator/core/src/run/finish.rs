@@ -1,0 +1,219 @@
+//! The orderly end: what has to be kept is kept, the last picture is made, everybody goes.
+
+use super::{Finishing, Looked, Member, Now, Pause, Phase, Run, Stage};
+use crate::event::{Action, Command, Keep, Notice, Position, RunError, StopReason, WorkerId};
+
+/// Tiles of the final picture.
+const SHOWN: usize = 16;
+
+impl Run {
+    /// Ends training at the next step boundary that all ranks will reach.
+    pub(super) fn stop_early(&mut self, now: Now, reason: StopReason, out: &mut Vec<Action>) {
+        if matches!(self.pause, Some(Pause::Stop(_))) {
+            return;
+        }
+        match self.phase {
+            Phase::Finishing(_) | Phase::Closed => return,
+            _ => out.push(Action::Notify(Notice::Stopping(reason))),
+        }
+        self.pause(now, Pause::Stop(reason), out);
+        match self.phase {
+            // Of a run that has trained before, workers may have come back with something.
+            Phase::Gathering | Phase::Preparing if self.born => self.finish(now, reason, out),
+            Phase::Gathering | Phase::Preparing => self.close(Ok(reason), true, out),
+            // A group that is not there yet is not worth waiting for.
+            Phase::Forming(_) => self.halt(now, 0, out),
+            _ => self.go_on(now, out),
+        }
+    }
+
+    pub(super) fn finish(&mut self, now: Now, reason: StopReason, out: &mut Vec<Action>) {
+        self.phase = Phase::Finishing(Finishing {
+            reason,
+            until: now + self.recipe.grace,
+            settled: Looked::NotYet,
+            waits: None,
+            shows: None,
+        });
+        self.go_on_finishing(now, out);
+    }
+
+    /// One thing after the other: the best weights, a last checkpoint, the picture.
+    pub(super) fn go_on_finishing(&mut self, now: Now, out: &mut Vec<Action>) {
+        let missing = self.best_is_missing();
+        let Phase::Finishing(finishing) = &mut self.phase else {
+            return;
+        };
+        let reason = finishing.reason;
+        match finishing.settled {
+            Looked::NotYet if missing => {
+                finishing.settled = Looked::Asked;
+                return out.push(Action::FindCheckpoint);
+            }
+            Looked::Found(_) if missing && reason == StopReason::Interrupted => {
+                return self.fail(self.best_is_gone(), out);
+            }
+            Looked::Found(_) if missing => {
+                // The end was near, but now there is something to make again.
+                self.pause = None;
+                let absent = self.recipe.workers.saturating_sub(self.members.len());
+                return self.halt(now, absent, out);
+            }
+            _ => {}
+        }
+        self.ask_for_best(out);
+        if !self.best_is_safe() {
+            return;
+        }
+        if reason == StopReason::Interrupted {
+            self.ask_for_last_checkpoint(out);
+            if self.awaited_checkpoint.is_some() {
+                return;
+            }
+        }
+        if let Phase::Finishing(Finishing { waits: None, .. }) = self.phase {
+            self.say_finish(out);
+        }
+        if let Phase::Finishing(Finishing {
+            waits: Some(waits), ..
+        }) = &self.phase
+            && waits.is_empty()
+        {
+            self.close(Ok(reason), false, out);
+        }
+    }
+
+    /// A stopped run is resumed from where it stands, by whoever holds most of it.
+    fn ask_for_last_checkpoint(&mut self, out: &mut Vec<Action>) {
+        let held = |(id, member): (&WorkerId, &Member)| {
+            let at = match member.seat {
+                Some(_) => self.position,
+                None => self.restart_of(member.held?)?,
+            };
+            Some((at, std::cmp::Reverse(*id)))
+        };
+        let furthest: Option<(Position, _)> = self.members.iter().filter_map(held).max();
+        if let Some((at, std::cmp::Reverse(worker))) = furthest
+            && at > Position::start_of(1)
+            && !self.is_durable(at)
+            && self.awaited_checkpoint != Some((worker, at))
+        {
+            self.awaited_checkpoint = Some((worker, at));
+            out.push(Action::Send(worker, Command::Keep(Keep::Checkpoint)));
+        }
+    }
+
+    /// Everybody in the group is told to finish, and one of those who hold a model to show it.
+    fn say_finish(&mut self, out: &mut Vec<Action>) {
+        let mut told: Vec<WorkerId> = self.seated().map(|(id, _, _)| id).collect();
+        let shows = self.shower();
+        told.retain(|id| Some(*id) != shows);
+        if let Phase::Finishing(finishing) = &mut self.phase {
+            finishing.waits = Some(told.iter().copied().collect());
+        }
+        let generation = self.generation;
+        out.extend(told.into_iter().map(|id| {
+            let show = Vec::new();
+            Action::Send(id, Command::Finish { generation, show })
+        }));
+        self.ask_for_picture(out);
+    }
+
+    fn ask_for_picture(&mut self, out: &mut Vec<Action>) {
+        let (generation, shower) = (self.generation, self.shower());
+        let show = match (&self.split, self.stopping.best()) {
+            (Some(split), Some(_)) => {
+                let spacing = (split.validation.len() / SHOWN).max(1);
+                let tiles = split.validation.iter().step_by(spacing).take(SHOWN);
+                tiles.copied().collect()
+            }
+            _ => Vec::new(),
+        };
+        let Phase::Finishing(finishing) = &mut self.phase else {
+            return;
+        };
+        finishing.shows = shower;
+        if let (Some(waits), Some(worker)) = (&mut finishing.waits, shower) {
+            waits.insert(worker);
+            out.push(Action::Send(worker, Command::Finish { generation, show }));
+        }
+    }
+
+    /// The lowest rank, or, where there is no group, somebody who holds a model.
+    fn shower(&self) -> Option<WorkerId> {
+        let holds = |member: &Member| member.stage == Stage::Ready && member.held.is_some();
+        let mut members = self.members.iter();
+        let holder = || members.find(|(_, member)| holds(member)).map(|(id, _)| *id);
+        self.first().or_else(holder)
+    }
+
+    pub(super) fn on_finished(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        generation: u64,
+        out: &mut Vec<Action>,
+    ) {
+        if generation == self.generation
+            && let Phase::Finishing(finishing) = &mut self.phase
+            && let Some(waits) = &mut finishing.waits
+            && waits.remove(&worker)
+        {
+            self.go_on_finishing(now, out);
+        }
+    }
+
+    /// Whether a worker was told to finish, and did.
+    pub(super) fn has_finished(&self, worker: WorkerId) -> bool {
+        let Phase::Finishing(finishing) = &self.phase else {
+            return false;
+        };
+        let waits = finishing.waits.as_ref();
+        waits.is_some_and(|waits| !waits.contains(&worker))
+    }
+
+    pub(super) fn lost_while_finishing(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        out: &mut Vec<Action>,
+    ) {
+        if let Phase::Finishing(finishing) = &mut self.phase
+            && let Some(waits) = &mut finishing.waits
+            && waits.remove(&worker)
+            && finishing.shows == Some(worker)
+        {
+            // Somebody else can show it.
+            self.ask_for_picture(out);
+        }
+        self.go_on_finishing(now, out);
+    }
+
+    pub(super) fn finish_in_time(&mut self, now: Now, out: &mut Vec<Action>) {
+        if let Phase::Finishing(Finishing { reason, until, .. }) = self.phase
+            && now >= until
+        {
+            if self.awaited_checkpoint.is_some() {
+                out.push(Action::Notify(Notice::CheckpointMissed));
+            }
+            // The run is whole without its last picture, but not without its best weights.
+            let outcome = match self.best_is_safe() {
+                true => Ok(reason),
+                false => Err(self.best_is_gone()),
+            };
+            self.close(outcome, true, out);
+        }
+    }
+
+    fn best_is_gone(&self) -> RunError {
+        let epoch = self.stopping.best().map_or(0, |best| best.epoch);
+        RunError::Internal {
+            slot: None,
+            message: format!(
+                "the best weights, of epoch {epoch}, did not arrive within --grace {} s; go on \
+                 with --resume, and a longer --grace if the network is slow",
+                self.recipe.grace.as_secs()
+            ),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A generation: ranks, the store through which they meet, and the state that all begin with.
+
+use super::{Forming, Member, Now, Phase, Precision, Run, Seat};
+use crate::event::{Action, Command, Notice, Origin, Position, Ranked, Scan, WorkerId};
+
+impl Run {
+    /// Seats `members`. Ranks follow the launcher's slots, then the order of joining.
+    pub(super) fn form(
+        &mut self,
+        now: Now,
+        members: &[WorkerId],
+        position: Position,
+        origin: Origin,
+        source: Option<WorkerId>,
+        out: &mut Vec<Action>,
+    ) {
+        self.move_to(position, out);
+        self.ask_for_best(out);
+        self.generation += 1;
+        let mut order = members.to_vec();
+        order.sort_by_key(|id| {
+            let slot = self.members.get(id).and_then(|member| member.slot);
+            (slot.unwrap_or(u32::MAX), *id)
+        });
+        for (worker, rank) in order.iter().zip(0..) {
+            if let Some(member) = self.members.get_mut(worker) {
+                member.seat = Some(Seat {
+                    rank,
+                    since: now,
+                    in_group: false,
+                    completed: position.completed,
+                    share: (0, 0..0),
+                    report: None,
+                });
+            }
+        }
+        let source = order.iter().position(|id| Some(*id) == source);
+        self.phase = Phase::Forming(Forming {
+            origin,
+            source: source.unwrap_or(0) as u32,
+            announced: false,
+        });
+        if let Some(first) = order.first() {
+            let command = self.assignment(0, None);
+            out.extend(command.map(|command| Action::Send(*first, command)));
+        }
+    }
+
+    fn assignment(&self, rank: u32, store: Option<String>) -> Option<Command> {
+        let Phase::Forming(Forming { origin, source, .. }) = self.phase else {
+            return None;
+        };
+        Some(Command::Assign {
+            generation: self.generation,
+            rank,
+            world_size: self.world_size() as u32,
+            store,
+            nccl: self.nccl(),
+            bf16: self.bf16(),
+            origin,
+            source,
+            position: self.position,
+        })
+    }
+
+    fn all_scans(&self, holds: impl Fn(&Scan) -> bool) -> bool {
+        self.seated()
+            .all(|(_, member, _)| member.scan.as_ref().is_some_and(&holds))
+    }
+
+    fn nccl(&self) -> bool {
+        self.all_scans(|scan| scan.device.starts_with("cuda"))
+    }
+
+    fn bf16(&self) -> bool {
+        match self.recipe.precision {
+            Precision::Fp32 => false,
+            Precision::Bf16 => true,
+            Precision::Auto => self.all_scans(|scan| scan.bf16_in_silicon),
+        }
+    }
+
+    pub(super) fn on_store(
+        &mut self,
+        worker: WorkerId,
+        generation: u64,
+        address: &str,
+        out: &mut Vec<Action>,
+    ) {
+        if generation != self.generation || self.first() != Some(worker) {
+            return;
+        }
+        let Phase::Forming(forming) = &mut self.phase else {
+            return;
+        };
+        if std::mem::replace(&mut forming.announced, true) {
+            return;
+        }
+        let others = self.seated().filter(|(_, _, seat)| seat.rank != 0);
+        out.extend(others.filter_map(|(id, _, seat)| {
+            let command = self.assignment(seat.rank, Some(address.to_owned()))?;
+            Some(Action::Send(id, command))
+        }));
+    }
+
+    pub(super) fn on_group_ready(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        generation: u64,
+        out: &mut Vec<Action>,
+    ) {
+        if !matches!(self.phase, Phase::Forming(_)) || generation != self.generation {
+            return;
+        }
+        let position = self.position;
+        let Some(member) = self.members.get_mut(&worker) else {
+            return;
+        };
+        let Some(seat) = &mut member.seat else {
+            return;
+        };
+        seat.in_group = true;
+        member.held = Some(position);
+        if !self.seated().all(|(_, _, seat)| seat.in_group) {
+            return;
+        }
+        self.born = true;
+        let mut ranks: Vec<_> = self
+            .seated()
+            .map(|(worker, member, seat)| (seat.rank, ranked(worker, member)))
+            .collect();
+        ranks.sort_by_key(|(rank, _)| *rank);
+        let world_size = ranks.len();
+        out.push(Action::Notify(Notice::GroupFormed {
+            generation: self.generation,
+            ranks: ranks.into_iter().map(|(_, rank)| rank).collect(),
+            backend: if self.nccl() { "NCCL" } else { "Gloo" },
+            precision: if self.bf16() { "bf16" } else { "fp32" },
+        }));
+        if let Some(outage) = self.outage.take() {
+            let lost = match (outage.reported, position) {
+                (before, after) if before.epoch == after.epoch => {
+                    before.completed.saturating_sub(after.completed)
+                }
+                (before, after) if before > after => {
+                    (before.epoch - after.epoch) * self.steps_of_an_epoch() + before.completed
+                        - after.completed.min(before.completed)
+                }
+                _ => 0,
+            };
+            out.push(Action::Notify(Notice::Recovered {
+                cause: outage.cause,
+                generation: self.generation,
+                position,
+                world_size,
+                seconds: now.saturating_sub(outage.since).as_secs_f64(),
+                steps_lost: lost,
+            }));
+        }
+        self.start_epoch(now, out);
+        if self.somebody_is_left_out() {
+            self.pause(now, super::Pause::Regroup, out);
+        }
+    }
+
+    /// A worker became ready while the others were forming.
+    fn somebody_is_left_out(&self) -> bool {
+        self.world_size() < self.recipe.max_workers
+            && self.members.values().any(|member| {
+                member.seat.is_none() && member.stage == super::Stage::Ready && !member.leaving
+            })
+    }
+}
+
+fn ranked(worker: WorkerId, member: &Member) -> Ranked {
+    let scan = member.scan.as_ref();
+    let said = |field: fn(&Scan) -> &String| scan.map(field).cloned().unwrap_or_default();
+    Ranked {
+        worker,
+        host: member.host.clone(),
+        device: said(|scan| &scan.device),
+        gpu_uuid: said(|scan| &scan.gpu_uuid),
+    }
+}

@@ -1,0 +1,64 @@
+//! Everything that decides what a run does. Values only.
+
+use std::time::Duration;
+
+use crate::early_stopping::Rule;
+use crate::schedule::Schedule;
+
+/// Whether to compute in bf16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Precision {
+    /// bf16 where every worker has it in silicon.
+    Auto,
+    Fp32,
+    Bf16,
+}
+
+/// How often a checkpoint is taken, beside the one after each epoch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Cadence {
+    EpochsOnly,
+    Steps(u32),
+    Seconds(f64),
+}
+
+/// Everything that decides what a run does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// Workers to wait for before training starts.
+    pub workers: usize,
+    /// Slots of the local launcher: `workers`, or 0 where others start them.
+    pub slots: u32,
+    /// With fewer the run does not go on.
+    pub min_workers: usize,
+    /// The world does not grow beyond.
+    pub max_workers: usize,
+    /// How long a lost worker's replacement may take before the run goes on with fewer.
+    pub rejoin_timeout: Duration,
+    /// How often in a row the launcher restarts a worker that makes no step.
+    pub max_restarts: u32,
+    /// How long nothing may move.
+    pub stall_timeout: Duration,
+    /// When a checkpoint is taken.
+    pub checkpoints: Cadence,
+    /// How long the last words of a run may take.
+    pub grace: Duration,
+    /// Samples of a step, over all ranks.
+    pub global_batch: usize,
+    /// Part of the samples kept for validation, in (0, 1).
+    pub validation_fraction: f64,
+    /// Samples evaluated at once.
+    pub validation_chunk: usize,
+    /// Of split, order and fresh weights.
+    pub seed: u64,
+    /// Rates, and the limit of epochs.
+    pub schedule: Schedule,
+    /// When to give up.
+    pub stopping: Rule,
+    /// A file that does not decode ends the run.
+    pub strict_data: bool,
+    /// What to compute in.
+    pub precision: Precision,
+}

@@ -1,0 +1,294 @@
+//! The clock of the simulation and everything that is on its way.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use super::disk::{Disk, Kept};
+use super::driver::Coordinator;
+use super::lineage::State;
+use super::network::Session;
+use super::process::{Kind, Process};
+use super::ring::Ring;
+use super::scenario::Scenario;
+use super::witness::Witness;
+use crate::event::Event;
+use crate::random::SplitMix64;
+use crate::{Command, Outcome};
+
+/// How long a run may go on after the last thing that went wrong.
+const PATIENCE: u64 = 600_000;
+/// When whoever starts workers by hand looks after them once more.
+const CARE: u64 = 40_000;
+
+/// What a moment brings.
+pub(super) enum Item {
+    Tick(u32),
+    /// A process tries to reach the coordinator.
+    Connect(usize),
+    Hello(usize),
+    Up(usize, Event),
+    Down(usize, Command),
+    /// The coordinator notices that a session is broken, and the worker does.
+    Lost(usize),
+    Broken(usize),
+    Blob(usize, Blob),
+    /// The keeper of this coordinator is done with what it does.
+    Written(u32),
+    /// Something of the coordinator's own machine.
+    Said(u32, Event),
+    Wake(usize, u64),
+    Heartbeat(usize),
+    /// A process has looked for a coordinator for too long, or waited too long to be let go.
+    GiveUp(usize, u64),
+    Begin,
+    Supervise,
+    Mumble(usize),
+}
+
+#[derive(Clone)]
+pub(super) enum Blob {
+    Best(u32, u64),
+    Checkpoint(State),
+    Picture,
+}
+
+struct Entry {
+    at: u64,
+    number: u64,
+    item: Item,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+pub(super) struct Cluster {
+    pub(super) seed: u64,
+    pub(super) verbose: bool,
+    random: SplitMix64,
+    pub(super) now: u64,
+    queue: BinaryHeap<Reverse<Entry>>,
+    number: u64,
+    pub(super) events: u64,
+    pub(super) scenario: Scenario,
+    pub(super) coordinator: Option<Coordinator>,
+    pub(super) incarnations: u32,
+    pub(super) disk: Disk,
+    pub(super) kept: Vec<Kept>,
+    pub(super) processes: Vec<Process>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) rings: Vec<Ring>,
+    pub(super) shared_caches: BTreeMap<u32, BTreeSet<u32>>,
+    pub(super) witness: Witness,
+    /// How often things happened that the schedules are to contain.
+    pub(super) tally: BTreeMap<&'static str, u64>,
+    pub(super) outcome: Option<Outcome>,
+    /// Faults that have struck so far.
+    pub(super) struck: usize,
+    pub(super) last_fault: u64,
+    /// When the keeper's last word arrives.
+    pub(super) said_at: u64,
+    pub(super) record: Vec<Event>,
+}
+
+impl Cluster {
+    pub(super) fn new(seed: u64, quiet: bool, verbose: bool) -> Self {
+        let mut cluster = Self {
+            seed,
+            verbose,
+            random: SplitMix64::keyed(&[seed, 0x436c_7573]),
+            now: 0,
+            queue: BinaryHeap::new(),
+            number: 0,
+            events: 0,
+            scenario: Scenario::new(seed, quiet),
+            coordinator: None,
+            incarnations: 0,
+            disk: Disk::default(),
+            kept: Vec::new(),
+            processes: Vec::new(),
+            sessions: Vec::new(),
+            rings: Vec::new(),
+            shared_caches: BTreeMap::new(),
+            witness: Witness::default(),
+            tally: BTreeMap::new(),
+            outcome: None,
+            struck: 0,
+            last_fault: 0,
+            said_at: 0,
+            record: Vec::new(),
+        };
+        if verbose {
+            eprintln!("seed {seed}: {:#?}", cluster.scenario.recipe);
+        }
+        cluster.begin();
+        if cluster.scenario.recipe.slots == 0 {
+            for _ in 0..cluster.scenario.recipe.workers {
+                cluster.spawn(Kind::Sound, None, None);
+            }
+        }
+        cluster
+    }
+
+    /// Runs until the run is over, then once more, undisturbed, if there is something left to do.
+    pub(super) fn play(&mut self) {
+        self.play_on();
+        if self.is_unfinished() {
+            self.say(|| "everything is switched off, and the run is resumed".to_owned());
+            self.switch_off();
+            self.begin();
+            self.play_on();
+            if self.is_unfinished() {
+                self.fail(
+                    "an undisturbed resumed run comes to its end",
+                    &format!("{:?}", self.outcome),
+                );
+            }
+        }
+    }
+
+    fn play_on(&mut self) {
+        let mut cared = false;
+        while self.outcome.is_none() {
+            let Some(Reverse(entry)) = self.queue.pop() else {
+                self.fail("a run always ends", "nothing happens any more");
+            };
+            self.now = entry.at;
+            if self.is_troubled() {
+                self.last_fault = self.now;
+            }
+            let idle = self.now - self.last_fault;
+            if idle > CARE && !cared {
+                cared = true;
+                self.take_care();
+            }
+            if idle > PATIENCE {
+                self.fail("a run always ends", "it goes on for ten minutes");
+            }
+            self.happen(entry.item);
+        }
+    }
+
+    /// What people do when they look after a cluster that hangs.
+    fn take_care(&mut self) {
+        for pid in 0..self.processes.len() {
+            let process = &self.processes[pid];
+            // A resumed run does not know its device: the first to come may be the wrong one.
+            let stays = process.frozen != Some(u64::MAX) && process.kind != Kind::OtherDevice;
+            if !stays {
+                self.end_process(pid, true);
+            }
+        }
+        let missing = self.scenario.recipe.workers;
+        for _ in 0..missing {
+            self.supervise();
+        }
+        self.after(30_000, Item::Supervise);
+    }
+
+    fn happen(&mut self, item: Item) {
+        let frozen = |cluster: &Self, pid: usize| {
+            let frozen = cluster.processes[pid].frozen;
+            frozen.filter(|until| *until > cluster.now)
+        };
+        let addressee = match &item {
+            Item::Connect(pid) | Item::Wake(pid, _) | Item::GiveUp(pid, _) => Some(*pid),
+            Item::Down(sid, _) | Item::Broken(sid) | Item::Heartbeat(sid) => {
+                Some(self.sessions[*sid].pid)
+            }
+            _ => None,
+        };
+        if let Some(until) = addressee.and_then(|pid| frozen(self, pid)) {
+            if until != u64::MAX {
+                self.at(until, item);
+            }
+            return;
+        }
+        match item {
+            Item::Tick(incarnation) if self.incarnation() == Some(incarnation) => {
+                self.after(200, Item::Tick(incarnation));
+                self.tell(Event::Tick);
+            }
+            Item::Tick(_) => {}
+            Item::Connect(pid) => self.connect(pid),
+            Item::Hello(sid) => self.greet(sid),
+            Item::Up(sid, event) => self.hear(sid, event),
+            Item::Down(sid, command) => self.take(sid, command),
+            Item::Lost(sid) => self.lose(sid),
+            Item::Broken(sid) => self.notice_broken(sid),
+            Item::Blob(sid, blob) => self.receive(sid, blob),
+            Item::Written(incarnation) => self.written(incarnation),
+            Item::Said(incarnation, event) => {
+                if self.incarnation() == Some(incarnation) {
+                    self.tell(event);
+                }
+            }
+            Item::Wake(pid, token) => {
+                if self.processes[pid].alive && self.processes[pid].token == token {
+                    self.wake(pid);
+                }
+            }
+            Item::Heartbeat(sid) => self.heartbeat(sid),
+            Item::GiveUp(pid, token) => self.give_up(pid, token),
+            Item::Begin => self.begin(),
+            Item::Supervise => self.supervise(),
+            Item::Mumble(sid) => self.mumble(sid),
+        }
+    }
+
+    /// More is to go wrong.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.struck < self.scenario.faults.len()
+    }
+
+    pub(super) fn at(&mut self, at: u64, item: Item) {
+        self.number += 1;
+        let number = self.number;
+        self.queue.push(Reverse(Entry { at, number, item }));
+    }
+
+    pub(super) fn after(&mut self, delay: u64, item: Item) {
+        self.at(self.now + delay, item);
+    }
+
+    /// A number between these, both included.
+    pub(super) fn upto(&mut self, low: u64, high: u64) -> u64 {
+        low + self.random.below(high - low + 1)
+    }
+
+    pub(super) fn one_in(&mut self, chances: u64) -> bool {
+        self.random.below(chances) == 0
+    }
+
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.tally.entry(what).or_default() += 1;
+    }
+
+    pub(super) fn say(&self, line: impl FnOnce() -> String) {
+        if self.verbose {
+            eprintln!("{:>8} ms  #{:<5} {}", self.now, self.events, line());
+        }
+    }
+
+    /// A broken invariant, with what is needed to see it again.
+    pub(super) fn fail(&self, invariant: &str, what: &str) -> ! {
+        panic!(
+            "broken after event {} of seed {}: {invariant}: {what}\n\
+             see it with SIMULATION_SEED={} cargo test -p coordinator --lib one_seed -- --nocapture",
+            self.events, self.seed, self.seed
+        )
+    }
+}

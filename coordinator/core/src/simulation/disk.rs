@@ -1,0 +1,137 @@
+//! What is durable in the simulation, and the keeper that writes it, one thing after the other.
+
+use std::collections::BTreeMap;
+
+use super::cluster::{Blob, Cluster, Item};
+use super::lineage::State;
+use crate::event::{Event, Position, WorkerId};
+use crate::run::Resumed;
+
+/// Checkpoints that are kept.
+const KEEP: usize = 2;
+
+#[derive(Default)]
+pub(super) struct Disk {
+    /// Training and validation paths.
+    pub(super) split: Option<(Vec<String>, Vec<String>)>,
+    pub(super) judged: Vec<f64>,
+    pub(super) generation: u64,
+    /// Epoch and mark of the best weights.
+    pub(super) best: Option<(u32, u64)>,
+    /// The whole ones.
+    pub(super) checkpoints: BTreeMap<Position, State>,
+    pub(super) was_torn: bool,
+}
+
+/// What the keeper is to do.
+pub(super) enum Kept {
+    Best(u32, u64),
+    Checkpoint(State),
+    Find,
+}
+
+impl Disk {
+    pub(super) fn newest(&self) -> Option<Position> {
+        self.checkpoints.keys().next_back().copied()
+    }
+
+    pub(super) fn resumed(&self) -> Option<Resumed> {
+        let (train, validation) = self.split.clone()?;
+        Some(Resumed {
+            fingerprint: "same".to_owned(),
+            train,
+            validation,
+            judged: self.judged.clone(),
+            best_epoch: self.best.map(|(epoch, _)| epoch),
+            checkpoint: self.newest(),
+            generation: self.generation,
+        })
+    }
+}
+
+impl Cluster {
+    /// A blob is whole with the coordinator: what nobody waits for is dropped.
+    pub(super) fn receive(&mut self, sid: usize, blob: Blob) {
+        let session = &self.sessions[sid];
+        let pid = session.pid;
+        let alive = self.processes[pid].alive && self.processes[pid].session == Some(sid);
+        if session.cut || !alive || Some(session.incarnation) != self.incarnation() {
+            return;
+        }
+        let (Some(worker), Some(coordinator)) = (session.worker, &self.coordinator) else {
+            return;
+        };
+        let job = match blob {
+            Blob::Best(epoch, mark) if coordinator.run.awaits_best(worker, epoch) => {
+                Some(Kept::Best(epoch, mark))
+            }
+            Blob::Checkpoint(state) if coordinator.run.awaits_checkpoint(worker) => {
+                Some(Kept::Checkpoint(state))
+            }
+            _ => None,
+        };
+        self.say(|| format!("a blob of {worker} arrives, wanted: {}", job.is_some()));
+        self.processes[pid].uploads -= 1;
+        self.prod(pid);
+        if let Some(job) = job {
+            self.order(job);
+        }
+    }
+
+    pub(super) fn order(&mut self, job: Kept) {
+        self.kept.push(job);
+        if self.kept.len() == 1 {
+            self.begin_writing();
+        }
+    }
+
+    fn begin_writing(&mut self) {
+        let delay = if self.one_in(4) {
+            self.upto(0, 500)
+        } else {
+            self.upto(0, 60)
+        };
+        let incarnation = self.incarnations;
+        self.after(delay, Item::Written(incarnation));
+    }
+
+    pub(super) fn written(&mut self, incarnation: u32) {
+        if Some(incarnation) != self.incarnation() || self.kept.is_empty() {
+            return;
+        }
+        let job = self.kept.remove(0);
+        if !self.kept.is_empty() {
+            self.begin_writing();
+        }
+        let event = self.write(job);
+        let delay = self.upto(0, 20);
+        self.said_at = self.said_at.max(self.now + delay);
+        self.at(self.said_at, Item::Said(incarnation, event));
+    }
+
+    pub(super) fn write(&mut self, job: Kept) -> Event {
+        match job {
+            Kept::Best(epoch, mark) => {
+                self.disk.best = Some((epoch, mark));
+                Event::BestStored { epoch }
+            }
+            Kept::Checkpoint(state) => {
+                let position = state.position;
+                self.disk.checkpoints.insert(position, state);
+                while self.disk.checkpoints.len() > KEEP {
+                    self.disk.checkpoints.pop_first();
+                }
+                Event::CheckpointStored { position }
+            }
+            Kept::Find => Event::CheckpointFound {
+                position: self.disk.newest(),
+            },
+        }
+    }
+
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.sessions.remove(&worker);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What performs the core's actions in the simulation, as the driver does in the program.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::cluster::{Cluster, Item};
+use super::disk::Kept;
+use super::process::Kind;
+use crate::event::{Notice, StopReason, WorkerId};
+use crate::{Action, Event, Run};
+
+pub(super) struct Coordinator {
+    pub(super) run: Run,
+    pub(super) incarnation: u32,
+    started: u64,
+    pub(super) sessions: BTreeMap<WorkerId, usize>,
+    next_name: u64,
+}
+
+impl Cluster {
+    /// The coordinator that runs, if one does.
+    pub(super) fn incarnation(&self) -> Option<u32> {
+        self.coordinator.as_ref().map(|c| c.incarnation)
+    }
+
+    /// A coordinator starts, with what is durable.
+    pub(super) fn begin(&mut self) {
+        self.incarnations += 1;
+        let recipe = self.scenario.recipe.clone();
+        let run = match self.disk.resumed() {
+            Some(resumed) => {
+                self.count("resumed coordinators");
+                Run::resume(recipe, resumed)
+            }
+            None => {
+                self.disk.judged.clear();
+                Run::new(recipe)
+            }
+        };
+        self.coordinator = Some(Coordinator {
+            run,
+            incarnation: self.incarnations,
+            started: self.now,
+            sessions: BTreeMap::new(),
+            next_name: 0,
+        });
+        self.witness_begin();
+        self.say(|| "a coordinator starts".to_owned());
+        self.after(0, Item::Tick(self.incarnations));
+    }
+
+    /// The coordinator is gone, with everything that was under way.
+    pub(super) fn crash(&mut self) {
+        let Some(_) = self.coordinator.take() else {
+            return;
+        };
+        // What was being written may be whole; what waited for that is not.
+        let writing = std::mem::take(&mut self.kept).into_iter().next();
+        if let Some(job) = writing.filter(|job| !matches!(job, Kept::Find))
+            && self.one_in(2)
+        {
+            self.write(job);
+        }
+        for sid in 0..self.sessions.len() {
+            let session = &mut self.sessions[sid];
+            if session.incarnation == self.incarnations && !session.cut {
+                session.cut = true;
+                let delay = self.upto(0, 4_000);
+                self.after(delay, Item::Broken(sid));
+            }
+        }
+    }
+
+    /// All machines lose their power.
+    pub(super) fn switch_off(&mut self) {
+        self.crash();
+        for pid in 0..self.processes.len() {
+            self.end_process(pid, true);
+        }
+        self.outcome = None;
+        self.last_fault = self.now;
+        self.struck = self.scenario.faults.len();
+        if self.scenario.recipe.slots == 0 {
+            for _ in 0..self.scenario.recipe.workers {
+                self.spawn(Kind::Sound, None, None);
+            }
+        }
+    }
+
+    pub(super) fn coordinator_name(&mut self, sid: usize) -> WorkerId {
+        let Some(coordinator) = &mut self.coordinator else {
+            return WorkerId(u64::MAX);
+        };
+        let worker = WorkerId(coordinator.next_name);
+        coordinator.next_name += 1;
+        coordinator.sessions.insert(worker, sid);
+        worker
+    }
+
+    /// One event of the core, and whatever follows from it.
+    pub(super) fn tell(&mut self, event: Event) {
+        self.upset(&event);
+        self.deliver(event);
+    }
+
+    /// What the core does with an event.
+    pub(super) fn deliver(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let Some(coordinator) = &mut self.coordinator else {
+                return;
+            };
+            let now = std::time::Duration::from_millis(self.now - coordinator.started);
+            if self.verbose && event != Event::Tick {
+                eprintln!("{:>8} ms  #{:<5} {event:?}", self.now, self.events);
+            }
+            let actions = coordinator.run.step(now, event.clone());
+            self.witness_told(&event);
+            self.witness_actions(&actions);
+            for action in actions {
+                if self.verbose {
+                    eprintln!("                      -> {}", brief(&action));
+                }
+                if let Some(event) = self.perform(action) {
+                    events.push_back(event);
+                }
+            }
+        }
+        if self.outcome.is_some() {
+            self.crash();
+        }
+    }
+
+    /// What is to go wrong before this event does. Most of the time nothing but the clock moves:
+    /// trouble comes while something happens.
+    pub(super) fn upset(&mut self, event: &Event) {
+        self.events += if *event == Event::Tick { 1 } else { 4 };
+        while self
+            .scenario
+            .faults
+            .get(self.struck)
+            .is_some_and(|at| *at <= self.events)
+        {
+            self.struck += 1;
+            self.strike();
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Send(worker, command) => {
+                let coordinator = self.coordinator.as_ref()?;
+                let sid = *coordinator.sessions.get(&worker)?;
+                self.down(sid, command);
+                None
+            }
+            Action::Notify(notice) => {
+                self.observe(&notice);
+                None
+            }
+            Action::Launch { slot } => Some(self.launch(slot)),
+            Action::FindCheckpoint => {
+                self.order(Kept::Find);
+                None
+            }
+            Action::End(outcome) => {
+                self.witness_end(&outcome);
+                self.count(match &outcome {
+                    Ok(reason) => reason.as_str(),
+                    Err(_) => "failed",
+                });
+                self.outcome = Some(outcome);
+                None
+            }
+        }
+    }
+
+    fn observe(&mut self, notice: &Notice) {
+        match notice {
+            Notice::SplitReady { files, split, .. } => {
+                let paths = |indices: &[u32]| -> Vec<String> {
+                    indices
+                        .iter()
+                        .map(|at| files[*at as usize].clone())
+                        .collect()
+                };
+                self.disk.split = Some((paths(&split.train), paths(&split.validation)));
+            }
+            Notice::EpochEnded(summary) => {
+                self.witness_epoch(summary);
+                self.disk.judged.push(summary.validation_loss);
+                self.disk.generation = summary.generation;
+            }
+            Notice::Lost { .. } => self.count("workers lost"),
+            Notice::Left { .. } => self.count("workers left"),
+            Notice::Refused { .. } => self.count("workers refused"),
+            Notice::Stalled { .. } => self.count("stalls named"),
+            Notice::Recovered { .. } => self.count("recoveries"),
+            Notice::WentBack { position } => {
+                self.count("ways back to an older state");
+                self.disk.judged.truncate(position.epoch as usize - 1);
+                self.disk.checkpoints.retain(|at, _| at <= position);
+            }
+            _ => {}
+        }
+    }
+
+    fn launch(&mut self, slot: u32) -> Event {
+        let parent = self.incarnations;
+        let former = self.processes.iter().position(|process| {
+            process.alive && process.slot == Some(slot) && process.parent == Some(parent)
+        });
+        if let Some(former) = former {
+            self.end_process(former, true);
+        }
+        let pid = self.spawn(Kind::Sound, Some(slot), Some(parent));
+        if self.is_troubled() && self.one_in(12) {
+            self.witness.early_crash = true;
+            self.end_process(pid, true);
+        }
+        Event::ProcessStarted {
+            slot,
+            pid: pid as u32,
+        }
+    }
+
+    /// Whether the run can, and has to, be resumed.
+    pub(super) fn is_unfinished(&self) -> bool {
+        !matches!(
+            self.outcome,
+            Some(Ok(StopReason::Patience
+                | StopReason::MaxEpochs
+                | StopReason::NonFiniteLoss))
+        )
+    }
+}
+
+fn brief(action: &Action) -> String {
+    let mut text = format!("{action:?}");
+    if let Some((at, _)) = text.char_indices().nth(400) {
+        text.truncate(at);
+    }
+    text
+}

@@ -1,0 +1,296 @@
+//! What goes wrong in the simulation, and clients that are no workers.
+
+use super::cluster::{Cluster, Item};
+use super::process::{Doing, Kind};
+use crate::event::{Activity, ValidationSum};
+use crate::event::{
+    EpochReport, Event, FailureKind, Heartbeat, Phases, Position, StepReport, WorkerId,
+};
+
+impl Cluster {
+    /// One thing goes wrong.
+    pub(super) fn strike(&mut self) {
+        self.last_fault = self.now;
+        self.count("faults");
+        match self.upto(0, 23) {
+            0..5 => self.kill(1),
+            5 => {
+                let count = self.upto(2, 3);
+                self.kill(count);
+            }
+            6 => self.kill(u64::MAX),
+            7..10 => self.cut_somebody(),
+            10 => self.hang_somebody(),
+            11 => self.freeze_somebody(),
+            12..14 => self.ask_somebody_to_leave(),
+            14 => {
+                self.say(|| "fault: a worker joins late".to_owned());
+                self.spawn(Kind::Sound, None, None);
+            }
+            15 => self.stranger(),
+            16..19 => self.lose_the_coordinator(),
+            19 => {
+                if let Some(newest) = self.disk.newest() {
+                    self.say(|| format!("fault: the checkpoint at {newest} is torn"));
+                    self.disk.checkpoints.remove(&newest);
+                    self.disk.was_torn = true;
+                }
+            }
+            20 => {
+                self.say(|| "fault: Ctrl-C".to_owned());
+                self.witness.interrupted = true;
+                self.tell(Event::Interrupt);
+            }
+            21 => self.repeat_old_messages(),
+            _ => self.break_some_links(),
+        }
+    }
+
+    fn pick(&mut self, fit: impl Fn(&super::process::Process) -> bool) -> Option<usize> {
+        let fit: Vec<usize> = (0..self.processes.len())
+            .filter(|pid| self.processes[*pid].alive && fit(&self.processes[*pid]))
+            .collect();
+        if fit.is_empty() {
+            return None;
+        }
+        let at = self.upto(0, fit.len() as u64 - 1);
+        Some(fit[at as usize])
+    }
+
+    fn kill(&mut self, count: u64) {
+        for _ in 0..count {
+            let Some(pid) = self.pick(|_| true) else {
+                return;
+            };
+            self.say(|| format!("fault: process {pid} is killed"));
+            self.witness.losses += 1;
+            self.end_process(pid, true);
+        }
+    }
+
+    fn cut_somebody(&mut self) {
+        if let Some(pid) = self.pick(|p| p.session.is_some())
+            && let Some(sid) = self.processes[pid].session
+        {
+            self.say(|| format!("fault: the session of process {pid} breaks"));
+            self.witness.losses += 1;
+            self.cut(sid);
+        }
+    }
+
+    fn hang_somebody(&mut self) {
+        let waits = |p: &super::process::Process| matches!(p.doing, Doing::Idle | Doing::Parked);
+        let busy = |p: &super::process::Process| p.seat.is_some() && !waits(p);
+        if let Some(pid) = self.pick(busy) {
+            self.say(|| format!("fault: the thread of process {pid} hangs"));
+            self.witness.losses += 1;
+            self.processes[pid].hung = true;
+            self.processes[pid].token += 1;
+        }
+    }
+
+    /// A process that does not run says nothing; the coordinator soon takes it for lost.
+    fn freeze_somebody(&mut self) {
+        if let Some(pid) = self.pick(|p| p.frozen.is_none_or(|until| until < u64::MAX)) {
+            let until = if self.one_in(3) {
+                u64::MAX
+            } else {
+                self.now + self.upto(500, 20_000)
+            };
+            self.say(|| format!("fault: process {pid} is stopped until {until}"));
+            self.witness.losses += 1;
+            // What waits for it to go on must not be overtaken by what comes later.
+            let until = until.max(self.processes[pid].frozen.unwrap_or(0));
+            self.processes[pid].frozen = Some(until);
+            if let Some(sid) = self.processes[pid].session
+                && until > self.now + 5_000
+            {
+                self.sessions[sid].cut = true;
+                self.after(5_000, Item::Lost(sid));
+            }
+        }
+    }
+
+    fn ask_somebody_to_leave(&mut self) {
+        let Some(pid) = self.pick(|p| !p.leaving && p.kind == Kind::Sound && p.frozen.is_none())
+        else {
+            return;
+        };
+        self.say(|| format!("fault: process {pid} is asked to end"));
+        self.witness.left += 1;
+        if self.processes[pid].session.is_none() {
+            return self.end_process(pid, false);
+        }
+        self.processes[pid].leaving = true;
+        self.up(pid, |worker| Event::Leaving { worker });
+        self.after(20_000, Item::GiveUp(pid, 0));
+    }
+
+    fn stranger(&mut self) {
+        // Whoever comes before all others says what the data is.
+        let known = self.disk.split.is_some();
+        let kind = match self.upto(0, 3) {
+            0 if known => Kind::OtherData,
+            1 if known => Kind::OtherDevice,
+            _ => Kind::Nonsense,
+        };
+        let slot = if kind == Kind::Nonsense && self.one_in(2) {
+            Some(self.upto(0, 3) as u32)
+        } else {
+            None
+        };
+        self.say(|| format!("fault: a stranger: {kind:?}, slot {slot:?}"));
+        self.witness.strangers |= kind != Kind::Nonsense;
+        self.witness.guests += 1;
+        self.spawn(kind, slot, None);
+    }
+
+    fn lose_the_coordinator(&mut self) {
+        if self.coordinator.is_none() {
+            return;
+        }
+        self.say(|| "fault: the coordinator is killed".to_owned());
+        self.crash();
+        self.witness.interrupted = false;
+        let delay = if self.one_in(4) {
+            self.upto(100, 40_000)
+        } else {
+            self.upto(100, 2_000)
+        };
+        self.after(delay, Item::Begin);
+    }
+
+    fn repeat_old_messages(&mut self) {
+        self.say(|| "fault: old messages come again".to_owned());
+        for _ in 0..self.upto(1, 6) {
+            self.repeat_an_old_message();
+        }
+    }
+
+    pub(super) fn repeat_an_old_message(&mut self) {
+        let Some(last) = self.record.len().checked_sub(1) else {
+            return;
+        };
+        // Those of just now are the likeliest to be taken for new ones.
+        let first = if self.one_in(2) {
+            last.saturating_sub(12)
+        } else {
+            0
+        };
+        let at = self.upto(first as u64, last as u64);
+        let event = self.record[at as usize].clone();
+        self.tell(event);
+    }
+
+    /// The links between the workers fail; those to the coordinator do not.
+    fn break_some_links(&mut self) {
+        if let Some(pid) = self.pick(|p| p.seat.is_some())
+            && let Some((ring, _)) = self.processes[pid].seat
+        {
+            self.say(|| format!("fault: the group of process {pid} breaks"));
+            self.break_ring(ring);
+        }
+    }
+
+    /// Remembers what could come again: whatever says of what it is, so that an old one can be
+    /// told from a new one.
+    pub(super) fn record(&mut self, event: &Event) {
+        let nameless = matches!(
+            event,
+            Event::Failed { .. } | Event::Leaving { .. } | Event::Prepared { .. }
+        );
+        if !nameless {
+            self.record.push(event.clone());
+        }
+    }
+
+    /// A client that is no worker says something.
+    pub(super) fn mumble(&mut self, sid: usize) {
+        let session = &self.sessions[sid];
+        let pid = session.pid;
+        let (Some(worker), true) = (session.worker, self.processes[pid].alive) else {
+            return;
+        };
+        if self.one_in(6) {
+            return self.end_process(pid, false);
+        }
+        let event = self.nonsense(worker);
+        self.up(pid, |_| event);
+        let delay = self.upto(1, 1_000);
+        self.after(delay, Item::Mumble(sid));
+    }
+
+    fn nonsense(&mut self, worker: WorkerId) -> Event {
+        let generation = self.upto(0, 3);
+        let position = Position {
+            epoch: self.upto(0, 5) as u32,
+            completed: self.upto(0, 9) as u32,
+        };
+        let Position { epoch, completed } = position;
+        match self.upto(0, 10) {
+            0 => Event::Preparing {
+                worker,
+                done: completed,
+            },
+            1 => Event::Prepared {
+                worker,
+                bad: vec![(completed, "nonsense".to_owned())],
+            },
+            2 => Event::StoreListening {
+                worker,
+                generation,
+                address: "nowhere:1".to_owned(),
+            },
+            3 => Event::GroupReady { worker, generation },
+            4 => Event::Step {
+                worker,
+                report: StepReport {
+                    generation,
+                    epoch,
+                    completed,
+                    loss_sum: f64::NAN,
+                    samples: 7,
+                    seconds: -1.0,
+                    phases: Phases::default(),
+                },
+            },
+            5 => Event::EpochDone {
+                worker,
+                report: EpochReport {
+                    generation,
+                    epoch,
+                    loss_sum: 0.0,
+                    samples: 3,
+                    validation: vec![ValidationSum {
+                        chunk: 0,
+                        loss_sum: 0.0,
+                        correct: 9,
+                        samples: 1,
+                    }],
+                    phases: Phases::default(),
+                },
+            },
+            6 => Event::Halted {
+                worker,
+                generation,
+                held: Some(position),
+            },
+            7 => Event::Finished { worker, generation },
+            8 => Event::Failed {
+                worker,
+                kind: FailureKind::Collective,
+                message: "nonsense".to_owned(),
+            },
+            9 => Event::Leaving { worker },
+            _ => Event::Heartbeat {
+                worker,
+                heartbeat: Heartbeat {
+                    generation,
+                    position,
+                    activity: Activity::DataWait,
+                    seconds: f64::NAN,
+                },
+            },
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What a simulated state went through, and what it should have gone through.
+
+use std::fmt;
+use std::rc::Rc;
+
+use crate::Recipe;
+use crate::early_stopping::{Best, EarlyStopping, Judgement};
+use crate::event::{Position, StopReason};
+use crate::random::SplitMix64;
+use crate::shard::epoch_order;
+use crate::split::Split;
+
+/// A state: where it stands, and every step that made it.
+#[derive(Clone)]
+pub(super) struct State {
+    pub(super) position: Position,
+    /// Depends on every sample of every step, and on their order.
+    pub(super) mark: u64,
+    past: Option<Rc<Step>>,
+}
+
+struct Step {
+    made: Position,
+    samples: Rc<[u32]>,
+    before: Option<Rc<Step>>,
+}
+
+impl State {
+    pub(super) fn fresh() -> Self {
+        Self {
+            position: Position::start_of(1),
+            mark: 0,
+            past: None,
+        }
+    }
+
+    pub(super) fn apply(&mut self, samples: &[u32]) {
+        self.position.completed += 1;
+        let Position { epoch, completed } = self.position;
+        let keys = [self.mark, epoch.into(), completed.into()];
+        let keys = keys.into_iter().chain(samples.iter().map(|s| (*s).into()));
+        self.mark = SplitMix64::keyed(&keys.collect::<Vec<u64>>()).next_u64();
+        self.past = Some(Rc::new(Step {
+            made: self.position,
+            samples: samples.into(),
+            before: self.past.take(),
+        }));
+    }
+
+    pub(super) fn next_epoch(&mut self) {
+        self.position = Position::start_of(self.position.epoch + 1);
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut steps = Vec::new();
+        let mut at = self.past.as_ref();
+        while let Some(step) = at {
+            steps.push(format!("{}: {:?}", step.made, step.samples));
+            at = step.before.as_ref();
+        }
+        steps.reverse();
+        write!(f, "a state at {} after {steps:#?}", self.position)
+    }
+}
+
+/// The run as it goes when nothing fails: what every other one has to end with.
+#[derive(Debug)]
+pub(super) struct Reference {
+    pub(super) split: Split,
+    pub(super) steps: u32,
+    /// The samples of each step of each epoch.
+    pub(super) batches: Vec<Vec<Vec<u32>>>,
+    /// The mark before the first and after each step, of each epoch.
+    marks: Vec<Vec<u64>>,
+    pub(super) judged: Vec<f64>,
+    pub(super) best: Option<Best>,
+    pub(super) reason: StopReason,
+    /// From this step on, no loss is a number.
+    poison: Option<Position>,
+}
+
+impl Reference {
+    pub(super) fn new(recipe: &Recipe, usable: &[u32], poison: Option<Position>) -> Self {
+        let split = Split::new(usable, recipe.validation_fraction, recipe.seed)
+            .expect("there are enough samples");
+        let mut reference = Self {
+            steps: split.train.len().div_ceil(recipe.global_batch) as u32,
+            batches: Vec::new(),
+            marks: Vec::new(),
+            judged: Vec::new(),
+            best: None,
+            reason: StopReason::MaxEpochs,
+            poison,
+            split,
+        };
+        let mut state = State::fresh();
+        let mut stopping = EarlyStopping::new(recipe.stopping);
+        let mut open = true;
+        for epoch in 1..=recipe.schedule.epochs {
+            let order = epoch_order(&reference.split.train, recipe.seed, epoch);
+            let batches: Vec<Vec<u32>> = order
+                .chunks(recipe.global_batch)
+                .map(<[u32]>::to_vec)
+                .collect();
+            let mut marks = vec![state.mark];
+            for batch in &batches {
+                state.apply(batch);
+                marks.push(state.mark);
+            }
+            reference.batches.push(batches);
+            reference.marks.push(marks);
+            if open {
+                let loss = reference.loss(&state);
+                let judgement = stopping.observe(epoch, loss);
+                reference.judged.push(loss);
+                if !loss.is_finite() {
+                    // Its last epoch may end before, at the step itself.
+                    reference.reason = StopReason::NonFiniteLoss;
+                    open = false;
+                } else if judgement == Judgement::OutOfPatience {
+                    reference.reason = StopReason::Patience;
+                    open = false;
+                }
+            }
+            state.next_epoch();
+        }
+        reference.best = stopping.best();
+        reference
+    }
+
+    /// The mark that a state has at `position`.
+    pub(super) fn mark(&self, position: Position) -> Option<u64> {
+        let marks = self.marks.get(position.epoch as usize - 1)?;
+        marks.get(position.completed as usize).copied()
+    }
+
+    pub(super) fn is_poisoned(&self, position: Position) -> bool {
+        self.poison.is_some_and(|poison| position >= poison)
+    }
+
+    /// The validation loss of a state: a number from few, so that some epochs are equally good.
+    pub(super) fn loss(&self, state: &State) -> f64 {
+        if self.is_poisoned(state.position) {
+            return f64::NAN;
+        }
+        SplitMix64::keyed(&[state.mark]).below(8) as f64 / 8.0
+    }
+
+    /// What early stopping makes of the first losses.
+    pub(super) fn replay(recipe: &Recipe, judged: &[f64]) -> EarlyStopping {
+        let mut stopping = EarlyStopping::new(recipe.stopping);
+        for (loss, epoch) in judged.iter().zip(1..) {
+            stopping.observe(epoch, *loss);
+        }
+        stopping
+    }
+}

@@ -1,0 +1,275 @@
+//! Sessions: an ordered stream each way, of any delay, that may be cut at any moment.
+
+use super::cluster::{Cluster, Item};
+use super::process::{Kind, Order};
+use crate::Command;
+use crate::event::{Event, Heartbeat, WorkerId};
+
+/// How long a worker looks for its coordinator.
+const HOLD: u64 = 30_000;
+
+pub(super) struct Session {
+    pub(super) pid: usize,
+    pub(super) incarnation: u32,
+    pub(super) worker: Option<WorkerId>,
+    /// The coordinator has not given it up.
+    pub(super) heard: bool,
+    /// What is under way is lost.
+    pub(super) cut: bool,
+    /// The first answer was a welcome.
+    welcomed: bool,
+    last_up: u64,
+    last_down: u64,
+    pub(super) last_upload: u64,
+    /// The core knows what this worker holds.
+    pub(super) introduced: bool,
+    pub(super) prepared: bool,
+}
+
+impl Cluster {
+    fn delay(&mut self) -> u64 {
+        match self.upto(0, 39) {
+            0 => self.upto(0, 2_000),
+            1..4 => self.upto(0, 200),
+            _ => self.upto(0, 15),
+        }
+    }
+
+    pub(super) fn connect(&mut self, pid: usize) {
+        let process = &self.processes[pid];
+        if !process.alive || process.session.is_some() {
+            return;
+        }
+        let Some(incarnation) = self.incarnation() else {
+            let delay = self.upto(100, 400);
+            return self.after(delay, Item::Connect(pid));
+        };
+        let sid = self.sessions.len();
+        self.sessions.push(Session {
+            pid,
+            incarnation,
+            worker: None,
+            heard: true,
+            cut: false,
+            welcomed: false,
+            last_up: self.now,
+            last_down: self.now,
+            last_upload: self.now,
+            introduced: false,
+            prepared: false,
+        });
+        self.processes[pid].session = Some(sid);
+        let delay = self.delay();
+        let at = self.now + delay;
+        self.sessions[sid].last_up = at;
+        self.at(at, Item::Hello(sid));
+    }
+
+    pub(super) fn greet(&mut self, sid: usize) {
+        let session = &self.sessions[sid];
+        if session.cut || Some(session.incarnation) != self.incarnation() {
+            return;
+        }
+        let pid = session.pid;
+        let slot = self.processes[pid].slot;
+        let worker = self.coordinator_name(sid);
+        self.sessions[sid].worker = Some(worker);
+        // Somebody who talks nonsense may also claim to be somebody else's process.
+        self.tell(Event::Joined {
+            worker,
+            host: "host".to_owned(),
+            pid: pid as u32,
+            instance: pid as u64,
+            slot,
+        });
+    }
+
+    /// A process says something to the coordinator.
+    pub(super) fn up(&mut self, pid: usize, event: impl FnOnce(WorkerId) -> Event) {
+        let Some(sid) = self.processes[pid].session else {
+            return;
+        };
+        let delay = self.delay();
+        let session = &mut self.sessions[sid];
+        let Some(worker) = session.worker else {
+            return;
+        };
+        session.last_up = session.last_up.max(self.now + delay);
+        let at = session.last_up;
+        self.at(at, Item::Up(sid, event(worker)));
+    }
+
+    pub(super) fn hear(&mut self, sid: usize, event: Event) {
+        let session = &mut self.sessions[sid];
+        if session.cut || !session.heard || Some(session.incarnation) != self.incarnation() {
+            return;
+        }
+        let introduced = matches!(event, Event::Scanned { .. });
+        let prepared = matches!(event, Event::Prepared { .. })
+            || matches!(&event, Event::Scanned { scan, .. }
+                if scan.memory.prepared && scan.memory.held.is_some());
+        self.record(&event);
+        self.upset(&event);
+        let session = &mut self.sessions[sid];
+        session.introduced |= introduced;
+        session.prepared |= prepared;
+        self.deliver(event);
+        if self.scenario.echoes && self.one_in(8) {
+            self.repeat_an_old_message();
+        }
+    }
+
+    pub(super) fn down(&mut self, sid: usize, command: Command) {
+        let delay = self.delay();
+        let session = &mut self.sessions[sid];
+        session.last_down = session.last_down.max(self.now + delay);
+        let at = session.last_down;
+        self.at(at, Item::Down(sid, command));
+    }
+
+    /// The agent of a worker reads a message.
+    pub(super) fn take(&mut self, sid: usize, command: Command) {
+        let session = &mut self.sessions[sid];
+        let pid = session.pid;
+        if session.cut || !self.processes[pid].alive || self.processes[pid].session != Some(sid) {
+            return;
+        }
+        let first = !std::mem::replace(&mut session.welcomed, true);
+        let process = &mut self.processes[pid];
+        if process.kind == Kind::Nonsense {
+            if first && command == Command::Welcome {
+                self.after(1, Item::Mumble(sid));
+            } else if matches!(command, Command::Shutdown { .. }) {
+                self.end_process(pid, false);
+            }
+            return;
+        }
+        match command {
+            Command::Welcome => {
+                process.orders.push_back(Order::Introduce);
+                self.after(1_000, Item::Heartbeat(sid));
+            }
+            Command::Shutdown { abort, .. } if first || abort => {
+                return self.end_process(pid, false);
+            }
+            Command::Shutdown { .. } => {
+                process.over = true;
+                process.orders.push_back(Order::Do(command));
+            }
+            Command::Grant {
+                generation,
+                epoch,
+                granted,
+            } => {
+                if (process.grant.0, process.grant.1) == (generation, epoch) {
+                    process.grant.2 = process.grant.2.max(granted);
+                }
+            }
+            Command::Halt { .. } => {
+                process.orders.push_back(Order::Do(command));
+                self.abort(pid);
+            }
+            Command::Plan {
+                generation,
+                epoch,
+                granted,
+                ..
+            } => {
+                process.grant = (generation, epoch, granted);
+                process.orders.push_back(Order::Do(command));
+            }
+            _ => process.orders.push_back(Order::Do(command)),
+        }
+        self.prod(pid);
+    }
+
+    /// The link of a session fails; both sides notice it, each in its time.
+    pub(super) fn cut(&mut self, sid: usize) {
+        self.sessions[sid].cut = true;
+        let (lost, broken) = (self.upto(0, 3_000), self.upto(0, 3_000));
+        self.after(lost, Item::Lost(sid));
+        self.after(broken, Item::Broken(sid));
+    }
+
+    /// The worker's side of a session is closed; what it said before may still arrive.
+    pub(super) fn hang_up(&mut self, sid: usize, heard: bool) {
+        self.sessions[sid].cut |= !heard;
+        let delay = self.upto(0, 50);
+        let at = self.sessions[sid].last_up.max(self.now) + delay;
+        self.at(at, Item::Lost(sid));
+    }
+
+    /// The coordinator gives a session up.
+    pub(super) fn lose(&mut self, sid: usize) {
+        let session = &mut self.sessions[sid];
+        if !std::mem::replace(&mut session.heard, false) {
+            return;
+        }
+        let (worker, incarnation, pid) = (session.worker, session.incarnation, session.pid);
+        // A stream that is closed on one side is closed on the other.
+        if self.processes[pid].session == Some(sid) {
+            let delay = self.upto(0, 100);
+            self.after(delay, Item::Broken(sid));
+        }
+        if Some(incarnation) == self.incarnation()
+            && let Some(worker) = worker
+        {
+            self.forget(worker);
+            self.tell(Event::Lost { worker });
+        }
+    }
+
+    /// The worker finds its session broken: it leaves its group and looks for the coordinator.
+    pub(super) fn notice_broken(&mut self, sid: usize) {
+        let pid = self.sessions[sid].pid;
+        if !self.processes[pid].alive || self.processes[pid].session != Some(sid) {
+            return;
+        }
+        self.sessions[sid].cut = true;
+        let process = &mut self.processes[pid];
+        process.session = None;
+        process.uploads = 0;
+        if process.leaving || process.over || process.kind == Kind::Nonsense {
+            return self.end_process(pid, false);
+        }
+        process
+            .orders
+            .push_back(Order::Do(Command::Halt { generation: 0 }));
+        self.abort(pid);
+        self.prod(pid);
+        self.processes[pid].breaks += 1;
+        let breaks = self.processes[pid].breaks;
+        self.after(HOLD, Item::GiveUp(pid, breaks));
+        let delay = match self.upto(0, 9) {
+            0 => return,
+            1..4 => self.upto(0, 6_000),
+            _ => self.upto(0, 300),
+        };
+        self.after(delay, Item::Connect(pid));
+    }
+
+    /// Nobody is there, or lets it go.
+    pub(super) fn give_up(&mut self, pid: usize, breaks: u64) {
+        let process = &self.processes[pid];
+        let lonely = process.session.is_none() && process.breaks == breaks;
+        if process.alive && (lonely || process.leaving) {
+            self.end_process(pid, false);
+        }
+    }
+
+    pub(super) fn heartbeat(&mut self, sid: usize) {
+        let pid = self.sessions[sid].pid;
+        let process = &self.processes[pid];
+        if !process.alive || process.session != Some(sid) {
+            return;
+        }
+        let heartbeat = Heartbeat {
+            generation: process.place.0,
+            position: process.place.1,
+            activity: process.activity(),
+            seconds: (self.now - process.since) as f64 / 1_000.0,
+        };
+        self.up(pid, |worker| Event::Heartbeat { worker, heartbeat });
+        self.after(1_000, Item::Heartbeat(sid));
+    }
+}

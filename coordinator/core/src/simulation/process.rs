@@ -1,0 +1,216 @@
+//! A simulated worker process: what it is, and how it begins and ends.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::cluster::{Cluster, Item};
+use super::lineage::State;
+use crate::Command;
+use crate::event::{Activity, Event};
+use crate::shard::{Chunk, Shard};
+
+/// What is unusual about a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Sound,
+    OtherData,
+    OtherDevice,
+    /// No worker at all: it says what comes to its mind.
+    Nonsense,
+}
+
+#[derive(Debug)]
+pub(super) enum Order {
+    Introduce,
+    Do(Command),
+}
+
+/// What the training thread is in the middle of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    Idle,
+    Scanning,
+    Preparing,
+    Fetching,
+    Meeting,
+    Sharing,
+    Parked,
+    Computing,
+    Reducing,
+    Averaging,
+    Validating,
+    Showing,
+}
+
+/// An epoch's plan, and how far the rank is with it.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) generation: u64,
+    pub(super) epoch: u32,
+    pub(super) shard: Shard,
+    pub(super) chunks: Vec<Chunk>,
+    pub(super) next: usize,
+    pub(super) offset: usize,
+}
+
+pub(super) struct Process {
+    pub(super) kind: Kind,
+    pub(super) slot: Option<u32>,
+    /// The coordinator whose launcher started it.
+    pub(super) parent: Option<u32>,
+    pub(super) alive: bool,
+    /// Stopped as a whole, until then.
+    pub(super) frozen: Option<u64>,
+    /// Its thread does not come back from what it does.
+    pub(super) hung: bool,
+    pub(super) session: Option<usize>,
+    /// Sessions that broke so far.
+    pub(super) breaks: u64,
+    pub(super) orders: VecDeque<Order>,
+    pub(super) grant: (u64, u32, u32),
+    pub(super) halting: bool,
+    pub(super) leaving: bool,
+    pub(super) over: bool,
+    pub(super) uploads: u32,
+    pub(super) doing: Doing,
+    pub(super) since: u64,
+    pub(super) place: (u64, crate::event::Position),
+    pub(super) order: Option<Command>,
+    pub(super) token: u64,
+    /// What is decoded in its own cache, or nothing where it maps a shared one.
+    pub(super) cache: Option<Cache>,
+    pub(super) state: Option<State>,
+    /// Epoch and mark of the best weights that it has a copy of.
+    pub(super) best: Option<(u32, u64)>,
+    pub(super) seat: Option<(usize, u32)>,
+    /// The number of the collective that it has entered in its ring.
+    pub(super) waits_for: Option<u32>,
+    pub(super) plan: Option<Plan>,
+}
+
+pub(super) enum Cache {
+    Own(BTreeSet<u32>),
+    /// That of a coordinator.
+    Shared(u32),
+}
+
+impl Process {
+    fn new(kind: Kind, slot: Option<u32>, parent: Option<u32>) -> Self {
+        Self {
+            kind,
+            slot,
+            parent,
+            alive: true,
+            frozen: None,
+            hung: false,
+            session: None,
+            breaks: 0,
+            orders: VecDeque::new(),
+            grant: (0, 0, 0),
+            halting: false,
+            leaving: false,
+            over: false,
+            uploads: 0,
+            doing: Doing::Idle,
+            since: 0,
+            place: (0, crate::event::Position::start_of(0)),
+            order: None,
+            token: 0,
+            cache: None,
+            state: None,
+            best: None,
+            seat: None,
+            waits_for: None,
+            plan: None,
+        }
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        use Doing::{Averaging, Meeting, Reducing, Sharing};
+        matches!(self.doing, Averaging | Meeting | Reducing | Sharing)
+    }
+
+    pub(super) fn activity(&self) -> Activity {
+        match self.doing {
+            Doing::Idle | Doing::Scanning | Doing::Parked | Doing::Showing => Activity::Idle,
+            Doing::Preparing => Activity::Preparing,
+            Doing::Fetching | Doing::Meeting | Doing::Sharing => Activity::Forming,
+            Doing::Computing => Activity::DataWait,
+            Doing::Reducing => Activity::Backward,
+            Doing::Averaging | Doing::Validating => Activity::Validation,
+        }
+    }
+}
+
+impl Cluster {
+    /// Somebody starts a process; it connects a little later.
+    pub(super) fn spawn(&mut self, kind: Kind, slot: Option<u32>, parent: Option<u32>) -> usize {
+        let pid = self.processes.len();
+        self.processes.push(Process::new(kind, slot, parent));
+        let delay = self.upto(20, 1_500);
+        self.after(delay, Item::Connect(pid));
+        pid
+    }
+
+    /// The process is gone; its last messages may still arrive.
+    pub(super) fn end_process(&mut self, pid: usize, signalled: bool) {
+        let process = &mut self.processes[pid];
+        if !std::mem::replace(&mut process.alive, false) {
+            return;
+        }
+        process.token += 1;
+        let seat = process.seat.take();
+        let (session, slot, parent) = (process.session.take(), process.slot, process.parent);
+        if let Some(sid) = session {
+            let heard = self.one_in(2);
+            self.hang_up(sid, heard);
+        }
+        if let Some((ring, _)) = seat {
+            self.break_ring(ring);
+        }
+        let delay = self.upto(0, 100);
+        match (slot, parent) {
+            (Some(slot), Some(parent)) if Some(parent) == self.incarnation() => {
+                let exited = Event::ProcessExited {
+                    slot,
+                    pid: pid as u32,
+                    signalled,
+                    status: "ended".to_owned(),
+                };
+                self.after(delay, Item::Said(parent, exited));
+            }
+            (None, _) => self.somebody_may_start_another(),
+            _ => {}
+        }
+    }
+
+    fn somebody_may_start_another(&mut self) {
+        if self.scenario.recipe.slots == 0 && !self.one_in(4) {
+            let delay = self.upto(100, 4_000);
+            self.after(delay, Item::Supervise);
+        }
+    }
+
+    /// Whoever starts workers by hand sees to it that there are enough.
+    pub(super) fn supervise(&mut self) {
+        let sound = |p: &&super::process::Process| {
+            p.alive && p.kind == Kind::Sound && p.frozen != Some(u64::MAX) && !p.leaving
+        };
+        let running = self.processes.iter().filter(sound).count();
+        if running < self.scenario.recipe.workers && self.scenario.recipe.slots == 0 {
+            self.spawn(Kind::Sound, None, None);
+        }
+    }
+
+    /// Of what is decoded, whether a process can read these samples.
+    pub(super) fn can_read(&self, pid: usize, samples: &[u32]) -> bool {
+        let decoded = match &self.processes[pid].cache {
+            None => return false,
+            Some(Cache::Own(decoded)) => decoded,
+            Some(Cache::Shared(of)) => match self.shared_caches.get(of) {
+                Some(decoded) => decoded,
+                None => return samples.is_empty(),
+            },
+        };
+        samples.iter().all(|sample| decoded.contains(sample))
+    }
+}

@@ -1,0 +1,386 @@
+//! The invariants: what must hold after every event, whatever went wrong.
+
+use std::collections::BTreeMap;
+
+use super::cluster::Cluster;
+use super::lineage::{Reference, State};
+use super::process::Doing;
+use crate::event::{EpochSummary, Notice, Origin, Position, RunError, StopReason};
+use crate::{Action, Command, Event, Outcome};
+
+/// What has been seen so far.
+#[derive(Default)]
+pub(super) struct Witness {
+    pub(super) interrupted: bool,
+    /// The coordinator is about to end the run, in whatever step it is.
+    pub(super) stopping: bool,
+    pub(super) early_crash: bool,
+    /// Workers that were killed, cut off, or stopped.
+    pub(super) losses: u32,
+    /// Workers that were asked to end.
+    pub(super) left: u32,
+    /// Workers with other data, or another device.
+    pub(super) strangers: bool,
+    /// Clients that may have taken a place.
+    pub(super) guests: u32,
+    /// Rank 0 of each generation.
+    leaders: BTreeMap<(u32, u64), crate::WorkerId>,
+    newest: (u32, u64),
+    /// The newest checkpoint of which the coordinator knows.
+    known: Option<Position>,
+    /// Most that was granted in a generation.
+    granted: BTreeMap<(u32, u64, u32), u32>,
+}
+
+impl Cluster {
+    pub(super) fn witness_begin(&mut self) {
+        self.witness.known = self.disk.newest();
+        self.witness.stopping = false;
+        self.witness.newest = (self.incarnations, 0);
+        self.record.clear();
+    }
+
+    /// All ranks have given their part of a step.
+    pub(super) fn witness_step(
+        &mut self,
+        of: (u32, u64),
+        ranks: &[usize],
+        at: Position,
+        samples: &[u32],
+    ) {
+        // Workers whose sessions broke may still be at it, until they notice; but nobody with them
+        // whom the coordinator has in a newer one.
+        let newer = of.0 == self.witness.newest.0 && of != self.witness.newest;
+        if newer && ranks.iter().any(|pid| self.is_member(*pid)) {
+            self.fail(
+                "one generation is live at a time",
+                &format!(
+                    "{of:?} makes a step, but {:?} has begun",
+                    self.witness.newest
+                ),
+            );
+        }
+        let batches = self.scenario.reference.batches.get(at.epoch as usize - 1);
+        let expected = batches.and_then(|epoch| epoch.get(at.completed as usize));
+        if expected.map(Vec::as_slice) != Some(samples) {
+            self.fail(
+                "the samples of a step do not depend on the world",
+                &format!("after {at} came {samples:?} and not {expected:?}"),
+            );
+        }
+        let key = (of.0, of.1, at.epoch);
+        if self
+            .witness
+            .granted
+            .get(&key)
+            .is_none_or(|most| at.completed >= *most)
+        {
+            self.fail("no step runs without a grant", &at.to_string());
+        }
+    }
+
+    /// A state has come a step further.
+    pub(super) fn witness_state(&self, state: &State) {
+        if self.scenario.reference.mark(state.position) != Some(state.mark) {
+            self.fail(
+                "every step is committed exactly once",
+                &format!("{state:?}"),
+            );
+        }
+    }
+
+    /// Before what the core asks for is done.
+    pub(super) fn witness_actions(&mut self, actions: &[Action]) {
+        if let Some(end) = actions.iter().position(|a| matches!(a, Action::End(_)))
+            && end + 1 < actions.len()
+        {
+            self.fail("nothing follows the end", &format!("{actions:?}"));
+        }
+        let judged = self.disk.judged.clone();
+        let mut went_back = false;
+        for action in actions {
+            match action {
+                Action::Notify(Notice::WentBack { .. }) => went_back = true,
+                Action::Notify(Notice::Stopping(_)) => self.witness.stopping = true,
+                Action::Send(
+                    worker,
+                    Command::Assign {
+                        generation,
+                        rank: 0,
+                        store: None,
+                        position,
+                        origin,
+                        ..
+                    },
+                ) => {
+                    self.count(match origin {
+                        Origin::Fresh => "generations from the beginning",
+                        Origin::Held => "generations from a held state",
+                        Origin::Checkpoint => "generations from a checkpoint",
+                    });
+                    let key = (self.incarnations, *generation);
+                    let former = self.witness.leaders.insert(key, *worker);
+                    if former.is_some() || key <= self.witness.newest {
+                        self.fail("a generation has one leader", &format!("{key:?}"));
+                    }
+                    self.witness.newest = key;
+                    self.witness_start(*position, &judged, went_back);
+                }
+                Action::Send(
+                    _,
+                    Command::Plan {
+                        generation,
+                        epoch,
+                        granted,
+                        ..
+                    }
+                    | Command::Grant {
+                        generation,
+                        epoch,
+                        granted,
+                    },
+                ) => {
+                    let key = (self.incarnations, *generation, *epoch);
+                    let most = self.witness.granted.entry(key).or_default();
+                    *most = (*most).max(*granted);
+                    if *granted > self.scenario.reference.steps {
+                        self.fail("no more steps are granted than there are", "");
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What the core is told of durable things.
+    pub(super) fn witness_told(&mut self, event: &Event) {
+        match event {
+            Event::CheckpointStored { position } => {
+                self.witness.known = self.witness.known.max(Some(*position));
+            }
+            Event::CheckpointFound { position } => self.witness.known = *position,
+            _ => {}
+        }
+    }
+
+    /// A generation begins at the furthest state from which the run can end as it should.
+    fn witness_start(&self, position: Position, judged: &[f64], went_back: bool) {
+        let steps = self.scenario.reference.steps;
+        let known = judged.len() as u32;
+        let best = Reference::replay(&self.scenario.recipe, judged).best();
+        let Some(coordinator) = &self.coordinator else {
+            return;
+        };
+        let workers = coordinator.sessions.iter().filter_map(|(worker, sid)| {
+            let session = &self.sessions[*sid];
+            let process = &self.processes[session.pid];
+            let there = session.introduced
+                && session.prepared
+                && !session.cut
+                && process.alive
+                && !process.leaving
+                && process.session == Some(*sid)
+                && process.doing == Doing::Idle
+                && coordinator.run.is_member(*worker);
+            there.then_some(process)
+        });
+        let workers: Vec<_> = workers.collect();
+        let missing = best.filter(|best| {
+            let stored = self.disk.best.is_some_and(|(epoch, _)| epoch >= best.epoch);
+            let held = |epoch: u32| epoch == best.epoch;
+            !stored && !workers.iter().any(|p| p.best.is_some_and(|b| held(b.0)))
+        });
+        let whole = |epoch| Position {
+            epoch,
+            completed: steps,
+        };
+        let usable = |at: &Position| missing.is_none_or(|best| *at <= whole(best.epoch));
+        let held = workers.iter().filter_map(|process| {
+            let at = process.state.as_ref()?.position;
+            let judged = missing.is_none() && at.epoch <= known && at.completed == steps;
+            Some(if judged {
+                Position::start_of(at.epoch + 1)
+            } else {
+                at
+            })
+        });
+        let past = |at: &Position| at.epoch <= known + 1;
+        let stored = self.disk.checkpoints.keys().copied();
+        let stored = stored.filter(|at| Some(*at) <= self.witness.known);
+        let furthest = held.chain(stored).filter(past).filter(usable).max();
+        if furthest.is_some_and(|furthest| position < furthest) {
+            self.fail(
+                "nothing is lost that somebody has",
+                &format!("it goes on from {position}, not from {furthest:?}"),
+            );
+        }
+        if position.epoch <= known && !went_back {
+            self.fail("patience goes back only when it says so", "");
+        }
+    }
+
+    pub(super) fn witness_epoch(&self, summary: &EpochSummary) {
+        let judged = &self.disk.judged;
+        if summary.epoch as usize != judged.len() + 1 {
+            self.fail("each epoch is judged once", &format!("{summary:?}"));
+        }
+        let expected = self.scenario.reference.judged.get(judged.len());
+        if expected.map(|loss| loss.to_bits()) != Some(summary.validation_loss.to_bits())
+            && expected.is_none_or(|loss| !loss.is_nan() || !summary.validation_loss.is_nan())
+        {
+            self.fail(
+                "an epoch is judged as if nothing had failed",
+                &format!("{expected:?}, but {summary:?}"),
+            );
+        }
+        let tiled = summary.ledger.iter().try_fold(0, |at, span| {
+            (span.first == at && span.end >= at).then_some(span.end)
+        });
+        if tiled != Some(self.scenario.reference.steps) {
+            self.fail("the ledger holds each step once", &format!("{summary:?}"));
+        }
+        let mut losses = judged.clone();
+        losses.push(summary.validation_loss);
+        let stopping = Reference::replay(&self.scenario.recipe, &losses);
+        if (stopping.best(), stopping.wait()) != (summary.best, summary.wait) {
+            self.fail("early stopping forgets nothing", &format!("{summary:?}"));
+        }
+    }
+
+    pub(super) fn witness_end(&self, outcome: &Outcome) {
+        let name = "a run ends as it should";
+        match outcome {
+            Ok(StopReason::Interrupted) if self.witness.interrupted => self.witness_kept(),
+            Ok(reason) => {
+                let reference = &self.scenario.reference;
+                let judged = self.disk.judged.len();
+                let whole = judged == reference.judged.len()
+                    || *reason == StopReason::NonFiniteLoss && judged + 1 == reference.judged.len();
+                if *reason != reference.reason || !whole {
+                    self.fail(
+                        name,
+                        &format!("{reason:?} after {judged} epochs: {reference:?}"),
+                    );
+                }
+            }
+            Err(error) => self.witness_failure(error),
+        }
+        if outcome.is_ok() {
+            self.witness_best();
+        }
+    }
+
+    /// The stored weights are those of the best epoch; or of one that comes after all judged
+    /// ones, where a stopped run has not yet made that again.
+    fn witness_best(&self) {
+        let best = Reference::replay(&self.scenario.recipe, &self.disk.judged).best();
+        let Some(best) = best else {
+            return;
+        };
+        let steps = self.scenario.reference.steps;
+        let right = self.disk.best.is_some_and(|(epoch, mark)| {
+            let whole = Position {
+                epoch,
+                completed: steps,
+            };
+            let again = epoch as usize > self.disk.judged.len();
+            (epoch == best.epoch || again) && self.scenario.reference.mark(whole) == Some(mark)
+        });
+        if !right {
+            self.fail(
+                "the best weights are stored when a run is over",
+                &format!("{best:?}, but {:?}", self.disk.best),
+            );
+        }
+    }
+
+    /// A stopped run has a checkpoint of whatever a worker within reach holds. The grace is
+    /// longer than anything takes here that does not hang.
+    fn witness_kept(&self) {
+        let steps = self.scenario.reference.steps;
+        let judged = self.disk.judged.len() as u32;
+        let normal = |at: Position| match at.epoch <= judged && at.completed >= steps {
+            true => Position::start_of(at.epoch + 1),
+            false => at,
+        };
+        let newest = self.disk.newest().map(normal);
+        let hangs =
+            self.disk.was_torn || self.processes.iter().any(|p| p.hung || p.frozen.is_some());
+        let Some(coordinator) = self.coordinator.as_ref().filter(|_| !hangs) else {
+            return;
+        };
+        for (worker, sid) in &coordinator.sessions {
+            let session = &self.sessions[*sid];
+            let process = &self.processes[session.pid];
+            let there = session.introduced && !session.cut && coordinator.run.is_member(*worker);
+            let Some(state) = process.state.as_ref().filter(|_| there && process.alive) else {
+                continue;
+            };
+            let at = normal(state.position);
+            if at.epoch <= judged + 1 && at > Position::start_of(1) && newest < Some(at) {
+                self.fail(
+                    "a stopped run can be resumed from where it stood",
+                    &format!("{worker} holds {at}, but the newest checkpoint is {newest:?}"),
+                );
+            }
+        }
+    }
+
+    /// Whether a process has a session that works, with a coordinator to which it belongs.
+    fn is_member(&self, pid: usize) -> bool {
+        let process = &self.processes[pid];
+        let worker = process.session.and_then(|sid| {
+            let session = &self.sessions[sid];
+            let current = Some(session.incarnation) == self.incarnation();
+            session.worker.filter(|_| current && !session.cut)
+        });
+        let member = |worker| {
+            let coordinator = self.coordinator.as_ref();
+            coordinator.is_some_and(|c| c.run.is_member(worker))
+        };
+        process.alive && worker.is_some_and(member)
+    }
+
+    fn witness_failure(&self, error: &RunError) {
+        let witness = &self.witness;
+        let recipe = &self.scenario.recipe;
+        let allowed = match error {
+            RunError::TooFewWorkers { missing, .. } => {
+                let there = (0..self.processes.len()).filter(|pid| {
+                    let process = &self.processes[*pid];
+                    let sound = process.kind == super::process::Kind::Sound;
+                    sound
+                        && !process.hung
+                        && !process.leaving
+                        && self.is_member(*pid)
+                        // Whose first words are on their way for too long counts for nobody.
+                        && process.session.is_some_and(|sid| self.sessions[sid].introduced)
+                        && process.frozen.is_none_or(|until| until < self.now)
+                });
+                let enough = there.count() >= recipe.min_workers;
+                let restartable = recipe.slots > 0
+                    && witness.left == 0
+                    && witness.losses <= recipe.max_restarts
+                    && !witness.early_crash;
+                !missing.contains("groups")
+                    && !enough
+                    && !restartable
+                    && (witness.early_crash || witness.losses + witness.left + witness.guests > 0)
+                    || witness.strangers
+            }
+            RunError::ExitedEarly { .. } => {
+                witness.early_crash || witness.losses + witness.left > 0
+            }
+            RunError::Internal { message, .. } => {
+                message.contains("did not arrive")
+                    && witness.interrupted
+                    && (witness.losses > 0 || self.incarnations > 1)
+            }
+            RunError::Data(_) | RunError::Environment(_) => witness.strangers,
+            RunError::Weights(_) | RunError::RunDirectory(_) => false,
+        };
+        if !allowed {
+            self.fail("a run fails only when it must", &error.to_string());
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! A run begins: a fresh one in a fresh directory, or the one that a directory remembers.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::app::exit::Refusal;
+use crate::app::spec;
+use crate::config::RunConfig;
+use crate::store::{CONFIG, Checkpoints, EpochRecord, Invited, Journal, JournalEntry, RunStore};
+use coordinator_core::Run;
+use coordinator_core::event::Position;
+use coordinator_core::run::Resumed;
+
+/// Everything of a run that exists before its first worker.
+#[derive(Debug)]
+pub struct Opening {
+    /// Its directory.
+    pub store: RunStore,
+    /// What happened to it.
+    pub journal: Journal,
+    /// Its checkpoints.
+    pub checkpoints: Checkpoints,
+    /// Its state.
+    pub run: Run,
+    /// By which workers that hold a state recognise it.
+    pub run_id: String,
+    /// What a former coordinator left.
+    pub past: Option<Past>,
+}
+
+/// What a former coordinator left of a run.
+#[derive(Debug)]
+pub struct Past {
+    /// Where its workers look for it.
+    pub address: Option<SocketAddr>,
+    /// What its workers are let in by.
+    pub invited: Invited,
+    /// The judged epochs.
+    pub epochs: Vec<EpochRecord>,
+    /// Checkpoints that are of no use, and why.
+    pub torn: Vec<String>,
+    /// The newest one that is.
+    pub checkpoint: Option<Position>,
+}
+
+/// Makes the directory of a fresh run.
+///
+/// # Errors
+/// The directory cannot be made, or holds something.
+pub fn create(config: &RunConfig) -> Result<Opening, Refusal> {
+    let store = RunStore::create(&config.run_dir)?;
+    store.write_config(&config.to_toml()?)?;
+    let mut journal = Journal::open(store.root())?;
+    let run_id = random_name().map_err(Refusal::internal)?;
+    journal.append(&JournalEntry::Started {
+        run_id: run_id.clone(),
+        workers: config.workers,
+    })?;
+    Ok(Opening {
+        checkpoints: Checkpoints::open(store.root()),
+        run: Run::new(spec::recipe(config)),
+        store,
+        journal,
+        run_id,
+        past: None,
+    })
+}
+
+/// Why the run in a directory has ended, if it has, so that nothing is left to resume.
+///
+/// # Errors
+/// It belongs to a live coordinator, or its journal cannot be read.
+pub fn ended(directory: &Path) -> Result<Option<String>, Refusal> {
+    if !directory.join(CONFIG).is_file() {
+        return Ok(None);
+    }
+    let _store = RunStore::open(directory)?;
+    Ok(reason_of_end(&Journal::open(directory)?.entries()?))
+}
+
+fn reason_of_end(entries: &[(String, JournalEntry)]) -> Option<String> {
+    entries.iter().find_map(|(_, entry)| match entry {
+        JournalEntry::Ended { reason, ok: true } if reason != "interrupted" => Some(reason.clone()),
+        _ => None,
+    })
+}
+
+/// Takes over the directory of a run that was stopped, or whose coordinator died.
+///
+/// # Errors
+/// It is no run directory, belongs to a live coordinator, is damaged, or the run has ended.
+pub fn resume(config: &RunConfig) -> Result<Opening, Refusal> {
+    let mut store = RunStore::open(&config.run_dir)?;
+    let mut journal = Journal::open(store.root())?;
+    let mut run_id = None;
+    let mut generation = 0;
+    let entries = journal.entries()?;
+    if let Some(reason) = reason_of_end(&entries) {
+        return Err(Refusal::usage(format!(
+            "the run in {} has ended ({reason}); there is nothing to resume",
+            store.root().display()
+        )));
+    }
+    for (_, entry) in entries {
+        match entry {
+            JournalEntry::Started { run_id: id, .. } => run_id = Some(id),
+            JournalEntry::Formed { generation: at, .. }
+            | JournalEntry::Recovered { generation: at, .. } => generation = generation.max(at),
+            _ => {}
+        }
+    }
+    let run_id = run_id.ok_or_else(|| {
+        Refusal::usage(format!(
+            "{} does not say which run it is of; start a new run",
+            store.root().display()
+        ))
+    })?;
+    let checkpoints = Checkpoints::open(store.root());
+    let newest = checkpoints.newest()?;
+    let checkpoint = newest
+        .checkpoint
+        .map(|whole| Position::from(whole.position));
+    let split = store.read_split()?;
+    let epochs = store.epochs().to_vec();
+    generation = epochs
+        .iter()
+        .map(|e| e.generation)
+        .fold(generation, u64::max);
+    let recipe = spec::recipe(config);
+    let run = match &split {
+        // Nothing was trained without a split.
+        None => Run::inherit(recipe),
+        Some(split) => Run::resume(
+            recipe,
+            Resumed {
+                fingerprint: split.fingerprint.clone(),
+                train: split.train.clone(),
+                validation: split.validation.clone(),
+                judged: epochs.iter().map(|epoch| epoch.validation_loss).collect(),
+                best_epoch: store.best_epoch()?,
+                checkpoint,
+                generation,
+            },
+        ),
+    };
+    if split.is_none() {
+        store.truncate_epochs(0)?;
+    }
+    let at = checkpoint.unwrap_or(Position::start_of(1));
+    journal.append(&JournalEntry::Resumed {
+        epoch: at.epoch,
+        completed: at.completed,
+    })?;
+    Ok(Opening {
+        past: Some(Past {
+            address: store.read_address()?,
+            invited: store.read_invited()?,
+            epochs,
+            torn: newest.torn.iter().map(ToString::to_string).collect(),
+            checkpoint,
+        }),
+        store,
+        journal,
+        checkpoints,
+        run,
+        run_id,
+    })
+}
+
+/// 16 random hexadecimal digits.
+fn random_name() -> std::io::Result<String> {
+    use std::io::Read;
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:016x}", u64::from_le_bytes(bytes)))
+}

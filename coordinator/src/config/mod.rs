@@ -1,0 +1,212 @@
+//! The settings of a run, from defaults, file, environment and flags, with everything that
+//! was left open decided and said. Reads the configuration file and looks whether the usual
+//! data and weights are there; it writes nothing.
+
+mod checkpoint_every;
+mod error;
+pub mod exposure;
+mod ladder;
+mod resolve;
+mod saved;
+mod settings;
+mod sources;
+mod validate;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::tls::TlsFiles;
+
+pub use checkpoint_every::CheckpointEvery;
+pub use error::ConfigError;
+pub use ladder::{LAYER_GROUPS, LayerRates};
+pub(crate) use resolve::DEFAULT_METRICS_LISTEN;
+pub use settings::{BatchNorm, Device, LogFormat, LrSchedule, Precision, Settings};
+pub use sources::{Origin, Sources};
+
+/// Where the default data set lies once `coordinator fetch caltech101` has run.
+pub const DEFAULT_DATA: &str = "data/caltech101";
+/// Where the default weights lie once `coordinator fetch weights` has run.
+pub const DEFAULT_WEIGHTS: &str = "data/weights/resnet18-f37072fd.pth";
+/// The parent of run directories that nobody named.
+pub const DEFAULT_RUNS: &str = "runs";
+
+/// Where the pictures come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataSource {
+    /// The built-in set of drawn pictures.
+    Demo,
+    /// A folder in the layout of Caltech101.
+    Directory(PathBuf),
+}
+
+/// The effective settings of a run: nothing in it is "auto" but what only a worker can know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunConfig {
+    /// Worker processes, which is the world size; at least 1.
+    pub workers: usize,
+    /// Wait for workers that others start instead of starting them.
+    pub no_spawn: bool,
+    /// Where the pictures come from.
+    pub data: DataSource,
+    /// Weights to start from; `None` starts from random ones.
+    pub pretrained: Option<PathBuf>,
+    /// The most epochs.
+    pub epochs: u32,
+    /// Epochs without improvement of the validation loss before the run stops.
+    pub patience: u32,
+    /// By how much the validation loss must fall to count as an improvement.
+    pub min_delta: f64,
+    /// Samples per step over all ranks.
+    pub global_batch: usize,
+    /// Height and width of the network's input in pixels.
+    pub image_size: u32,
+    /// Share of the pictures that validates instead of training, in (0, 1).
+    pub validation_fraction: f64,
+    /// At most this many pictures of each class.
+    pub limit_per_class: Option<usize>,
+    /// The base learning rate of each layer group.
+    pub layer_lr: LayerRates,
+    /// How the learning rates change over the epochs.
+    pub lr_schedule: LrSchedule,
+    /// Epochs between two steps of the `step` schedule.
+    pub lr_step_epochs: u32,
+    /// Factor of one step of the `step` schedule, in (0, 1].
+    pub lr_gamma: f64,
+    /// Epochs over which the learning rates rise to their base value.
+    pub warmup_epochs: u32,
+    /// Adam's L2 penalty.
+    pub weight_decay: f64,
+    /// How BatchNorm behaves in training.
+    pub batch_norm: BatchNorm,
+    /// Where workers compute.
+    pub device: Device,
+    /// In which precision workers compute.
+    pub precision: Precision,
+    /// CPU threads of each worker; `None` divides the machine's.
+    pub threads_per_worker: Option<usize>,
+    /// Seed of the split, the shuffles and the random weights.
+    pub seed: u64,
+    /// The directory that the run creates and fills.
+    pub run_dir: PathBuf,
+    /// Where workers connect; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Certificate of the coordinator, in PEM; all three TLS files are given or none.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM.
+    pub tls_key: Option<PathBuf>,
+    /// The authorities whose certificates workers show, in PEM.
+    pub tls_ca: Option<PathBuf>,
+    /// Holds the token that workers show.
+    pub token_file: Option<PathBuf>,
+    /// Whoever reaches `listen` may join.
+    pub insecure: bool,
+    /// Where `/metrics` and `/status` are served; port 0 takes a free one.
+    pub metrics_listen: SocketAddr,
+    /// Whether someone asked for `metrics_listen`: if nobody did, another port may stand in.
+    pub metrics_listen_asked: bool,
+    /// The longest wait after the end for one more scrape; `None` waits only if somebody scrapes.
+    pub metrics_linger: Option<Duration>,
+    /// A picture that cannot be read ends the run instead of being skipped.
+    pub strict_data: bool,
+    /// Bytes a second that workers without data of their own may take together.
+    pub data_bandwidth: u64,
+    /// The worker program; `None` takes the one beside this executable.
+    pub worker_binary: Option<PathBuf>,
+    /// Where traces go.
+    pub otlp_endpoint: Option<String>,
+    /// The form of the logs on stderr.
+    pub log_format: LogFormat,
+    /// With fewer workers the run does not go on.
+    pub min_workers: usize,
+    /// Up to so many may join.
+    pub max_workers: usize,
+    /// How long a lost worker's replacement may take.
+    pub rejoin_timeout: Duration,
+    /// How often in a row a local worker is started again.
+    pub max_restarts: u32,
+    /// How long nothing may move.
+    pub stall_timeout: Duration,
+    /// When a checkpoint is taken, beside the one after each epoch.
+    pub checkpoint_every: CheckpointEvery,
+    /// How long workers look for a coordinator that is gone.
+    pub hold_timeout: Duration,
+    /// How long the end of a stopped run may take.
+    pub grace: Duration,
+    /// The longest that a collective operation may take.
+    pub collective_timeout: Duration,
+}
+
+/// A configuration together with what the user should be told about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The effective settings, validated.
+    pub config: RunConfig,
+    /// Decisions that were left to the program, one line each.
+    pub notes: Vec<String>,
+}
+
+impl RunConfig {
+    /// Merges the sources, decides what they leave open, and validates the result.
+    ///
+    /// # Errors
+    /// The file cannot be read, a key is unknown, a value has the wrong form, or settings
+    /// contradict each other; see [`ConfigError`].
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let merged = sources::merge(sources)?;
+        let mut loaded = resolve::resolve(&merged, &sources.root)?;
+        loaded.notes.splice(0..0, merged.notes);
+        loaded.config.validate()?;
+        Ok(loaded)
+    }
+
+    /// The files of mutual TLS, when all are given.
+    #[must_use]
+    pub fn tls_files(&self) -> Option<TlsFiles> {
+        Some(TlsFiles {
+            cert: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+            ca: self.tls_ca.clone()?,
+        })
+    }
+
+    /// The effective settings as a file that `--config` takes. The run directory is only a
+    /// comment, because the repetition needs one of its own.
+    ///
+    /// # Errors
+    /// A path is not valid UTF-8 and so cannot stand in TOML.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        let body = toml::to_string(&Settings::try_from(self)?)
+            .map_err(|error| ConfigError::Unwritable(error.to_string()))?;
+        Ok(format!(
+            "# The effective settings of the run in {:?}.\n\
+             # `coordinator --config THIS_FILE` repeats it.\n\n{body}",
+            self.run_dir.display().to_string()
+        ))
+    }
+
+    /// The effective settings by their names in files and flags.
+    fn to_table(&self) -> Result<toml::Table, ConfigError> {
+        toml::Table::try_from(Settings::try_from(self)?)
+            .map_err(|error| ConfigError::Unwritable(error.to_string()))
+    }
+}
+
+impl DataSource {
+    /// `demo`, or the folder.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Demo => "demo".to_owned(),
+            Self::Directory(path) => path.display().to_string(),
+        }
+    }
+}
+
+fn exists(root: &Path, path: &str) -> bool {
+    root.join(path).exists()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! The texts of the display, as pure functions of plain values.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use crate::observe::metrics::StopReason;
+use crate::store::{BEST_WEIGHTS, CONFIG, CURVES, LOGS, METRICS, PREDICTIONS, SPLIT};
+
+/// Where an epoch stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepView {
+    /// Counted from 1.
+    pub epoch: u32,
+    /// The most epochs.
+    pub epochs: u32,
+    /// Steps done in this epoch.
+    pub step: u64,
+    /// Steps of an epoch.
+    pub steps: u64,
+    /// Mean training loss of this epoch so far.
+    pub loss: f64,
+    /// Training pictures per second over all ranks.
+    pub images_per_second: f64,
+    /// Wall seconds since the epoch began.
+    pub elapsed: f64,
+}
+
+/// A finished epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EpochRow {
+    /// Counted from 1.
+    pub epoch: u32,
+    /// The most epochs.
+    pub epochs: u32,
+    /// Mean training loss.
+    pub train_loss: f64,
+    /// Validation loss.
+    pub validation_loss: f64,
+    /// Share of validation pictures that were right, 0 to 1.
+    pub validation_accuracy: f64,
+    /// Training pictures per second over all ranks.
+    pub images_per_second: f64,
+    /// Wall seconds of the whole epoch.
+    pub seconds: f64,
+    /// Whether it is the best one so far.
+    pub best: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Why it stopped.
+    pub reason: StopReason,
+    /// Epochs done.
+    pub epochs: u32,
+    /// Epochs without improvement that stop a run.
+    pub patience: u32,
+    /// Epoch, validation loss and accuracy (0 to 1) of the best epoch, if one was finished.
+    pub best: Option<(u32, f64, f64)>,
+    /// Wall seconds of the whole run.
+    pub seconds: f64,
+    /// The run directory.
+    pub run_dir: PathBuf,
+    /// Names of the files in it, without the folder.
+    pub files: Vec<String>,
+}
+
+/// Seconds left of the epoch's training, and of the run if nothing stops it early, which the
+/// last whole epoch tells best.
+pub fn seconds_left(view: &StepView, last_epoch_seconds: Option<f64>) -> Option<(f64, f64)> {
+    if view.step == 0 || view.steps == 0 {
+        return None;
+    }
+    let per_step = view.elapsed / view.step as f64;
+    let left = per_step * view.steps.saturating_sub(view.step) as f64;
+    let epoch = last_epoch_seconds.unwrap_or(per_step * view.steps as f64);
+    let run = left + epoch * f64::from(view.epochs.saturating_sub(view.epoch));
+    Some((left, run))
+}
+
+/// `12.5 images/s  loss 0.432  left 0:40  run ≤13:40`, short enough for 80 columns with the bar
+/// before it. The run's time is an upper bound, as it may stop early.
+pub(super) fn step_message(view: &StepView, last_epoch_seconds: Option<f64>) -> String {
+    let mut text = format!(
+        "{:.1} images/s  loss {:.3}",
+        view.images_per_second, view.loss
+    );
+    if let Some((left, run)) = seconds_left(view, last_epoch_seconds) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "  left {}  run ≤{}", clock(left), clock(run));
+    }
+    text
+}
+
+pub(super) fn heading() -> String {
+    format!(
+        "{:>7}  {:>10}  {:>10}  {:>8}  {:>9}  {:>12}",
+        "epoch", "train loss", "val loss", "accuracy", "images/s", "time"
+    )
+}
+
+pub(super) fn row(row: &EpochRow) -> String {
+    format!(
+        "{:>7}  {:>10.4}  {:>10.4}  {:>7.2}%  {:>9.1}  {:>12}{}",
+        format!("{}/{}", row.epoch, row.epochs),
+        row.train_loss,
+        row.validation_loss,
+        100.0 * row.validation_accuracy,
+        row.images_per_second,
+        time(row.seconds),
+        if row.best { "  best" } else { "" }
+    )
+}
+
+pub(super) fn summary(summary: &Summary) -> String {
+    let mut text = format!("\n{}\n", stopped(summary));
+    match summary.best {
+        Some((epoch, loss, accuracy)) => text.push_str(&format!(
+            "  best epoch       {epoch}\n  validation loss  {loss:.4}\n  accuracy         {:.2}%\n",
+            100.0 * accuracy
+        )),
+        None => text.push_str("  no epoch was finished, so there are no weights\n"),
+    }
+    text.push_str(&format!("  time             {}\n", time(summary.seconds)));
+    text.push_str(&format!("  results          {}", summary.run_dir.display()));
+    for (name, meaning) in MEANINGS {
+        if summary.files.iter().any(|file| file == name) {
+            text.push_str(&format!("\n    {name:<16} {meaning}"));
+        }
+    }
+    text
+}
+
+const MEANINGS: [(&str, &str); 7] = [
+    (
+        BEST_WEIGHTS,
+        "weights of the best epoch, under torchvision's names",
+    ),
+    (METRICS, "losses, accuracy and times, a line for each epoch"),
+    (CURVES, "the losses drawn"),
+    (
+        PREDICTIONS,
+        "validation pictures with predicted and true classes",
+    ),
+    (SPLIT, "which pictures trained and which validated"),
+    (CONFIG, "the settings; --config takes them"),
+    (LOGS, "one log for each worker"),
+];
+
+fn stopped(summary: &Summary) -> String {
+    let done = match summary.epochs {
+        1 => "1 epoch".to_owned(),
+        many => format!("{many} epochs"),
+    };
+    match summary.reason {
+        StopReason::Patience => format!(
+            "stopped after {done}: the validation loss did not improve for {}",
+            match summary.patience {
+                1 => "1 epoch".to_owned(),
+                many => format!("{many} epochs"),
+            }
+        ),
+        StopReason::MaxEpochs => format!("finished all of {done}"),
+        StopReason::NonFiniteLoss => format!(
+            "stopped after {done}: the loss became infinite or not a number; \
+             a lower --layer-lr may help"
+        ),
+        StopReason::Interrupted => format!("interrupted after {done}"),
+        StopReason::WorkerLost => format!("stopped after {done}: a worker was lost"),
+    }
+}
+
+/// `8.3 s`, `41 s`, `6 min 10 s`, `1 h 02 min`; a question mark for what is no time.
+pub(super) fn time(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "?".to_owned();
+    }
+    if seconds < 9.95 {
+        return format!("{seconds:.1} s");
+    }
+    // Times of display are far below 2^64 seconds, and the cast saturates.
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// `0:41`, `6:10`, `1:02:00`.
+fn clock(seconds: f64) -> String {
+    // The cast saturates, and takes what is not a number for 0.
+    let whole = seconds.round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}

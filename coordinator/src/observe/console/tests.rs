@@ -1,0 +1,134 @@
+//! The texts, and that a pipe gets few and plain lines.
+
+use std::sync::{Arc, Mutex};
+
+use indicatif::ProgressDrawTarget;
+
+use super::*;
+use crate::observe::metrics::StopReason;
+
+#[derive(Clone, Default)]
+struct Pipe(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn view(step: u64) -> StepView {
+    StepView {
+        epoch: 2,
+        epochs: 15,
+        step,
+        steps: 50,
+        loss: 0.43215,
+        images_per_second: 12.55,
+        elapsed: 10.0,
+    }
+}
+
+fn row(epoch: u32, best: bool) -> EpochRow {
+    EpochRow {
+        epoch,
+        epochs: 15,
+        train_loss: 1.5,
+        validation_loss: 0.25,
+        validation_accuracy: 0.9512,
+        images_per_second: 123.45,
+        seconds: 65.0,
+        best,
+    }
+}
+
+#[test]
+fn times_read_as_people_say_them() {
+    for (seconds, expected) in [
+        (0.0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (3599.4, "59 min 59 s"),
+        (3725.0, "1 h 02 min"),
+        (f64::NAN, "?"),
+        (-1.0, "?"),
+    ] {
+        assert_eq!(format::time(seconds), expected);
+    }
+}
+
+#[test]
+fn a_step_tells_what_is_left_of_epoch_and_run() {
+    let message = format::step_message(&view(10), Some(60.0));
+    assert_eq!(message, "12.6 images/s  loss 0.432  left 0:40  run ≤13:40");
+    // Without a whole epoch yet, this one's pace is all there is: 40 + 13 × 50 seconds.
+    assert!(format::step_message(&view(10), None).ends_with("run ≤11:30"));
+    assert!(format::step_message(&view(10), Some(600.0)).ends_with("run ≤2:10:40"));
+    assert!(!format::step_message(&view(0), None).contains("left"));
+}
+
+#[test]
+fn rows_stand_under_their_heading() {
+    let (heading, row) = (format::heading(), format::row(&row(10, true)));
+    assert_eq!(
+        heading,
+        "  epoch  train loss    val loss  accuracy   images/s          time"
+    );
+    assert_eq!(
+        row,
+        "  10/15      1.5000      0.2500    95.12%      123.5    1 min 05 s  best"
+    );
+}
+
+#[test]
+fn the_summary_says_why_how_good_and_where() {
+    let mut end = Summary {
+        reason: StopReason::Patience,
+        epochs: 8,
+        patience: 3,
+        best: Some((5, 0.208, 0.951)),
+        seconds: 211.0,
+        run_dir: "runs/one".into(),
+        files: vec!["best.safetensors".to_owned()],
+    };
+    assert_eq!(
+        format::summary(&end),
+        "\nstopped after 8 epochs: the validation loss did not improve for 3 epochs\n  \
+         best epoch       5\n  validation loss  0.2080\n  accuracy         95.10%\n  \
+         time             3 min 31 s\n  results          runs/one\n    \
+         best.safetensors weights of the best epoch, under torchvision's names"
+    );
+    (end.reason, end.epochs, end.best) = (StopReason::Interrupted, 1, None);
+    let text = format::summary(&end);
+    assert!(
+        text.contains("interrupted after 1 epoch\n") && text.contains("no weights"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_pipe_gets_plain_lines_and_few_of_them() {
+    let pipe = Pipe::default();
+    let screen = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+    let mut progress = Progress::with(Box::new(pipe.clone()), screen, false);
+    progress.say("two workers");
+    for step in 0..50 {
+        progress.step(&view(step));
+    }
+    progress.epoch(&row(1, true));
+    progress.epoch(&row(2, false));
+    let text = String::from_utf8(pipe.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 5, "{text}");
+    assert!(
+        lines[1].starts_with("epoch 2/15: 0/50 12.6 images/s"),
+        "{text}"
+    );
+    assert!(!text.contains(['\x1b', '\r']), "{text:?}");
+}

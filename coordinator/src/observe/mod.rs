@@ -1,0 +1,306 @@
+//! Carries what the core wants known to those who watch: run directory, metrics, status page,
+//! terminal, traces. It takes no decision, and nothing flows back but the failure to write.
+
+pub mod console;
+pub mod metrics;
+pub mod report;
+pub mod status;
+
+mod epoch;
+mod members;
+mod page;
+mod results;
+mod stragglers;
+mod traces;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use self::traces::Traces;
+use crate::launcher::WorkerExit;
+use crate::net::clock::unix_seconds;
+use crate::observe::console::Progress;
+use crate::observe::metrics::{Metrics, RankFacts, RunState};
+use crate::observe::report::ReportError;
+use crate::observe::report::curves::EpochPoint;
+use crate::observe::status::Status;
+use crate::store::{Journal, JournalEntry, RunStore, Split, StoreError};
+use coordinator_core::early_stopping::Rule;
+use coordinator_core::event::{Position, StopReason};
+use coordinator_core::{Notice, WorkerId};
+use epoch::EpochSoFar;
+use stragglers::Stragglers;
+
+/// Why something that a run must keep could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The run directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A picture.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// The cache that local workers share.
+    #[error("cannot make the shared image cache: {0}")]
+    Cache(#[from] std::io::Error),
+    /// A blob that its sender encoded wrongly.
+    #[error("a worker's predictions cannot be read: {0}")]
+    Predictions(String),
+}
+
+/// All observers of a run, and what they need to remember.
+pub struct Observers {
+    store: RunStore,
+    journal: Journal,
+    metrics: Metrics,
+    status: watch::Sender<Status>,
+    progress: Progress,
+    started: Instant,
+    epochs: u32,
+    stopping: Rule,
+    expected: usize,
+    /// Lost, and neither replaced nor come back.
+    missing: usize,
+    /// The rank of each member of the current generation.
+    ranks: HashMap<WorkerId, usize>,
+    /// The newest durable checkpoint; at first what a run begins with.
+    durable: Position,
+    split: Option<(Vec<String>, Vec<String>)>,
+    epoch: EpochSoFar,
+    stragglers: Stragglers,
+    history: Vec<EpochPoint>,
+    exits: Vec<WorkerExit>,
+    traces: Option<Traces>,
+    broken: Option<KeepError>,
+    /// Warnings about workers' machines that were said.
+    warned: BTreeSet<String>,
+    /// What was said of torn checkpoints.
+    torn: BTreeSet<String>,
+}
+
+impl Observers {
+    /// Observers of a run of at most `epochs` epochs.
+    pub fn new(
+        store: RunStore,
+        journal: Journal,
+        metrics: Metrics,
+        status: watch::Sender<Status>,
+        progress: Progress,
+        epochs: u32,
+        stopping: Rule,
+    ) -> Self {
+        let mut observers = Self {
+            store,
+            journal,
+            metrics,
+            status,
+            progress,
+            started: Instant::now(),
+            epochs,
+            stopping,
+            expected: 0,
+            missing: 0,
+            ranks: HashMap::new(),
+            durable: Position::start_of(1),
+            split: None,
+            epoch: EpochSoFar::new(0, 0, 0, 0),
+            stragglers: Stragglers::default(),
+            history: Vec::new(),
+            exits: Vec::new(),
+            traces: None,
+            broken: None,
+            warned: BTreeSet::new(),
+            torn: BTreeSet::new(),
+        };
+        observers.show_past();
+        observers
+    }
+
+    /// Where the run's files lie.
+    pub fn run_dir(&self) -> &Path {
+        self.store.root()
+    }
+
+    /// Processes that have ended so far.
+    pub fn exits(&self) -> &[WorkerExit] {
+        &self.exits
+    }
+
+    /// Remembers a process that ended.
+    pub fn exited(&mut self, exit: WorkerExit) {
+        self.exits.push(exit);
+    }
+
+    /// Remembers the first thing that could not be kept.
+    pub fn broken(&mut self, error: KeepError) {
+        self.broken.get_or_insert(error);
+    }
+
+    /// Hands out what could not be kept, once.
+    pub fn take_broken(&mut self) -> Option<KeepError> {
+        self.broken.take()
+    }
+
+    /// A line for whoever started the run.
+    pub fn say(&mut self, line: &str) {
+        self.progress.say(line);
+    }
+
+    /// Takes a notice of the core into account.
+    pub fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Joined {
+                worker,
+                host,
+                slot,
+                members,
+                expected,
+            } => {
+                self.joined(members, expected);
+                self.show_newcomer(&host);
+                self.journal(JournalEntry::Joined {
+                    worker: worker.0,
+                    host,
+                    slot,
+                });
+            }
+            Notice::Lost {
+                who,
+                rank,
+                slot,
+                when,
+                cause,
+            } => self.lost(&who, rank, slot, &when, &cause),
+            Notice::Left { who } => self.left(&who),
+            Notice::Warned { host, warning } => {
+                let line = format!("on {host}: {warning}");
+                // Workers of one machine, and those that come back, say the same.
+                if self.warned.insert(line.clone()) {
+                    self.progress.say(&line);
+                }
+            }
+            Notice::Refused { who, reason } => {
+                self.progress.say(&format!("refused {who}: {reason}"));
+            }
+            Notice::Stalled { line } => {
+                self.progress.say(&line);
+                self.journal(JournalEntry::Stalled { line });
+            }
+            Notice::Waiting { reason } => self.waiting(reason),
+            Notice::CheckpointMissed => self.progress.say(&format!(
+                "the last checkpoint did not arrive within --grace; --resume goes on from {}",
+                self.durable
+            )),
+            Notice::WentBack { position } => self.went_back(position),
+            Notice::Recovered {
+                cause,
+                generation,
+                position,
+                world_size,
+                seconds,
+                steps_lost,
+            } => self.recovered(cause, generation, position, world_size, seconds, steps_lost),
+            Notice::Preparing { done, total } => {
+                self.enter(RunState::Preparing);
+                self.progress.preparing(done as u64, total as u64);
+            }
+            Notice::BadFile { path, reason } => {
+                self.metrics.add_decode_errors(1);
+                self.progress.say(&format!("skipped {path}: {reason}"));
+            }
+            Notice::SplitReady {
+                fingerprint,
+                classes,
+                files,
+                split,
+            } => {
+                let paths = |indices: &[u32]| {
+                    indices
+                        .iter()
+                        .filter_map(|at| files.get(*at as usize).cloned())
+                        .collect()
+                };
+                let record = Split {
+                    fingerprint,
+                    classes: classes.clone(),
+                    train: paths(&split.train),
+                    validation: paths(&split.validation),
+                };
+                self.progress.say(&format!(
+                    "data: {} classes, {} images to train on, {} to validate",
+                    classes.len(),
+                    record.train.len(),
+                    record.validation.len()
+                ));
+                self.keep(|store| store.write_split(&record));
+                self.split = Some((classes, files));
+            }
+            Notice::GroupFormed {
+                generation,
+                ranks,
+                backend,
+                precision,
+            } => {
+                let world_size = ranks.len();
+                self.trace(|traces| traces.formed(generation));
+                self.stragglers = Stragglers::of(world_size);
+                let holders = ranks.iter().enumerate();
+                self.ranks = holders.map(|(rank, of)| (of.worker, rank)).collect();
+                let facts: Vec<RankFacts> = ranks
+                    .iter()
+                    .map(|of| RankFacts {
+                        host: of.host.clone(),
+                        device: of.device.clone(),
+                        gpu_uuid: of.gpu_uuid.clone(),
+                    })
+                    .collect();
+                self.metrics
+                    .begin_generation(generation, &facts, unix_seconds());
+                self.show_group(ranks);
+                self.journal(JournalEntry::Formed {
+                    generation,
+                    world_size,
+                });
+                self.status.send_modify(|status| {
+                    status.generation = generation;
+                    status.world_size = world_size;
+                });
+                self.progress.say(&format!(
+                    "group: {world_size} ranks over {backend}, computing in {precision}"
+                ));
+            }
+            Notice::EpochStarted {
+                epoch,
+                completed,
+                steps,
+                world_size,
+                rates,
+            } => self.epoch_started(epoch, completed, steps, world_size, rates),
+            Notice::Step { rank, report } => self.step(rank, &report),
+            Notice::EpochEnded(summary) => self.epoch_ended(&summary),
+            Notice::Stopping(reason) => {
+                if reason == StopReason::Interrupted {
+                    self.progress
+                        .say("stopping after the current steps; again to stop at once");
+                }
+                self.enter(RunState::Finishing);
+            }
+        }
+    }
+
+    /// The run is in another state.
+    fn enter(&self, state: RunState) {
+        self.metrics.set_run_state(state);
+        self.status
+            .send_modify(|status| state.label().clone_into(&mut status.state));
+    }
+
+    fn keep(&mut self, write: impl FnOnce(&mut RunStore) -> Result<(), StoreError>) {
+        if let Err(error) = write(&mut self.store) {
+            self.broken(error.into());
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What `/status` shows: plain values, published by the run's owner through a watch channel.
+
+use serde::Serialize;
+
+use crate::net::clock::unix_seconds;
+use crate::store::{EpochRecord, JournalEntry};
+
+/// Events that are kept for whoever looks.
+const EVENTS: usize = 100;
+
+/// The status with the time of day at which it is given out: browsers have clocks of their own.
+#[derive(Serialize)]
+pub(crate) struct Snapshot<'a> {
+    now: f64,
+    #[serde(flatten)]
+    status: &'a Status,
+}
+
+impl<'a> Snapshot<'a> {
+    /// `status`, now.
+    pub(crate) fn of(status: &'a Status) -> Self {
+        Self {
+            now: unix_seconds(),
+            status,
+        }
+    }
+}
+
+/// The run at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// Name of the run.
+    pub run: String,
+    /// As the label of `finetune_run_state`.
+    pub state: String,
+    /// What the run waits for before it can go on, in words; `/readyz` fails while it is set.
+    pub waiting_for: Option<String>,
+    /// Number of the agreed membership.
+    pub generation: u64,
+    /// Ranks of the current generation.
+    pub world_size: usize,
+    /// Workers that the run is meant to have.
+    pub workers_expected: usize,
+    /// Workers known to the coordinator.
+    pub workers: Vec<WorkerView>,
+    /// The epoch under way, from 1; 0 before the first.
+    pub epoch: u32,
+    /// The most epochs.
+    pub epochs: u32,
+    /// Steps done in this epoch.
+    pub step: u64,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
+    /// Mean training loss of this epoch so far.
+    pub train_loss: Option<f64>,
+    /// Training pictures per second over all ranks.
+    pub images_per_second: f64,
+    /// The best epoch so far.
+    pub best: Option<BestEpoch>,
+    /// Epochs since the best one.
+    pub epochs_without_improvement: u32,
+    /// So many of them stop the run.
+    pub patience: u32,
+    /// The last finished epoch, as in `metrics.jsonl`.
+    pub last_epoch: Option<EpochRecord>,
+    /// All finished epochs, of former coordinators too.
+    pub history: Vec<EpochView>,
+    /// Of each layer group in this epoch, from the input to the head.
+    pub learning_rates: Vec<LearningRate>,
+    /// Of this epoch's training, by the steps so far.
+    pub epoch_seconds_left: Option<f64>,
+    /// Of the run, if nothing stops it early.
+    pub run_seconds_left: Option<f64>,
+    /// The last events of the journal, the newest last.
+    pub events: Vec<EventView>,
+    /// Unix time of the predictions grid, once there is one.
+    pub predictions_timestamp: Option<f64>,
+    /// As the label of `finetune_stop_reason_info`, once the run stopped.
+    pub stop_reason: Option<String>,
+    /// Where the results lie.
+    pub run_directory: String,
+    /// Where workers connect.
+    pub coordinator_url: String,
+}
+
+/// The best epoch so far.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BestEpoch {
+    /// Counted from 1.
+    pub epoch: u32,
+    /// Its validation loss.
+    pub validation_loss: f64,
+    /// Its validation accuracy, 0 to 1.
+    pub validation_accuracy: f64,
+}
+
+/// A finished epoch; numbers that are not finite are `null`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "as in `metrics.jsonl`")]
+pub struct EpochView {
+    pub epoch: u32,
+    pub train_loss: f64,
+    pub validation_loss: f64,
+    pub validation_accuracy: f64,
+    pub images_per_second: f64,
+    /// Of the whole epoch.
+    pub seconds: f64,
+}
+
+impl From<&EpochRecord> for EpochView {
+    fn from(record: &EpochRecord) -> Self {
+        Self {
+            epoch: record.epoch,
+            train_loss: record.train_loss,
+            validation_loss: record.validation_loss,
+            validation_accuracy: record.validation_accuracy,
+            images_per_second: record.images_per_second,
+            seconds: record.seconds.get("total").copied().unwrap_or(f64::NAN),
+        }
+    }
+}
+
+/// The learning rate of a layer group.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LearningRate {
+    /// The group.
+    pub group: String,
+    /// Its rate.
+    pub rate: f64,
+}
+
+/// A line of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EventView {
+    /// As RFC 3339 writes it.
+    pub time: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub entry: JournalEntry,
+}
+
+/// One worker.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorkerView {
+    /// Its rank in the current generation.
+    pub rank: Option<usize>,
+    /// Its host.
+    pub host: String,
+    /// Its device, for example `cpu` or the name of a GPU.
+    pub device: String,
+    /// What it is doing, in a word.
+    pub state: String,
+    /// The last step that it reported.
+    pub step: u64,
+    /// Its median busy time of a step over the group's, once all have made one.
+    pub straggler_ratio: Option<f64>,
+    /// Unix time of its last sign of life.
+    pub heartbeat_timestamp: Option<f64>,
+}
+
+impl Status {
+    /// A run that waits for its workers.
+    #[must_use]
+    pub fn waiting(run: String, workers_expected: usize, epochs: u32) -> Self {
+        Self {
+            run,
+            state: "waiting".to_owned(),
+            waiting_for: Some(format!("{workers_expected} workers")),
+            generation: 0,
+            world_size: 0,
+            workers_expected,
+            workers: Vec::new(),
+            epoch: 0,
+            epochs,
+            step: 0,
+            steps_per_epoch: 0,
+            train_loss: None,
+            images_per_second: 0.0,
+            best: None,
+            epochs_without_improvement: 0,
+            patience: 0,
+            last_epoch: None,
+            history: Vec::new(),
+            learning_rates: Vec::new(),
+            epoch_seconds_left: None,
+            run_seconds_left: None,
+            events: Vec::new(),
+            predictions_timestamp: None,
+            stop_reason: None,
+            run_directory: String::new(),
+            coordinator_url: String::new(),
+        }
+    }
+
+    /// Adds the newest event and forgets those that are too many.
+    pub fn happened(&mut self, event: EventView) {
+        self.events.push(event);
+        let surplus = self.events.len().saturating_sub(EVENTS);
+        self.events.drain(..surplus);
+    }
+}

@@ -1,0 +1,308 @@
+//! Wire messages to the core's events, the core's commands to wire messages. The proto types
+//! stop here.
+
+use proto::v1;
+use v1::coordinator_message::Message as Down;
+use v1::worker_message::Message as Up;
+
+use coordinator_core::event::{
+    Activity, EpochReport, FailureKind, Heartbeat, Keep, Memory, Origin, Phases, Position, Scan,
+    StepReport, ValidationSum, WorkerId,
+};
+use coordinator_core::schedule::LAYER_GROUPS;
+use coordinator_core::{Command, Event};
+
+/// The event that a worker's message is. `None` for a message out of place: a second `Hello`,
+/// or one this version does not know.
+pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
+    Some(match message {
+        Up::Hello(_) => return None,
+        Up::Scanned(m) => Event::Scanned {
+            worker,
+            scan: Scan {
+                fingerprint: m.fingerprint,
+                classes: m.classes,
+                files: m
+                    .files
+                    .into_iter()
+                    .map(|file| (file.path, file.size))
+                    .collect(),
+                device: m.device,
+                bf16_in_silicon: m.bf16_in_silicon,
+                gpu_uuid: m.gpu_uuid,
+                memory: Memory {
+                    prepared: m.prepared,
+                    held: m.held.map(position),
+                    best: m.best_epoch,
+                },
+                warnings: m.warnings,
+            },
+        },
+        Up::Preparing(m) => Event::Preparing {
+            worker,
+            done: m.done,
+        },
+        Up::Prepared(m) => Event::Prepared {
+            worker,
+            bad: m
+                .bad
+                .into_iter()
+                .map(|bad| (bad.sample, bad.reason))
+                .collect(),
+        },
+        Up::StoreListening(m) => Event::StoreListening {
+            worker,
+            generation: m.generation,
+            address: match m.host.as_str() {
+                "" => format!("{host}:{}", m.port),
+                given => format!("{given}:{}", m.port),
+            },
+        },
+        Up::GroupReady(m) => Event::GroupReady {
+            worker,
+            generation: m.generation,
+        },
+        Up::StepReport(m) => Event::Step {
+            worker,
+            report: StepReport {
+                generation: m.generation,
+                epoch: m.epoch,
+                completed: m.completed,
+                loss_sum: m.loss_sum,
+                samples: m.samples,
+                seconds: m.seconds,
+                phases: phases(m.phases),
+            },
+        },
+        Up::EpochReport(m) => Event::EpochDone {
+            worker,
+            report: EpochReport {
+                generation: m.generation,
+                epoch: m.epoch,
+                loss_sum: m.loss_sum,
+                samples: m.samples,
+                validation: m.validation.into_iter().map(validation_sum).collect(),
+                phases: phases(m.phases),
+            },
+        },
+        Up::Halted(m) => Event::Halted {
+            worker,
+            generation: m.generation,
+            held: m.held.map(position),
+        },
+        Up::Leaving(_) => Event::Leaving { worker },
+        Up::Heartbeat(m) => Event::Heartbeat {
+            worker,
+            heartbeat: Heartbeat {
+                generation: m.generation,
+                position: Position {
+                    epoch: m.epoch,
+                    completed: m.completed,
+                },
+                activity: activity(m.phase()),
+                seconds: m.seconds,
+            },
+        },
+        Up::Finished(m) => Event::Finished {
+            worker,
+            generation: m.generation,
+        },
+        Up::Failure(m) => {
+            let kind = match m.kind() {
+                v1::FailureKind::Data => FailureKind::Data,
+                v1::FailureKind::Weights => FailureKind::Weights,
+                v1::FailureKind::Environment => FailureKind::Environment,
+                v1::FailureKind::Collective => FailureKind::Collective,
+                v1::FailureKind::Internal | v1::FailureKind::Unspecified => FailureKind::Internal,
+            };
+            Event::Failed {
+                worker,
+                kind,
+                message: m.message,
+            }
+        }
+    })
+}
+
+/// A position as the core knows it.
+pub fn position(position: v1::Position) -> Position {
+    Position {
+        epoch: position.epoch,
+        completed: position.completed,
+    }
+}
+
+fn activity(phase: v1::Phase) -> Activity {
+    match phase {
+        v1::Phase::Unspecified => Activity::Idle,
+        v1::Phase::DataWait => Activity::DataWait,
+        v1::Phase::Forward => Activity::Forward,
+        v1::Phase::Backward => Activity::Backward,
+        v1::Phase::Optimizer => Activity::Optimizer,
+        v1::Phase::Validation => Activity::Validation,
+        v1::Phase::Forming => Activity::Forming,
+        v1::Phase::Preparing => Activity::Preparing,
+    }
+}
+
+fn phases(phases: Option<v1::PhaseSeconds>) -> Phases {
+    let phases = phases.unwrap_or_default();
+    Phases {
+        data_wait: phases.data_wait,
+        forward_backward: phases.forward_backward,
+        allreduce_wait: phases.allreduce_wait,
+        optimizer: phases.optimizer,
+        validation: phases.validation,
+    }
+}
+
+fn validation_sum(sum: v1::ValidationSum) -> ValidationSum {
+    ValidationSum {
+        chunk: sum.chunk,
+        loss_sum: sum.loss_sum,
+        correct: sum.correct,
+        samples: sum.samples,
+    }
+}
+
+/// What a command leaves to the one who sends it.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// What every worker is to train.
+    pub settings: &'a v1::Settings,
+    /// Which run it is.
+    pub run_id: &'a str,
+    /// Where workers that share a cache find it.
+    pub cache_file: Option<String>,
+    /// The time of day.
+    pub unix_seconds: f64,
+}
+
+/// The message to `worker` that a command is.
+pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::CoordinatorMessage {
+    let message = match command {
+        Command::Welcome => Down::Welcome(v1::Welcome {
+            worker_id: worker.0,
+            settings: Some(context.settings.clone()),
+            run_id: context.run_id.to_owned(),
+            unix_seconds: context.unix_seconds,
+        }),
+        Command::Prepare {
+            samples,
+            images: _,
+            shared,
+        } => Down::Prepare(v1::Prepare {
+            samples,
+            cache_file: context.cache_file.filter(|_| shared),
+        }),
+        Command::Assign {
+            generation,
+            rank,
+            world_size,
+            store,
+            nccl,
+            bf16,
+            origin,
+            source,
+            position,
+        } => {
+            let origin = match origin {
+                Origin::Fresh => v1::Origin::Fresh,
+                Origin::Held => v1::Origin::Held,
+                Origin::Checkpoint => v1::Origin::Checkpoint,
+            };
+            let backend = if nccl {
+                v1::Backend::Nccl
+            } else {
+                v1::Backend::Gloo
+            };
+            let precision = if bf16 {
+                v1::Precision::Bf16
+            } else {
+                v1::Precision::Fp32
+            };
+            Down::Assignment(v1::Assignment {
+                generation,
+                rank,
+                world_size,
+                store,
+                backend: backend.into(),
+                precision: precision.into(),
+                origin: origin.into(),
+                source,
+                position: Some(v1::Position {
+                    epoch: position.epoch,
+                    completed: position.completed,
+                }),
+            })
+        }
+        Command::Plan {
+            generation,
+            epoch,
+            completed,
+            shard,
+            rates,
+            validation,
+            granted,
+        } => {
+            let rates = LAYER_GROUPS
+                .iter()
+                .zip(rates)
+                .map(|(group, rate)| v1::LayerRate {
+                    group: (*group).to_owned(),
+                    rate,
+                })
+                .collect();
+            let validation = validation
+                .into_iter()
+                .map(|chunk| v1::ValidationChunk {
+                    chunk: chunk.index,
+                    samples: chunk.samples,
+                })
+                .collect();
+            Down::EpochPlan(v1::EpochPlan {
+                generation,
+                epoch,
+                samples: shard.samples,
+                local_counts: shard.local_counts,
+                global_counts: shard.global_counts,
+                rates,
+                validation,
+                granted,
+                completed,
+            })
+        }
+        Command::Grant {
+            generation,
+            epoch,
+            granted,
+        } => Down::StepGrant(v1::StepGrant {
+            generation,
+            epoch,
+            granted,
+        }),
+        Command::Verdict {
+            generation,
+            epoch,
+            improved,
+            validation_loss,
+        } => Down::Verdict(v1::Verdict {
+            generation,
+            epoch,
+            improved,
+            validation_loss,
+        }),
+        Command::Halt { generation } => Down::Halt(v1::Halt { generation }),
+        Command::Keep(keep) => Down::Keep(v1::Keep {
+            what: Some(match keep {
+                Keep::Best(epoch) => v1::keep::What::Best(epoch),
+                Keep::Checkpoint => v1::keep::What::Checkpoint(true),
+            }),
+        }),
+        Command::Finish { generation, show } => Down::Finish(v1::Finish { generation, show }),
+        Command::Shutdown { reason, abort } => Down::Shutdown(v1::Shutdown { reason, abort }),
+    };
+    v1::CoordinatorMessage {
+        message: Some(message),
+    }
+}

@@ -1,0 +1,333 @@
+//! The one task that owns the run: it feeds the core with what arrives and performs what the
+//! core asks for. Nothing else touches run, store, sessions or processes.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use proto::v1;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tonic::Status;
+
+use crate::launcher::shared_cache::CacheFile;
+use crate::launcher::{Launcher, WorkerExit, WorkerStatus};
+use crate::net::clock::unix_seconds;
+use crate::observe::Observers;
+use crate::observe::metrics::Traffic;
+use crate::rpc::admission::Slot;
+use crate::rpc::convert::{self, Context};
+use crate::runtime::input::{Arrival, Kept, Outbox};
+use crate::runtime::keeper::Keeper;
+use crate::store::BEST_WEIGHTS;
+use coordinator_core::event::Position;
+use coordinator_core::{Action, Command, Event, Notice, Outcome, Run, WorkerId};
+
+const TICK: Duration = Duration::from_millis(200);
+
+/// Everything that reaches the driver from outside.
+pub struct Inputs {
+    /// From the gRPC edge and the keeper.
+    pub arrivals: mpsc::UnboundedReceiver<Arrival>,
+    /// From the launcher: processes that ended.
+    pub exits: mpsc::UnboundedReceiver<WorkerExit>,
+    /// From the terminal: stop at the next step boundary.
+    pub interrupts: mpsc::UnboundedReceiver<()>,
+}
+
+/// One thing that the driver deals with.
+enum Input {
+    Arrival(Arrival),
+    Exit(WorkerExit),
+    Event(Event),
+}
+
+/// The owner of a run.
+pub struct Driver {
+    run: Run,
+    run_id: String,
+    settings: v1::Settings,
+    started: Instant,
+    sessions: HashMap<WorkerId, Outbox>,
+    next_id: u64,
+    cache: Option<CacheFile>,
+    launcher: Option<Launcher>,
+    keeper: Keeper,
+    observers: Observers,
+    traffic: Traffic,
+    outcome: Option<Outcome>,
+}
+
+impl Driver {
+    /// A driver of `run`; workers are told `settings`. Without a launcher others start them.
+    pub fn new(
+        run: Run,
+        run_id: String,
+        settings: v1::Settings,
+        launcher: Option<Launcher>,
+        keeper: Keeper,
+        observers: Observers,
+        traffic: Traffic,
+    ) -> Self {
+        Self {
+            run,
+            run_id,
+            settings,
+            started: Instant::now(),
+            sessions: HashMap::new(),
+            next_id: 0,
+            cache: None,
+            launcher,
+            keeper,
+            observers,
+            traffic,
+            outcome: None,
+        }
+    }
+
+    /// Drives the run to its end and gives back how it ended, the processes that may still run,
+    /// and what observed it.
+    pub async fn drive(mut self, inputs: &mut Inputs) -> (Outcome, Option<Launcher>, Observers) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let Some(outcome) = self.outcome.take() {
+                return (outcome, self.launcher, self.observers);
+            }
+            let input = tokio::select! {
+                Some(arrival) = inputs.arrivals.recv() => Input::Arrival(arrival),
+                Some(exit) = inputs.exits.recv() => Input::Exit(exit),
+                Some(()) = inputs.interrupts.recv() => Input::Event(Event::Interrupt),
+                _ = ticks.tick() => Input::Event(Event::Tick),
+            };
+            let began = Instant::now();
+            let ticks = matches!(input, Input::Event(Event::Tick));
+            if ticks {
+                self.catch_up(inputs).await;
+            }
+            self.take(input).await;
+            if ticks {
+                let (joined, healthy) = self.run.census();
+                self.observers.census(joined, healthy);
+            }
+            let waiting = inputs.arrivals.len();
+            self.traffic.drove(began.elapsed().as_secs_f64(), waiting);
+        }
+    }
+
+    /// Takes what has arrived before a tick, which looks who has been silent for too long.
+    async fn catch_up(&mut self, inputs: &mut Inputs) {
+        for _ in 0..inputs.arrivals.len() {
+            if self.outcome.is_some() {
+                return;
+            }
+            if let Ok(arrival) = inputs.arrivals.try_recv() {
+                self.take(Input::Arrival(arrival)).await;
+            }
+        }
+    }
+
+    async fn take(&mut self, input: Input) {
+        let event = match input {
+            Input::Arrival(arrival) => self.arrive(arrival),
+            Input::Exit(exit) => Some(self.exited(exit)),
+            Input::Event(event) => Some(event),
+        };
+        if let Some(event) = event {
+            self.tell(event).await;
+        }
+    }
+
+    fn exited(&mut self, exit: WorkerExit) -> Event {
+        let event = Event::ProcessExited {
+            slot: exit.slot as u32,
+            pid: exit.pid,
+            signalled: matches!(exit.status, WorkerStatus::Signal(_)),
+            status: exit.status.to_string(),
+        };
+        self.observers.exited(exit);
+        event
+    }
+
+    fn arrive(&mut self, arrival: Arrival) -> Option<Event> {
+        match arrival {
+            Arrival::Worker {
+                hello,
+                outbox,
+                reply,
+            } => {
+                let worker = WorkerId(self.next_id);
+                self.next_id += 1;
+                self.sessions.insert(worker, outbox);
+                // It fails only when the run's end closes the edge.
+                let _ = reply.send(worker);
+                Some(Event::Joined {
+                    worker,
+                    host: hello.host,
+                    pid: hello.pid,
+                    instance: hello.instance,
+                    slot: hello.slot,
+                })
+            }
+            Arrival::Event(event) => {
+                match event {
+                    Event::Lost { worker } => drop(self.sessions.remove(&worker)),
+                    Event::Heartbeat { worker, .. } => self.observers.heard(worker),
+                    _ => {}
+                }
+                Some(event)
+            }
+            Arrival::Blob {
+                header,
+                bytes,
+                place,
+            } => {
+                self.keep(&header, bytes, place);
+                None
+            }
+            Arrival::Download { request, reply } => {
+                // It fails when the asker is gone.
+                let _ = reply.send(self.download(&request));
+                None
+            }
+            Arrival::Kept(kept) => Some(self.kept(kept)),
+        }
+    }
+
+    /// Only what the core waits for, from whom it waits for it, gets into the run directory.
+    fn keep(&mut self, header: &v1::BlobHeader, bytes: Vec<u8>, place: Slot) {
+        let worker = WorkerId(header.worker_id);
+        match header.kind() {
+            v1::BlobKind::BestState if self.run.awaits_best(worker, header.epoch) => {
+                let upload = self.observers.begin_best();
+                let sha256 = header.sha256.clone();
+                self.keeper
+                    .best(header.epoch, upload, (bytes, place), sha256);
+            }
+            v1::BlobKind::Checkpoint if self.run.awaits_checkpoint(worker) => {
+                let position = Position {
+                    epoch: header.epoch,
+                    completed: header.completed,
+                };
+                self.keeper
+                    .checkpoint(position, (bytes, place), header.sha256.clone());
+            }
+            v1::BlobKind::Predictions if self.run.awaits_predictions(worker) => {
+                // A run without its last picture is still a run.
+                if let Err(error) = self.observers.predictions(&bytes) {
+                    self.observers.say(&format!("no predictions grid: {error}"));
+                }
+            }
+            kind => tracing::debug!(%worker, ?kind, epoch = header.epoch, "ignored a blob"),
+        }
+    }
+
+    fn download(&self, request: &v1::DownloadRequest) -> Result<PathBuf, Status> {
+        if !self.run.is_member(WorkerId(request.worker_id)) {
+            return Err(Status::permission_denied("not a worker of this run"));
+        }
+        match (request.kind(), request.position) {
+            (v1::BlobKind::BestState, _) => Ok(self.observers.run_dir().join(BEST_WEIGHTS)),
+            (v1::BlobKind::Checkpoint, Some(position)) => {
+                Ok(self.keeper.state_path(convert::position(position)))
+            }
+            _ => Err(Status::invalid_argument("no such blob")),
+        }
+    }
+
+    fn kept(&mut self, kept: Kept) -> Event {
+        match kept {
+            Kept::Best { epoch, result } => match result {
+                Ok(()) => Event::BestStored { epoch },
+                Err(reason) => Event::StoreFailed { reason },
+            },
+            Kept::Checkpoint {
+                position,
+                bytes,
+                seconds,
+                result,
+            } => match result {
+                Ok(()) => {
+                    self.observers.checkpoint(position, bytes, seconds);
+                    Event::CheckpointStored { position }
+                }
+                Err(reason) => Event::StoreFailed { reason },
+            },
+            Kept::Newest(Ok(newest)) => {
+                for torn in &newest.torn {
+                    self.observers.torn(&torn.to_string());
+                }
+                let position = newest.checkpoint.map(|whole| whole.position.into());
+                Event::CheckpointFound { position }
+            }
+            Kept::Newest(Err(reason)) | Kept::Failed(reason) => Event::StoreFailed { reason },
+        }
+    }
+
+    async fn tell(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.run.step(self.started.elapsed(), event) {
+                match action {
+                    Action::Send(worker, command) => self.send(worker, command),
+                    Action::Notify(notice) => {
+                        if let Notice::WentBack { position } = notice {
+                            self.keeper.discard_after(position);
+                        }
+                        self.observers.notice(notice);
+                    }
+                    Action::Launch { slot } => events.push_back(self.launch(slot).await),
+                    Action::FindCheckpoint => self.keeper.find(),
+                    Action::End(outcome) => self.outcome = Some(outcome),
+                }
+            }
+            if let Some(error) = self.observers.take_broken() {
+                let reason = error.to_string();
+                events.push_back(Event::StoreFailed { reason });
+            }
+        }
+    }
+
+    async fn launch(&mut self, slot: u32) -> Event {
+        let Some(launcher) = &mut self.launcher else {
+            let reason = "there is no launcher in this run".to_owned();
+            return Event::LaunchFailed { slot, reason };
+        };
+        match launcher.launch(slot as usize).await {
+            Ok(pid) => Event::ProcessStarted { slot, pid },
+            Err(error) => Event::LaunchFailed {
+                slot,
+                reason: error.to_string(),
+            },
+        }
+    }
+
+    fn send(&mut self, worker: WorkerId, command: Command) {
+        if let Command::Prepare {
+            images,
+            shared: true,
+            ..
+        } = command
+            && self.cache.is_none()
+        {
+            let bytes = images as u64 * u64::from(self.settings.image_size).pow(2) * 3;
+            match CacheFile::create(bytes, self.observers.run_dir()) {
+                Ok(cache) => self.cache = Some(cache),
+                Err(error) => return self.observers.broken(error.into()),
+            }
+        }
+        let context = Context {
+            settings: &self.settings,
+            run_id: &self.run_id,
+            cache_file: self.cache.as_ref().map(CacheFile::path),
+            unix_seconds: unix_seconds(),
+        };
+        let last = matches!(command, Command::Shutdown { .. });
+        if let Some(outbox) = self.sessions.get(&worker) {
+            outbox.send(convert::message(worker, command, context));
+        }
+        if last {
+            self.sessions.remove(&worker);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Blobs to and from the coordinator, beside the session. Uploads go one after the other, so
+//! that newer weights never arrive before older ones.
+
+mod images;
+
+use common::blob::{self, Assembly};
+use proto::v1;
+use proto::v1::worker_message::Message as Up;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::connect::Client;
+use crate::control::{FetchError, Wanted};
+use crate::session::say;
+
+/// The uploads and downloads of one session.
+pub(crate) struct Transfers {
+    client: Client,
+    worker_id: u64,
+    /// For the one thing that nobody waits for: that an upload failed.
+    outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
+    last: Option<JoinHandle<Result<(), String>>>,
+}
+
+impl Transfers {
+    pub(crate) fn new(
+        client: Client,
+        worker_id: u64,
+        outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
+    ) -> Self {
+        Self {
+            client,
+            worker_id,
+            outbox,
+            last: None,
+        }
+    }
+
+    /// Sends a blob once those before it are there.
+    pub(crate) fn upload(&mut self, label: v1::BlobHeader, bytes: Vec<u8>) {
+        let mut client = self.client.clone();
+        let worker_id = self.worker_id;
+        let outbox = self.outbox.clone();
+        let previous = self.last.take();
+        self.last = Some(tokio::spawn(async move {
+            if let Some(previous) = previous {
+                outcome(previous.await)?;
+            }
+            let kind = label.kind();
+            let label = v1::BlobHeader { worker_id, ..label };
+            // Its sum takes a tenth of a second, which is nothing for the session's task.
+            let chunks = tokio::task::spawn_blocking(move || blob::chunks(label, bytes)).await;
+            let chunks = chunks.map_err(|error| format!("an upload failed: {error}"))?;
+            match client.upload(tokio_stream::iter(chunks)).await {
+                Ok(_) => Ok(()),
+                Err(status) if kind == v1::BlobKind::Predictions => {
+                    tracing::warn!(status = status.message(), "the predictions were refused");
+                    Ok(())
+                }
+                Err(status) => {
+                    let message = format!(
+                        "the {} could not be handed over: {}",
+                        match kind {
+                            v1::BlobKind::Checkpoint => "checkpoint",
+                            _ => "best weights",
+                        },
+                        status.message()
+                    );
+                    // The coordinator waits for it.
+                    let failure = v1::Failure {
+                        kind: v1::FailureKind::Internal.into(),
+                        message: message.clone(),
+                    };
+                    say(&outbox, Up::Failure(failure));
+                    Err(message)
+                }
+            }
+        }));
+    }
+
+    /// Waits until all uploads so far are with the coordinator.
+    pub(crate) async fn settle(&mut self) -> Result<(), String> {
+        match self.last.take() {
+            Some(upload) => outcome(upload.await),
+            None => Ok(()),
+        }
+    }
+
+    /// Fetches a blob for somebody who waits for it.
+    pub(crate) fn download(
+        &self,
+        request: v1::DownloadRequest,
+        reply: std::sync::mpsc::Sender<Result<Vec<u8>, String>>,
+    ) {
+        let client = self.client.clone();
+        let worker_id = self.worker_id;
+        tokio::spawn(async move {
+            let request = v1::DownloadRequest {
+                worker_id,
+                ..request
+            };
+            // The asker waits for it, unless the process is about to end.
+            let _ = reply.send(fetch(client, request).await);
+        });
+    }
+}
+
+impl Transfers {
+    /// Fetches images for somebody who waits for them.
+    pub(crate) fn images(
+        &self,
+        wanted: Vec<Wanted>,
+        reply: std::sync::mpsc::Sender<Result<(), FetchError>>,
+    ) {
+        let (client, worker_id) = (self.client.clone(), self.worker_id);
+        tokio::spawn(async move {
+            // As above.
+            let _ = reply.send(images::fetch(client, worker_id, wanted).await);
+        });
+    }
+}
+
+async fn fetch(mut client: Client, request: v1::DownloadRequest) -> Result<Vec<u8>, String> {
+    let status = |status: tonic::Status| status.message().to_owned();
+    let mut chunks = client.download(request).await.map_err(status)?.into_inner();
+    let first = chunks.message().await.map_err(status)?;
+    let mut assembly = Assembly::begin(first).map_err(|error| error.to_string())?;
+    while let Some(chunk) = chunks.message().await.map_err(status)? {
+        assembly.add(chunk).map_err(|error| error.to_string())?;
+    }
+    let (_, bytes) = assembly.finish().map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+impl Drop for Transfers {
+    fn drop(&mut self) {
+        if let Some(upload) = &self.last {
+            upload.abort();
+        }
+    }
+}
+
+fn outcome(ended: Result<Result<(), String>, tokio::task::JoinError>) -> Result<(), String> {
+    ended.unwrap_or_else(|error| Err(format!("an upload failed: {error}")))
+}

@@ -3,7 +3,7 @@
 use std::process::ExitCode as ProcessExit;
 
 use clap::Parser;
-use coordinator::app::exit::Refusal;
+use coordinator::app::exit::Failure;
 use coordinator::app::run::run;
 use coordinator::cli::args::{Cli, Command, ExitCode};
 
@@ -21,7 +21,7 @@ fn main() -> ProcessExit {
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return refuse(Refusal::internal(error)),
+        Err(error) => return refuse(Failure::internal(error)),
     };
     match runtime.block_on(run(cli)) {
         Ok(code) => code.into(),
@@ -29,7 +29,7 @@ fn main() -> ProcessExit {
     }
 }
 
-fn refuse(Refusal(code, message): Refusal) -> ProcessExit {
+fn refuse(Failure(code, message): Failure) -> ProcessExit {
     eprintln!("error: {message}");
     code.into()
 }

@@ -129,15 +129,15 @@ fn honest() -> Vec<Up> {
             }],
             phases: None,
         }),
-        Up::Halted(v1::Halted {
+        Up::GenerationAborted(v1::GenerationAborted {
             generation: 1,
-            held: Some(position),
+            retained: Some(position),
         }),
         Up::Failure(v1::Failure {
             kind: v1::FailureKind::Collective.into(),
             message: "connection closed".to_owned(),
         }),
-        Up::Leaving(v1::Leaving {}),
+        Up::Draining(v1::Draining {}),
         Up::Finished(v1::Finished { generation: 1 }),
     ]
 }
@@ -176,7 +176,7 @@ fn joined(run: &mut Run, worker: u64) {
         host: "host".to_owned(),
         pid: 100 + worker as u32,
         instance: worker,
-        slot: None,
+        local_rank: None,
     };
     run.step(Duration::ZERO, event);
 }

@@ -13,7 +13,7 @@ pub mod v1 {
     tonic::include_proto!("trainer.v1");
 }
 
-/// Raised with every change that an older peer would misread; checked in `Hello`.
+/// Raised with every change that an older peer would misread; checked in `Register`.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// The largest message either side accepts, in bytes. A manifest of a million files fits.
@@ -23,4 +23,4 @@ pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 pub const CHUNK_BYTES: usize = 1 << 20;
 
 /// The environment variable by which a launcher tells a worker its slot.
-pub const SLOT_VARIABLE: &str = "FINETUNE_SLOT";
+pub const LOCAL_RANK_VARIABLE: &str = "FINETUNE_LOCAL_RANK";

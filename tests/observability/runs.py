@@ -49,7 +49,7 @@ class Run:
         return self.value("finetune_steps_total")
 
     def workers(self):
-        """Process ids of the live workers, in the order of their slots."""
+        """Process ids of the live workers, in the order of their local ranks."""
         children = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/children")
         found = {}
         try:
@@ -61,9 +61,9 @@ class Run:
                 environment = pathlib.Path(f"/proc/{child}/environ").read_bytes()
             except OSError:
                 continue  # It ended just now.
-            if slot := re.search(rb"FINETUNE_SLOT=(\d+)", environment):
-                found[int(slot[1])] = child
-        return [found[slot] for slot in sorted(found)]
+            if rank := re.search(rb"FINETUNE_LOCAL_RANK=(\d+)", environment):
+                found[int(rank[1])] = child
+        return [found[rank] for rank in sorted(found)]
 
     def both(self):
         """Its two workers, once there are two."""

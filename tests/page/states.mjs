@@ -67,7 +67,7 @@ export function states(real) {
       run_directory: HOSTILE,
       workers: [{ ...many[0], host: HOSTILE, device: HOSTILE, state: HOSTILE }],
       events: [
-        { time: time(0), event: "lost", who: HOSTILE, when: "now", cause: HOSTILE, rank: null, slot: null },
+        { time: time(0), event: "lost", who: HOSTILE, when: "now", cause: HOSTILE, rank: null, local_rank: null },
         { time: time(1), event: "constructor", line: HOSTILE },
         { time: HOSTILE, event: "stalled", line: HOSTILE },
       ],

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::moment::{LOGS, Moment, phases, steps_made};
-use crate::truth::{Agreement, Truth};
+use crate::baseline::{Agreement, Baseline};
+use crate::injection_point::{InjectionPoint, LOGS, phases, steps_made};
 use crate::{
     Run, SMALL, STEADY, STEADY_EPOCHS, STEADY_STEPS, go_on, journal, kill, metrics, pause,
 };
@@ -17,7 +17,7 @@ const FOREVER: Duration = Duration::from_secs(3600);
 /// Who is struck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the names say it")]
-pub enum Victim {
+pub enum Target {
     RankZero,
     RankOne,
     Coordinator,
@@ -28,7 +28,7 @@ pub enum Victim {
 /// How.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the names say it")]
-pub enum Blow {
+pub enum Fault {
     Kill,
     /// SIGSTOP, and so much later SIGCONT.
     Pause(Duration),
@@ -37,10 +37,10 @@ pub enum Blow {
 /// A blow to one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
-pub struct Fault {
-    pub victim: Victim,
-    pub moment: Moment,
-    pub blow: Blow,
+pub struct Injection {
+    pub target: Target,
+    pub point: InjectionPoint,
+    pub fault: Fault,
 }
 
 /// How a run took it.
@@ -56,7 +56,7 @@ pub struct Outcome {
     pub steps_lost: u64,
 }
 
-impl Victim {
+impl Target {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::RankZero, Self::RankOne, Self::Coordinator, Self::All];
 
@@ -82,7 +82,11 @@ impl Victim {
         loop {
             let found = run.processes();
             let found: Vec<u32> = (found.iter())
-                .filter(|worker| worker.slot.is_some_and(|slot| slots.contains(&slot)))
+                .filter(|worker| {
+                    worker
+                        .local_rank
+                        .is_some_and(|local_rank| slots.contains(&local_rank))
+                })
                 .map(|worker| worker.pid)
                 .collect();
             if found.len() >= slots.len() || Instant::now() > deadline {
@@ -98,7 +102,7 @@ impl Victim {
     }
 }
 
-impl Blow {
+impl Fault {
     /// In a few words.
     pub fn name(self) -> String {
         match self {
@@ -120,28 +124,28 @@ impl Blow {
     }
 }
 
-impl Fault {
+impl Injection {
     /// In a few words.
     pub fn name(&self) -> String {
-        let (victim, moment) = (self.victim.name(), self.moment.name());
-        format!("{victim}, {moment}, {}", self.blow.name())
+        let (target, point) = (self.target.name(), self.point.name());
+        format!("{target}, {point}, {}", self.fault.name())
     }
 
-    /// Strikes a run with the settings of [`STEADY`] and compares it with `truth`. `draw`, a
+    /// Strikes a run with the settings of [`STEADY`] and compares it with `baseline`. `draw`, a
     /// number, decides at which step.
-    pub fn inflict(self, truth: &Truth, draw: u64) -> Outcome {
+    pub fn inflict(self, baseline: &Baseline, draw: u64) -> Outcome {
         let arguments = [&["--workers=2"], SMALL, STEADY].concat();
         let mut run = Run::start_with(&arguments, |command| {
             command.env("RUST_LOG", LOGS);
         });
-        let slot = u32::from(self.victim != Victim::RankZero);
-        let written = self.victim.strikes_coordinator();
-        self.moment.wait(&mut run, slot, written, draw);
-        let pids = self.victim.pids(&run);
+        let local_rank = u32::from(self.target != Target::RankZero);
+        let written = self.target.strikes_coordinator();
+        self.point.wait(&mut run, local_rank, written, draw);
+        let pids = self.target.pids(&run);
         let (struck, places) = (now(), phases(&run.path()));
         let known = recoveries(&run.path()).len();
-        self.blow.strike(&pids);
-        let (ended, seconds) = if self.blow == Blow::Kill && written {
+        self.fault.strike(&pids);
+        let (ended, seconds) = if self.fault == Fault::Kill && written {
             let killed = run.wait();
             let lines = lines(&killed.path(), &killed.output);
             if killed.has_finished() {
@@ -165,11 +169,11 @@ impl Fault {
         let mut seen = vec![places];
         seen.extend(lines(&path, &ended.output));
         let result = match ended.has_finished() {
-            true => truth.compare(&path),
+            true => baseline.compare(&path),
             false => Err(format!("exit code {}: {}", ended.code, ended.output)),
         };
         let all = (STEADY_EPOCHS * STEADY_STEPS) as u64;
-        let made = [0, 1].map(|slot| steps_made(&path, slot));
+        let made = [0, 1].map(|local_rank| steps_made(&path, local_rank));
         Outcome {
             seen: seen.join("; "),
             result,

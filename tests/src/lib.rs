@@ -10,12 +10,12 @@ mod programs;
 mod random;
 mod run;
 
+pub mod baseline;
 pub mod disk;
 pub mod fault;
+pub mod injection_point;
 pub mod metrics;
-pub mod moment;
 pub mod network;
-pub mod truth;
 
 pub use ended::Ended;
 pub use journal::journal;

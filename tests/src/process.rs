@@ -13,7 +13,7 @@ pub(crate) const MARK: &str = "INTEGRATION_RUN";
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
     /// Its place with the launcher; none for the coordinator and for workers started by hand.
-    pub slot: Option<u32>,
+    pub local_rank: Option<u32>,
     /// Its id.
     pub pid: u32,
 }
@@ -41,7 +41,8 @@ fn worker_of(mark: &str, pid: u32) -> Option<Process> {
     // Between fork and exec it still has its parent's name.
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     (value(MARK) == Some(mark) && name.trim_end() == "worker").then(|| Process {
-        slot: value(proto::SLOT_VARIABLE).and_then(|slot| slot.parse().ok()),
+        local_rank: value(proto::LOCAL_RANK_VARIABLE)
+            .and_then(|local_rank| local_rank.parse().ok()),
         pid,
     })
 }

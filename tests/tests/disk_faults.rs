@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use integration_tests::baseline::Baseline;
 use integration_tests::disk::Disk;
-use integration_tests::truth::Truth;
 use integration_tests::{Ended, Run, SMALL, STEADY, STEADY_STEPS, journal, kill};
 use rustix::process::Signal;
 
@@ -56,7 +56,7 @@ fn killed_with_two_checkpoints() -> (Ended, String, String) {
 /// Resumes, and gives back what is said of the checkpoint `name`.
 fn resumed(killed: Ended, name: &str) -> String {
     let ended = killed.resume(&[]).wait().succeeded().left_no_process();
-    Truth::of(STEADY).assert_same(&ended);
+    Baseline::of(STEADY).assert_same(&ended);
     let torn = journal(&ended.path());
     let about_it = torn.iter().filter(|entry| {
         entry["event"] == "torn_checkpoint" && entry["reason"].to_string().contains(name)
@@ -169,7 +169,7 @@ fn a_disk_that_fills_up_ends_the_run_and_loses_nothing() {
     );
     std::fs::remove_file(filler).expect("the filler");
     let ended = still_full.resume(&[]).wait().succeeded().left_no_process();
-    Truth::of(STEADY).assert_same(&ended);
+    Baseline::of(STEADY).assert_same(&ended);
 }
 
 #[test]

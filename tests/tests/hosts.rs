@@ -16,8 +16,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use integration_tests::baseline::Baseline;
 use integration_tests::network::Network;
-use integration_tests::truth::Truth;
 use integration_tests::{Run, SMALL, STEADY, scratch, worker};
 
 use certificates::{Authority, HOST};
@@ -65,7 +65,7 @@ fn a_link_that_is_cut_and_mended_costs_nothing() {
         assert!(worker.wait().unwrap().success(), "{}", ended.output);
     }
     assert!(ended.output.contains("2 ranks go on"), "{}", ended.output);
-    Truth::of(STEADY).assert_same(&ended);
+    Baseline::of(STEADY).assert_same(&ended);
 }
 
 /// A Prometheus with the rules of `deploy/` that scrapes one coordinator; ends when dropped.

@@ -4,7 +4,7 @@
 
 use std::process::Child;
 
-use integration_tests::truth::Truth;
+use integration_tests::baseline::Baseline;
 use integration_tests::{Ended, Run, SMALL, STEADY, STEADY_STEPS, journal, terminate, worker};
 use serde_json::Value;
 
@@ -57,7 +57,7 @@ fn a_worker_that_comes_late_makes_the_world_larger() {
     for worker in [&mut first, &mut second] {
         assert!(worker.wait().expect("it can be waited for").success());
     }
-    Truth::of(STEADY).assert_same(&ended);
+    Baseline::of(STEADY).assert_same(&ended);
     nothing_was_lost(&ended);
     let parts = parts(&ended);
     assert_eq!(parts.first().map(|part| part.0), Some(1), "{parts:?}");
@@ -82,7 +82,7 @@ fn a_worker_that_is_asked_to_end_leaves_at_a_step_boundary() {
     assert!(!run.has_ended(), "{}", run.output());
     let ended = run.wait().succeeded().left_no_process();
     assert!(second.wait().expect("it can be waited for").success());
-    Truth::of(STEADY).assert_same(&ended);
+    Baseline::of(STEADY).assert_same(&ended);
     nothing_was_lost(&ended);
     let parts = parts(&ended);
     assert_eq!(parts.first().map(|part| part.0), Some(2), "{parts:?}");

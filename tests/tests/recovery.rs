@@ -1,12 +1,12 @@
 //! Whatever is killed, a run ends with the result that it would have had.
 
-use integration_tests::truth::Truth;
+use integration_tests::baseline::Baseline;
 use integration_tests::{Run, STEADY, all_gone, kill};
 use rustix::process::Signal;
 
 #[test]
 fn a_killed_worker_is_replaced_and_nothing_is_lost() {
-    let truth = Truth::of(STEADY);
+    let baseline = Baseline::of(STEADY);
     let mut run = Run::small(2, STEADY);
     run.until("the second epoch", |run| run.steps() >= 8);
     let workers = run.workers();
@@ -16,7 +16,7 @@ fn a_killed_worker_is_replaced_and_nothing_is_lost() {
     run.until("the third epoch", |run| run.steps() >= 13);
     kill(workers[0]);
     let ended = run.wait().succeeded();
-    truth.assert_same(&ended);
+    baseline.assert_same(&ended);
     assert!(
         ended.output.matches("recovered in").count() == 2,
         "{}",
@@ -27,19 +27,19 @@ fn a_killed_worker_is_replaced_and_nothing_is_lost() {
 
 #[test]
 fn without_a_replacement_fewer_go_on() {
-    let truth = Truth::of(STEADY);
+    let baseline = Baseline::of(STEADY);
     let arguments = [STEADY, &["--max-restarts=0", "--rejoin-timeout=0"]].concat();
     let mut run = Run::small(2, &arguments);
     run.until("the second epoch", |run| run.steps() >= 8);
     kill(run.workers()[1]);
     let ended = run.wait().succeeded();
-    truth.assert_same(&ended);
+    baseline.assert_same(&ended);
     assert!(ended.output.contains("1 ranks go on"), "{}", ended.output);
 }
 
 #[test]
 fn when_all_are_killed_it_goes_on_from_the_checkpoint() {
-    let truth = Truth::of(STEADY);
+    let baseline = Baseline::of(STEADY);
     let arguments = [STEADY, &["--checkpoint-every=2"]].concat();
     let mut run = Run::small(2, &arguments);
     run.until("a checkpoint within the second epoch", |run| {
@@ -64,19 +64,19 @@ fn when_all_are_killed_it_goes_on_from_the_checkpoint() {
     );
     // On another number of workers, too.
     let ended = refused.resume(&["--workers=3"]).wait().succeeded();
-    truth.assert_same(&ended);
+    baseline.assert_same(&ended);
 }
 
 #[test]
 fn an_interrupted_run_is_resumed_where_it_stopped() {
-    let truth = Truth::of(STEADY);
+    let baseline = Baseline::of(STEADY);
     let mut run = Run::small(2, STEADY);
     run.until("the second epoch", |run| run.steps() >= 8);
     run.signal(Signal::INT);
     let stopped = run.wait();
     assert_eq!(stopped.code, 130, "{}", stopped.output);
     let ended = stopped.resume(&[]).wait().succeeded();
-    truth.assert_same(&ended);
+    baseline.assert_same(&ended);
     let again = ended.resume(&[]).wait();
     assert_eq!(again.code, 2, "{}", again.output);
     assert!(

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use integration_tests::truth::Truth;
+use integration_tests::baseline::Baseline;
 use integration_tests::{Run, SMALL, STEADY, coordinator, kill, worker};
 use rustix::process::Signal;
 
@@ -31,7 +31,7 @@ fn one_command_begins_a_run_goes_on_with_it_and_leaves_an_ended_one_alone() {
     };
     let said = again(&directory);
     assert!(said.contains("resuming after"), "{said}");
-    Truth::of(STEADY).assert_same(&killed);
+    Baseline::of(STEADY).assert_same(&killed);
 
     let before = std::fs::read(directory.join("events.jsonl")).expect("the journal");
     let said = again(&directory);

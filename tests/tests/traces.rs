@@ -8,7 +8,7 @@ mod collector;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use collector::{Collector, Received};
-use integration_tests::truth::Truth;
+use integration_tests::baseline::Baseline;
 use integration_tests::{Ended, Run, SMALL, STEADY, STEADY_EPOCHS, kill};
 use serde_json::Value;
 
@@ -154,7 +154,7 @@ fn without_its_collector_a_run_is_the_same() {
     // A port that was free a moment ago.
     let nobody = Collector::start().address;
     let ended = run_with_a_loss(&format!("http://{nobody}"), &[]);
-    Truth::of(STEADY).assert_same(&ended);
+    Baseline::of(STEADY).assert_same(&ended);
     let said = |log: &str| log.matches("takes no traces").count();
     assert_eq!(said(&ended.output), 1, "{}", ended.output);
     let survivor = ended.path().join("logs").join("worker-0.log");

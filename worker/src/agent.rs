@@ -18,6 +18,7 @@ use proto::v1::worker_message::Message as Up;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::activity::ActivityTracker;
 use crate::cli::Cli;
 use crate::connect::{Coordinator, Launcher};
 use crate::control::{Inbox, Link, Order, Outgoing};
@@ -27,12 +28,11 @@ use crate::session::{self, Identity, Session, next, say};
 use crate::setup::Setup;
 use crate::train;
 use crate::transfer::Transfers;
-use crate::whereabouts::Whereabouts;
 
 /// How long a training thread may take to notice that its group was aborted.
 const ABORT_GRACE: Duration = Duration::from_secs(3);
 /// How long the coordinator may take to let a worker go that was asked to end.
-const LEAVE_GRACE: Duration = Duration::from_secs(20);
+const DRAIN_GRACE: Duration = Duration::from_secs(20);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Joins the run at `cli.coordinator` and trains until it ends, also when the coordinator is
@@ -41,16 +41,16 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the coordinator cannot be reached, refuses, or stays away, and when training fails.
 pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
-    let slot: Option<u32> = std::env::var(proto::SLOT_VARIABLE)
+    let local_rank: Option<u32> = std::env::var(proto::LOCAL_RANK_VARIABLE)
         .ok()
-        .and_then(|slot| slot.parse().ok());
-    let who = Identity::new(slot);
+        .and_then(|local_rank| local_rank.parse().ok());
+    let who = Identity::new(local_rank);
     let health = Health::start(cli.health_file.as_deref())
         .map_err(|error| AgentError::Usage(format!("cannot write --health-file: {error}")))?;
     let mut asked_to_end = signal(SignalKind::terminate())
         .map_err(|error| AgentError::Training(format!("cannot watch for signals: {error}")))?;
     let patience = Duration::from_secs(cli.connect_timeout);
-    let mut launcher = slot.map(|_| Launcher::of_process());
+    let mut launcher = local_rank.map(|_| Launcher::of_process());
     let token = Launcher::token(&mut launcher).await?;
     let coordinator = Coordinator::of(&cli, token)?;
     let first = tokio::select! {
@@ -60,11 +60,11 @@ pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
         }
         _ = asked_to_end.recv() => return Ok(()),
     };
-    let run_id = first.welcome.run_id.clone();
+    let run_id = first.registered.run_id.clone();
     let trace = TraceId::of_run(&run_id);
     logs.set(trace);
     tracing::info!("joined run {run_id}, trace {trace}");
-    let setup = Setup::of(&cli, &coordinator, &first.client, &first.welcome).await?;
+    let setup = Setup::of(&cli, &coordinator, &first.client, &first.registered).await?;
     let endpoint = &setup.settings.otlp_endpoint;
     let (spans, exporter) = Exporter::start(endpoint, "finetune-worker", trace).unzip();
     let trainer = Trainer::start(setup, &run_id, spans)?;
@@ -107,7 +107,7 @@ async fn stay(
             session = session::open(coordinator, who, trainer.hold) => session?,
             _ = asked_to_end.recv() => return Ok(()),
         };
-        if session.welcome.run_id != trainer.run_id {
+        if session.registered.run_id != trainer.run_id {
             let message = "another run is at this address; a fresh worker can join it";
             return Err(AgentError::Refused(message.to_owned()));
         }
@@ -118,7 +118,7 @@ async fn stay(
 /// The training thread and what connects it with the sessions.
 struct Trainer {
     inbox: Inbox,
-    place: Whereabouts,
+    place: ActivityTracker,
     outgoing: mpsc::UnboundedReceiver<Outgoing>,
     end: oneshot::Receiver<Result<(), v1::Failure>>,
     run_id: String,
@@ -135,13 +135,13 @@ impl Trainer {
         let hold = Duration::from_secs(setup.settings.hold_timeout_seconds.into());
         let (link, outgoing) = mpsc::unbounded_channel();
         let (ended, end) = oneshot::channel();
-        let (inbox, place) = (Inbox::default(), Whereabouts::default());
-        let (orders, whereabouts) = (inbox.clone(), place.clone());
+        let (inbox, place) = (Inbox::default(), ActivityTracker::default());
+        let (orders, activity) = (inbox.clone(), place.clone());
         std::thread::Builder::new()
             .name("train".to_owned())
             .spawn(move || {
                 let link = Link::new(link);
-                let result = train::run(&setup, &orders, &link, &whereabouts, spans.as_ref());
+                let result = train::run(&setup, &orders, &link, &activity, spans.as_ref());
                 // The agent may have given up waiting: then the process is about to exit.
                 let _ = ended.send(result);
             })
@@ -169,22 +169,22 @@ impl Trainer {
             client,
             outbox,
             mut inbound,
-            welcome,
+            registered,
         } = session;
-        let mut transfers = Transfers::new(client, welcome.worker_id, outbox.clone());
+        let mut transfers = Transfers::new(client, registered.worker_id, outbox.clone());
         // What it still says belongs to the last session.
         while let Ok(stale) = self.outgoing.try_recv() {
             if let Outgoing::Store(_) | Outgoing::Group(_) = stale {
                 self.pass_on(stale, &outbox, &mut transfers).await;
             }
         }
-        self.inbox.push(Order::Introduce);
+        self.inbox.push(Order::Scan);
         let mut heartbeats = tokio::time::interval(HEARTBEAT);
         let mut over = false;
-        let mut leaving = None;
+        let mut draining = None;
         let result = loop {
             let gone = async {
-                match leaving {
+                match draining {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
                     None => std::future::pending().await,
                 }
@@ -196,11 +196,11 @@ impl Trainer {
                 }
                 result = &mut self.end => break result,
                 _ = asked_to_end.recv() => {
-                    if over || leaving.is_some() {
+                    if over || draining.is_some() {
                         return Ok(());
                     }
-                    say(&outbox, Up::Leaving(v1::Leaving {}));
-                    leaving = Some(tokio::time::Instant::now() + LEAVE_GRACE);
+                    say(&outbox, Up::Draining(v1::Draining {}));
+                    draining = Some(tokio::time::Instant::now() + DRAIN_GRACE);
                 }
                 () = gone => return Ok(()),
                 // After a polite shutdown the coordinator hangs up, which is no news.
@@ -215,7 +215,7 @@ impl Trainer {
                         }
                     }
                     Ok(message) => self.take(message).await,
-                    Err(_) if leaving.is_some() => return Ok(()),
+                    Err(_) if draining.is_some() => return Ok(()),
                     Err(cause) => return Err(AgentError::Broken(cause)),
                 },
                 _ = heartbeats.tick() => {
@@ -253,17 +253,17 @@ impl Trainer {
 
     async fn take(&mut self, message: Down) {
         let order = match message {
-            Down::Welcome(_) | Down::Shutdown(_) => return,
+            Down::Registered(_) | Down::Shutdown(_) => return,
             Down::StepGrant(grant) => return self.inbox.grant(&grant),
             Down::Prepare(order) => Order::Prepare(order),
             Down::Assignment(order) => Order::Assign(order),
             Down::EpochPlan(order) => Order::Plan(order),
-            Down::Verdict(order) => Order::Verdict(order),
-            Down::Keep(order) => Order::Keep(order),
+            Down::EpochResult(order) => Order::EpochResult(order),
+            Down::SaveState(order) => Order::SaveState(order),
             Down::Finish(order) => Order::Finish(order),
-            Down::Halt(order) => {
+            Down::AbortGeneration(order) => {
                 // Before the abort, so that the thread finds it when its collective breaks.
-                self.inbox.push(Order::Halt(order));
+                self.inbox.push(Order::AbortGeneration(order));
                 return self.abort().await;
             }
         };
@@ -293,7 +293,7 @@ impl Trainer {
                     self.abort().await;
                 }
             }
-            Outgoing::Message(message @ (Up::Halted(_) | Up::Scanned(_))) => {
+            Outgoing::Message(message @ (Up::GenerationAborted(_) | Up::Scanned(_))) => {
                 self.halting = false;
                 say(outbox, message);
             }
@@ -311,7 +311,8 @@ impl Trainer {
 
     /// Leaves whatever the thread is in; it keeps its state.
     async fn let_go(&mut self) {
-        self.inbox.push(Order::Halt(v1::Halt::default()));
+        self.inbox
+            .push(Order::AbortGeneration(v1::AbortGeneration::default()));
         self.abort().await;
     }
 

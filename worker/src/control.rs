@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Order {
     /// Say what there is: data, device, state. The first order of each session.
-    Introduce,
+    Scan,
     /// Decode these samples.
     Prepare(v1::Prepare),
     /// Form this group.
@@ -20,11 +20,11 @@ pub enum Order {
     /// Train this epoch.
     Plan(v1::EpochPlan),
     /// How the epoch was judged.
-    Verdict(v1::Verdict),
+    EpochResult(v1::EpochResult),
     /// Leave this group.
-    Halt(v1::Halt),
+    AbortGeneration(v1::AbortGeneration),
     /// Hand something over for the run directory.
-    Keep(v1::Keep),
+    SaveState(v1::SaveState),
     /// Show predictions, then be done.
     Finish(v1::Finish),
     /// End.
@@ -71,7 +71,7 @@ impl Inbox {
         self.lock().orders.iter().any(|order| {
             matches!(
                 order,
-                Order::Halt(_) | Order::Introduce | Order::Shutdown(_)
+                Order::AbortGeneration(_) | Order::Scan | Order::Shutdown(_)
             )
         })
     }
@@ -100,8 +100,8 @@ impl Inbox {
     /// when nobody has said yet.
     pub fn try_grant(&self, completed: u32) -> Option<Grant> {
         let mut state = self.lock();
-        if let Some(Order::Keep(v1::Keep {
-            what: Some(v1::keep::What::Checkpoint(_)),
+        if let Some(Order::SaveState(v1::SaveState {
+            what: Some(v1::save_state::What::Checkpoint(_)),
         })) = state.orders.front()
         {
             state.orders.pop_front();
@@ -225,8 +225,8 @@ mod tests {
         };
         inbox.grant(&late);
         assert_eq!(inbox.try_grant(1), None);
-        inbox.push(Order::Keep(v1::Keep {
-            what: Some(v1::keep::What::Checkpoint(true)),
+        inbox.push(Order::SaveState(v1::SaveState {
+            what: Some(v1::save_state::What::Checkpoint(true)),
         }));
         assert_eq!(inbox.try_grant(1), Some(Grant::Checkpoint));
         assert_eq!(inbox.try_grant(1), None);

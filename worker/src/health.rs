@@ -9,7 +9,7 @@ use std::time::Duration;
 use proto::v1;
 use tokio::task::JoinHandle;
 
-use crate::whereabouts::Whereabouts;
+use crate::activity::ActivityTracker;
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -20,7 +20,7 @@ pub(crate) enum State {
     #[default]
     Connecting,
     /// It is in a session, and does what the training thread does.
-    Joined(Whereabouts),
+    Joined(ActivityTracker),
     /// Its coordinator is gone, and it holds its state.
     Holding,
 }
@@ -110,7 +110,7 @@ mod tests {
         let read = || std::fs::read_to_string(&path).unwrap();
         let health = Health::start(Some(&path)).unwrap();
         assert_eq!(read(), "connecting\n");
-        let place = Whereabouts::default();
+        let place = ActivityTracker::default();
         health.set(State::Joined(place.clone()));
         place.enter(v1::Phase::Forward);
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);

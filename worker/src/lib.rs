@@ -1,6 +1,7 @@
 //! One rank of a run: an agent that talks to the coordinator, and a training thread that owns
 //! every tensor. Orders flow from agent to training through `control`, reports flow back.
 
+pub mod activity;
 mod address;
 pub mod agent;
 pub mod cli;
@@ -16,4 +17,3 @@ pub mod setup;
 pub mod telemetry;
 pub mod train;
 mod transfer;
-pub mod whereabouts;

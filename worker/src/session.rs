@@ -21,22 +21,25 @@ pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
     pub(crate) inbound: Streaming<v1::CoordinatorMessage>,
-    pub(crate) welcome: v1::Welcome,
+    pub(crate) registered: v1::Registered,
 }
 
 /// By what the coordinator knows this process, over all of its sessions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Identity {
-    slot: Option<u32>,
+    local_rank: Option<u32>,
     instance: u64,
 }
 
 impl Identity {
-    /// Of a process in a launcher's `slot`, or in none.
-    pub(crate) fn new(slot: Option<u32>) -> Self {
+    /// Of a process in a launcher's `local_rank`, or in none.
+    pub(crate) fn new(local_rank: Option<u32>) -> Self {
         // The keys of a standard hasher come from the system's random numbers.
         let instance = RandomState::new().build_hasher().finish().max(1);
-        Self { slot, instance }
+        Self {
+            local_rank,
+            instance,
+        }
     }
 }
 
@@ -100,28 +103,28 @@ impl Attempt {
 
 async fn greet(mut client: Client, who: Identity) -> Result<Session, Attempt> {
     let (outbox, outgoing) = mpsc::unbounded_channel();
-    let hello = v1::Hello {
+    let register = v1::Register {
         protocol_version: proto::PROTOCOL_VERSION,
         host: rustix::system::uname()
             .nodename()
             .to_string_lossy()
             .into_owned(),
         pid: std::process::id(),
-        slot: who.slot,
+        local_rank: who.local_rank,
         instance: who.instance,
     };
-    say(&outbox, Up::Hello(hello));
+    say(&outbox, Up::Register(register));
     let mut inbound = client
         .session(UnboundedReceiverStream::new(outgoing))
         .await
         .map_err(|status| Attempt::status(&status))?
         .into_inner();
     match next(&mut inbound).await {
-        Ok(Down::Welcome(welcome)) => Ok(Session {
+        Ok(Down::Registered(registered)) => Ok(Session {
             client,
             outbox,
             inbound,
-            welcome,
+            registered,
         }),
         Ok(Down::Shutdown(shutdown)) => Err(Attempt::Final(AgentError::Refused(shutdown.reason))),
         Ok(_) => Err(Attempt::Again(

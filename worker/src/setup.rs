@@ -49,14 +49,14 @@ impl Setup {
         cli: &Cli,
         coordinator: &Coordinator,
         client: &Client,
-        welcome: &v1::Welcome,
+        registered: &v1::Registered,
     ) -> Result<Self, AgentError> {
-        let mut settings = welcome.settings.clone().unwrap_or_default();
+        let mut settings = registered.settings.clone().unwrap_or_default();
         if let Some(path) = &cli.pretrained {
             settings.pretrained = Some(path.to_string_lossy().into_owned());
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let clock_ahead = now.map_or(0.0, |now| now.as_secs_f64() - welcome.unix_seconds);
+        let clock_ahead = now.map_or(0.0, |now| now.as_secs_f64() - registered.unix_seconds);
         let warnings = Facts::gather(&settings.device, clock_ahead).warnings();
         for warning in &warnings {
             tracing::warn!("{warning}");
@@ -67,7 +67,7 @@ impl Setup {
         let data = cli.data.as_deref().unwrap_or(&settings.data);
         let images = match (data, settings.data.as_str()) {
             ("demo", _) | (FROM_COORDINATOR, "demo") => Images::Demo(cli.cache_dir.join("demo")),
-            (FROM_COORDINATOR, _) => Images::Coordinator(list(cli, client, welcome).await?),
+            (FROM_COORDINATOR, _) => Images::Coordinator(list(cli, client, registered).await?),
             (folder, _) => Images::Folder(folder.into()),
         };
         Ok(Self {
@@ -79,8 +79,12 @@ impl Setup {
     }
 }
 
-async fn list(cli: &Cli, client: &Client, welcome: &v1::Welcome) -> Result<Manifest, AgentError> {
-    let worker_id = welcome.worker_id;
+async fn list(
+    cli: &Cli,
+    client: &Client,
+    registered: &v1::Registered,
+) -> Result<Manifest, AgentError> {
+    let worker_id = registered.worker_id;
     let listed = client
         .clone()
         .list_images(v1::ListImagesRequest { worker_id })

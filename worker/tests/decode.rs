@@ -19,7 +19,7 @@ const LIMIT: f64 = 0.6;
 #[derive(Deserialize)]
 struct Index {
     drawn: Vec<Recorded>,
-    broken: Vec<Verdict>,
+    broken: Vec<EpochResult>,
     photographs: Vec<Photograph>,
 }
 
@@ -32,7 +32,7 @@ struct Recorded {
 }
 
 #[derive(Deserialize)]
-struct Verdict {
+struct EpochResult {
     name: String,
     accepted: bool,
 }
@@ -121,19 +121,19 @@ fn photographs_come_out_as_torchvision_makes_them() {
 
 #[test]
 fn broken_files_are_refused_where_pillow_refuses_them_each_in_its_own_words() {
-    let verdict = |name: &str| decode(&fixture(&format!("{name}.jpg")), 32);
-    for Verdict { name, accepted } in &INDEX.broken {
+    let epoch_result = |name: &str| decode(&fixture(&format!("{name}.jpg")), 32);
+    for EpochResult { name, accepted } in &INDEX.broken {
         assert_eq!(
-            verdict(name).is_ok(),
+            epoch_result(name).is_ok(),
             *accepted,
             "{name}: {:?}",
-            verdict(name).err()
+            epoch_result(name).err()
         );
     }
-    assert!(matches!(verdict("empty"), Err(DecodeError::Empty)));
-    assert!(matches!(verdict("text"), Err(DecodeError::NotJpeg)));
-    assert!(matches!(verdict("half"), Err(DecodeError::Truncated)));
-    assert!(matches!(verdict("absent"), Err(DecodeError::Read(_))));
+    assert!(matches!(epoch_result("empty"), Err(DecodeError::Empty)));
+    assert!(matches!(epoch_result("text"), Err(DecodeError::NotJpeg)));
+    assert!(matches!(epoch_result("half"), Err(DecodeError::Truncated)));
+    assert!(matches!(epoch_result("absent"), Err(DecodeError::Read(_))));
 }
 
 #[test]

@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use tch::{Device, Kind, Reduction, Tensor};
 use worker::model::{LayerGroup, Parameter, ResNet18, Statistics};
-use worker::train::optimizer::{Adam, LayerRates, StepError};
+use worker::train::optimizer::{Adam, GroupLrs, StepError};
 
 #[derive(Deserialize)]
 struct Recording {
     state_dict: Vec<(String, Vec<i64>)>,
     labels: Vec<i64>,
-    rates: LayerRates,
+    lrs: GroupLrs,
     evaluated: Vec<f64>,
     trained: Vec<f64>,
     losses: Vec<f64>,
@@ -191,7 +191,7 @@ fn logits_gradients_statistics_and_three_steps_match() {
             assert_near("training", &numbers(&logits), &recording.trained, 1e-5);
             gradients_and_statistics_match(&model, &recording);
         }
-        adam.step(&recording.rates).unwrap();
+        adam.step(&recording.lrs).unwrap();
     }
     for (Parameter { name, tensor, .. }, before) in model.parameters().iter().zip(before) {
         let expected = &recording.parameters[name];
@@ -286,10 +286,10 @@ fn back_propagate(parameter: &Parameter, step: usize) {
 #[test]
 fn weight_decay_matches_and_a_restored_optimizer_goes_on_alike() {
     let expected = recording().decayed_adam.after;
-    let rates = [0.1, 9.0, 9.0, 9.0, 9.0, 9.0];
+    let lrs = [0.1, 9.0, 9.0, 9.0, 9.0, 9.0];
     let parameters = [small_parameter()];
     let mut adam = Adam::new(&parameters, 0.3);
-    assert!(matches!(adam.step(&rates), Err(StepError::NoGradient { name }) if name == "small"));
+    assert!(matches!(adam.step(&lrs), Err(StepError::NoGradient { name }) if name == "small"));
     for step in 1..=3 {
         if step == 3 {
             let saved = adam
@@ -302,7 +302,7 @@ fn weight_decay_matches_and_a_restored_optimizer_goes_on_alike() {
         }
         adam.zero_grad().unwrap();
         back_propagate(&parameters[0], step);
-        adam.step(&rates).unwrap();
+        adam.step(&lrs).unwrap();
     }
     assert_near("decayed", &numbers(&parameters[0].tensor), &expected, 1e-6);
 }

@@ -94,13 +94,13 @@ mod tests {
             min_delta: 0.0,
         });
         let curve = [0.361, 0.306, 0.264, 0.222, 0.208, 0.252, 0.358, 0.300];
-        let judged: Vec<_> = curve
+        let validation_losses: Vec<_> = curve
             .iter()
             .zip(1..)
             .map(|(&loss, epoch)| stopping.observe(epoch, loss))
             .collect();
         assert_eq!(
-            judged[4..],
+            validation_losses[4..],
             [
                 Judgement::Improved,
                 Judgement::Waiting,

@@ -15,5 +15,5 @@ pub mod split;
 #[cfg(test)]
 mod simulation;
 
-pub use event::{Action, Command, Event, Notice, Outcome, RunError, WorkerId};
+pub use event::{Action, Command, Event, Fact, Outcome, RunError, WorkerId};
 pub use run::{Recipe, Run};

@@ -1,10 +1,10 @@
 //! The layer-wise learning rates of each epoch.
 
 /// The layer groups of ResNet18, from the input to the head.
-pub const LAYER_GROUPS: [&str; 6] = ["stem", "layer1", "layer2", "layer3", "layer4", "fc"];
+pub const PARAMETER_GROUPS: [&str; 6] = ["stem", "layer1", "layer2", "layer3", "layer4", "fc"];
 
-/// One learning rate for each of [`LAYER_GROUPS`].
-pub type LayerRates = [f64; LAYER_GROUPS.len()];
+/// One learning rate for each of [`PARAMETER_GROUPS`].
+pub type GroupLrs = [f64; PARAMETER_GROUPS.len()];
 
 /// How the rates change from epoch to epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,7 +27,7 @@ pub enum Decay {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     /// Rates at factor 1.
-    pub base: LayerRates,
+    pub base: GroupLrs,
     /// The decay after the warm-up.
     pub decay: Decay,
     /// Epochs of linear warm-up; 0 for none.
@@ -38,9 +38,9 @@ pub struct Schedule {
 
 impl Schedule {
     /// The rates of `epoch`, which counts from 1.
-    pub fn rates(&self, epoch: u32) -> LayerRates {
+    pub fn lrs(&self, epoch: u32) -> GroupLrs {
         let factor = self.factor(epoch);
-        self.base.map(|rate| rate * factor)
+        self.base.map(|lr| lr * factor)
     }
 
     fn factor(&self, epoch: u32) -> f64 {
@@ -71,7 +71,7 @@ mod tests {
             warmup_epochs,
             epochs: 6,
         };
-        (1..=6).map(|epoch| schedule.rates(epoch)[0]).collect()
+        (1..=6).map(|epoch| schedule.lrs(epoch)[0]).collect()
     }
 
     #[test]

@@ -15,14 +15,14 @@ const TAIL_LINES: usize = 5;
 
 /// A message for the user and the code that goes with it.
 #[derive(Debug)]
-pub struct Refusal(pub ExitCode, pub String);
+pub struct Failure(pub ExitCode, pub String);
 
 /// The local worker whose process tells why the run failed.
-pub fn lost_slot(error: &RunError) -> Option<u32> {
+pub fn lost_local_rank(error: &RunError) -> Option<u32> {
     match error {
-        RunError::TooFewWorkers { slot, .. } => *slot,
-        RunError::ExitedEarly { slot, .. } => Some(*slot),
-        RunError::Internal { slot, .. } => *slot,
+        RunError::TooFewWorkers { local_rank, .. } => *local_rank,
+        RunError::ExitedEarly { local_rank, .. } => Some(*local_rank),
+        RunError::Internal { local_rank, .. } => *local_rank,
         _ => None,
     }
 }
@@ -31,15 +31,18 @@ pub fn lost_slot(error: &RunError) -> Option<u32> {
 ///
 /// # Errors
 /// For a run that failed: the message, with what the process that was lost left behind.
-pub fn conclude(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, Refusal> {
+pub fn exit_status(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, Failure> {
     let error = match outcome {
         Ok(StopReason::Patience | StopReason::MaxEpochs) => return Ok(ExitCode::Success),
         Ok(StopReason::NonFiniteLoss) => return Ok(ExitCode::NonFiniteLoss),
         Ok(StopReason::Interrupted) => return Ok(ExitCode::Interrupted),
         Err(error) => error,
     };
-    let exit =
-        lost_slot(&error).and_then(|slot| exits.iter().rfind(|exit| exit.slot == slot as usize));
+    let exit = lost_local_rank(&error).and_then(|local_rank| {
+        exits
+            .iter()
+            .rfind(|exit| exit.local_rank == local_rank as usize)
+    });
     let code = match &error {
         RunError::Data(_) => ExitCode::Data,
         RunError::Weights(_) => ExitCode::Weights,
@@ -70,10 +73,10 @@ pub fn conclude(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, Refu
             message.push_str(&format!("\n    {line}"));
         }
     }
-    Err(Refusal(code, message))
+    Err(Failure(code, message))
 }
 
-impl Refusal {
+impl Failure {
     /// A refusal of what was asked for.
     pub fn usage(message: String) -> Self {
         Self(ExitCode::Usage, message)
@@ -85,43 +88,43 @@ impl Refusal {
     }
 }
 
-impl From<ConfigError> for Refusal {
+impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self(ExitCode::Usage, error.to_string())
     }
 }
 
-impl From<SecurityError> for Refusal {
+impl From<SecurityError> for Failure {
     fn from(error: SecurityError) -> Self {
         Self(ExitCode::Usage, error.to_string())
     }
 }
 
-impl From<LaunchError> for Refusal {
+impl From<LaunchError> for Failure {
     fn from(error: LaunchError) -> Self {
         Self(ExitCode::Environment, error.to_string())
     }
 }
 
-impl From<BindError> for Refusal {
+impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
         Self(ExitCode::Address, error.to_string())
     }
 }
 
-impl From<KeepError> for Refusal {
+impl From<KeepError> for Failure {
     fn from(error: KeepError) -> Self {
         Self(ExitCode::RunDirectory, error.to_string())
     }
 }
 
-impl From<StoreError> for Refusal {
+impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self(ExitCode::RunDirectory, error.to_string())
     }
 }
 
-impl From<FetchError> for Refusal {
+impl From<FetchError> for Failure {
     fn from(error: FetchError) -> Self {
         Self(ExitCode::Fetch, error.to_string())
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::app::exit::Refusal;
+use crate::app::exit::Failure;
 use crate::app::spec;
 use crate::config::RunConfig;
 use crate::store::{CONFIG, Checkpoints, EpochRecord, Invited, Journal, JournalEntry, RunStore};
@@ -13,7 +13,7 @@ use coordinator_core::run::Resumed;
 
 /// Everything of a run that exists before its first worker.
 #[derive(Debug)]
-pub struct Opening {
+pub struct OpenedRun {
     /// Its directory.
     pub store: RunStore,
     /// What happened to it.
@@ -25,12 +25,12 @@ pub struct Opening {
     /// By which workers that hold a state recognise it.
     pub run_id: String,
     /// What a former coordinator left.
-    pub past: Option<Past>,
+    pub past: Option<RunHistory>,
 }
 
 /// What a former coordinator left of a run.
 #[derive(Debug)]
-pub struct Past {
+pub struct RunHistory {
     /// Where its workers look for it.
     pub address: Option<SocketAddr>,
     /// What its workers are let in by.
@@ -38,7 +38,7 @@ pub struct Past {
     /// The judged epochs.
     pub epochs: Vec<EpochRecord>,
     /// Checkpoints that are of no use, and why.
-    pub torn: Vec<String>,
+    pub corrupt: Vec<String>,
     /// The newest one that is.
     pub checkpoint: Option<Position>,
 }
@@ -47,16 +47,16 @@ pub struct Past {
 ///
 /// # Errors
 /// The directory cannot be made, or holds something.
-pub fn create(config: &RunConfig) -> Result<Opening, Refusal> {
+pub fn create(config: &RunConfig) -> Result<OpenedRun, Failure> {
     let store = RunStore::create(&config.run_dir)?;
     store.write_config(&config.to_toml()?)?;
     let mut journal = Journal::open(store.root())?;
-    let run_id = random_name().map_err(Refusal::internal)?;
+    let run_id = random_name().map_err(Failure::internal)?;
     journal.append(&JournalEntry::Started {
         run_id: run_id.clone(),
         workers: config.workers,
     })?;
-    Ok(Opening {
+    Ok(OpenedRun {
         checkpoints: Checkpoints::open(store.root()),
         run: Run::new(spec::recipe(config)),
         store,
@@ -70,7 +70,7 @@ pub fn create(config: &RunConfig) -> Result<Opening, Refusal> {
 ///
 /// # Errors
 /// It belongs to a live coordinator, or its journal cannot be read.
-pub fn ended(directory: &Path) -> Result<Option<String>, Refusal> {
+pub fn ended(directory: &Path) -> Result<Option<String>, Failure> {
     if !directory.join(CONFIG).is_file() {
         return Ok(None);
     }
@@ -89,14 +89,14 @@ fn reason_of_end(entries: &[(String, JournalEntry)]) -> Option<String> {
 ///
 /// # Errors
 /// It is no run directory, belongs to a live coordinator, is damaged, or the run has ended.
-pub fn resume(config: &RunConfig) -> Result<Opening, Refusal> {
+pub fn resume(config: &RunConfig) -> Result<OpenedRun, Failure> {
     let mut store = RunStore::open(&config.run_dir)?;
     let mut journal = Journal::open(store.root())?;
     let mut run_id = None;
     let mut generation = 0;
     let entries = journal.entries()?;
     if let Some(reason) = reason_of_end(&entries) {
-        return Err(Refusal::usage(format!(
+        return Err(Failure::usage(format!(
             "the run in {} has ended ({reason}); there is nothing to resume",
             store.root().display()
         )));
@@ -110,7 +110,7 @@ pub fn resume(config: &RunConfig) -> Result<Opening, Refusal> {
         }
     }
     let run_id = run_id.ok_or_else(|| {
-        Refusal::usage(format!(
+        Failure::usage(format!(
             "{} does not say which run it is of; start a new run",
             store.root().display()
         ))
@@ -136,7 +136,7 @@ pub fn resume(config: &RunConfig) -> Result<Opening, Refusal> {
                 fingerprint: split.fingerprint.clone(),
                 train: split.train.clone(),
                 validation: split.validation.clone(),
-                judged: epochs.iter().map(|epoch| epoch.validation_loss).collect(),
+                validation_losses: epochs.iter().map(|epoch| epoch.validation_loss).collect(),
                 best_epoch: store.best_epoch()?,
                 checkpoint,
                 generation,
@@ -151,12 +151,12 @@ pub fn resume(config: &RunConfig) -> Result<Opening, Refusal> {
         epoch: at.epoch,
         completed: at.completed,
     })?;
-    Ok(Opening {
-        past: Some(Past {
+    Ok(OpenedRun {
+        past: Some(RunHistory {
             address: store.read_address()?,
             invited: store.read_invited()?,
             epochs,
-            torn: newest.torn.iter().map(ToString::to_string).collect(),
+            corrupt: newest.corrupt.iter().map(ToString::to_string).collect(),
             checkpoint,
         }),
         store,

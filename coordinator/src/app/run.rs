@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::AdminServer;
-use crate::app::exit::{Refusal, conclude, lost_slot};
-use crate::app::open::{self as opening, Opening};
+use crate::app::exit::{Failure, exit_status, lost_local_rank};
+use crate::app::open::{self as opening, OpenedRun};
 use crate::app::signals::{Signals, Stop};
 use crate::app::{logging, spec};
 use crate::cli::args::{Cli, ExitCode};
@@ -24,11 +24,11 @@ use crate::observe::metrics::{Metrics, RunFacts};
 use crate::observe::status::Status;
 use crate::rpc::dataset::Dataset;
 use crate::rpc::limits;
-use crate::rpc::metrics_layer::Calls;
+use crate::rpc::metrics_layer::RpcMetrics;
 use crate::rpc::security::Security;
 use crate::rpc::service::TrainerService;
 use crate::runtime::driver::{Driver, Inputs};
-use crate::runtime::keeper::Keeper;
+use crate::runtime::keeper::CheckpointWriter;
 use crate::store;
 
 /// How long workers may take to end once the run has.
@@ -40,7 +40,7 @@ const EXIT_WAIT: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The message and the exit code of a run that did not succeed.
-pub async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
+pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let mut settings = cli.settings;
     let resume = match cli.resume {
         None if cli.resume_if_exists => {
@@ -75,7 +75,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     }
     let mut progress = Progress::new();
     let logs =
-        logging::init(config.log_format, progress.log_writer()).map_err(Refusal::internal)?;
+        logging::init(config.log_format, progress.log_writer()).map_err(Failure::internal)?;
     if !resuming {
         loaded.notes.iter().for_each(|note| progress.say(note));
     }
@@ -112,7 +112,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         Some(listener) => listener,
         None => rebind(&config, listen_asked, &opening, &mut progress).await?,
     };
-    let address = listener.local_addr().map_err(Refusal::internal)?;
+    let address = listener.local_addr().map_err(Failure::internal)?;
     opening.store.write_address(address)?;
     let url = local_url(security.scheme(), address);
 
@@ -130,12 +130,12 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         epochs: config.epochs,
         patience: config.patience,
     };
-    let metrics = Metrics::new(&registry, &facts).map_err(Refusal::internal)?;
+    let metrics = Metrics::new(&registry, &facts).map_err(Failure::internal)?;
     let dataset = Dataset::new(&config, metrics.clone());
     let process = prometheus::process_collector::ProcessCollector::for_self();
     registry
         .register(Box::new(process))
-        .map_err(Refusal::internal)?;
+        .map_err(Failure::internal)?;
     let traffic = metrics.traffic();
     let mut first = Status::waiting(name, config.workers, config.epochs);
     first.run_directory = config.run_dir.display().to_string();
@@ -151,7 +151,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     opening.store.write_invited(&security.invited())?;
     let mut server = tokio::spawn(
         limits::server()
-            .layer(Calls::new(traffic.clone()))
+            .layer(RpcMetrics::new(traffic.clone()))
             .layer(security.guard())
             .add_service(TrainerService::new(arrivals.clone(), dataset).into_server())
             .serve_with_incoming_shutdown(incoming, async {
@@ -199,7 +199,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     // Not earlier: a page that comes back after a while should find all that is known.
     let predictions = config.run_dir.join(store::PREDICTIONS);
     let admin = AdminServer::start(metrics_listener, registry, watched, predictions)
-        .map_err(Refusal::internal)?;
+        .map_err(Failure::internal)?;
     observers.say(&format!("metrics: http://{}/metrics", admin.address()));
     observers.say(&format!("page:    http://{}/", admin.address()));
     let mut inputs = Inputs {
@@ -212,7 +212,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
         opening.run_id,
         spec::settings(&config),
         launcher,
-        Keeper::new(opening.checkpoints, arrivals),
+        CheckpointWriter::new(opening.checkpoints, arrivals),
         observers,
         traffic,
     );
@@ -220,12 +220,12 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     // Whoever comes now hears that the run is over, instead of waiting for an answer.
     inputs.arrivals.close();
 
-    if let Some(slot) = outcome.as_ref().err().and_then(lost_slot) {
+    if let Some(local_rank) = outcome.as_ref().err().and_then(lost_local_rank) {
         let wait = tokio::time::timeout(EXIT_WAIT, async {
             while !observers
                 .exits()
                 .iter()
-                .any(|exit| exit.slot == slot as usize)
+                .any(|exit| exit.local_rank == local_rank as usize)
             {
                 match inputs.exits.recv().await {
                     Some(exit) => observers.exited(exit),
@@ -257,7 +257,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
     }
     match (&outcome, unkept) {
         (Ok(_), Some(error)) => Err(error.into()),
-        _ => conclude(outcome, observers.exits()),
+        _ => exit_status(outcome, observers.exits()),
     }
 }
 
@@ -265,9 +265,9 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Refusal> {
 async fn rebind(
     config: &RunConfig,
     asked: bool,
-    opening: &Opening,
+    opening: &OpenedRun,
     progress: &mut Progress,
-) -> Result<TcpListener, Refusal> {
+) -> Result<TcpListener, Failure> {
     let former = opening.past.as_ref().and_then(|past| past.address);
     let address = former.filter(|_| !asked).unwrap_or(config.listen);
     match bind::bind(address, "--listen").await {
@@ -287,7 +287,7 @@ fn prepare_launcher(
     progress: &mut Progress,
     address: SocketAddr,
     security: &Security,
-) -> Result<(Option<Launcher>, mpsc::UnboundedReceiver<WorkerExit>), Refusal> {
+) -> Result<(Option<Launcher>, mpsc::UnboundedReceiver<WorkerExit>), Failure> {
     if config.no_spawn {
         let (scheme, flags) = (security.scheme(), security.worker_flags());
         progress.say(&format!(
@@ -313,8 +313,8 @@ fn prepare_launcher(
 fn watch_signals(
     interrupts: mpsc::UnboundedSender<()>,
     children: Option<Children>,
-) -> Result<(), Refusal> {
-    let mut signals = Signals::install().map_err(Refusal::internal)?;
+) -> Result<(), Failure> {
+    let mut signals = Signals::install().map_err(Failure::internal)?;
     tokio::spawn(async move {
         loop {
             match signals.next().await {

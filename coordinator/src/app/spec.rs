@@ -16,7 +16,7 @@ const VALIDATION_CHUNK: usize = 64;
 pub fn recipe(config: &RunConfig) -> Recipe {
     Recipe {
         workers: config.workers,
-        slots: if config.no_spawn {
+        local_ranks: if config.no_spawn {
             0
         } else {
             config.workers as u32

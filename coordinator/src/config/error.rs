@@ -38,7 +38,7 @@ pub enum ConfigError {
     Value(String),
     /// `layer-lr` is neither a preset nor a list.
     #[error("layer-lr `{value}`: {reason}")]
-    LayerRates {
+    GroupLrs {
         /// What was given.
         value: String,
         /// What is wrong with it.

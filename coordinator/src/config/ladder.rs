@@ -5,13 +5,13 @@ use std::fmt;
 
 use super::ConfigError;
 
-pub use coordinator_core::schedule::LAYER_GROUPS;
+pub use coordinator_core::schedule::PARAMETER_GROUPS;
 
-/// One learning rate per layer group, in the order of [`LAYER_GROUPS`].
+/// One learning rate per layer group, in the order of [`PARAMETER_GROUPS`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LayerRates(pub [f64; 6]);
+pub struct GroupLrs(pub [f64; 6]);
 
-impl LayerRates {
+impl GroupLrs {
     /// The recipe's ladder for pretrained weights: exponential from 1e-5 to 1e-3, since early
     /// layers already hold general features that large steps would destroy.
     pub const NOTEBOOK: Self = Self([1e-5, 1e-5, 4.64e-5, 2.15e-4, 1e-3, 1e-3]);
@@ -30,7 +30,7 @@ impl LayerRates {
     /// # Errors
     /// An unknown preset or group, a group named twice, or a rate that is not a number.
     pub fn parse(text: &str, base: Self) -> Result<Self, ConfigError> {
-        let refuse = |reason: String| ConfigError::LayerRates {
+        let refuse = |reason: String| ConfigError::GroupLrs {
             value: text.to_owned(),
             reason,
         };
@@ -41,54 +41,54 @@ impl LayerRates {
             "scratch" => return Ok(Self::SCRATCH),
             _ => {}
         }
-        let mut rates = base.0;
+        let mut lrs = base.0;
         let mut seen = [false; 6];
         for item in text.split(',') {
-            let (group, rate) = item.split_once('=').ok_or_else(|| {
+            let (group, lr) = item.split_once('=').ok_or_else(|| {
                 refuse(format!(
                     "`{}` is neither a preset (auto, notebook, readme, scratch, uniform=LR) nor GROUP=LR",
                     item.trim()
                 ))
             })?;
-            let (group, rate) = (group.trim(), rate.trim());
-            let rate: f64 = rate
+            let (group, lr) = (group.trim(), lr.trim());
+            let lr: f64 = lr
                 .parse()
-                .map_err(|_| refuse(format!("`{rate}` of {group} is not a number")))?;
+                .map_err(|_| refuse(format!("`{lr}` of {group} is not a number")))?;
             if group == "uniform" {
                 if text.contains(',') {
                     return Err(refuse("uniform=LR stands alone".to_owned()));
                 }
-                return Ok(Self([rate; 6]));
+                return Ok(Self([lr; 6]));
             }
-            let index = LAYER_GROUPS
+            let index = PARAMETER_GROUPS
                 .iter()
                 .position(|known| *known == group)
                 .ok_or_else(|| {
                     refuse(format!(
                         "no group `{group}`; the groups are {}",
-                        LAYER_GROUPS.join(", ")
+                        PARAMETER_GROUPS.join(", ")
                     ))
                 })?;
             if std::mem::replace(&mut seen[index], true) {
                 return Err(refuse(format!("{group} is named twice")));
             }
-            rates[index] = rate;
+            lrs[index] = lr;
         }
-        Ok(Self(rates))
+        Ok(Self(lrs))
     }
 
     /// The groups with their rates, from the input to the output.
     pub fn by_group(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        LAYER_GROUPS.into_iter().zip(self.0)
+        PARAMETER_GROUPS.into_iter().zip(self.0)
     }
 }
 
-impl fmt::Display for LayerRates {
-    /// The full list, which [`LayerRates::parse`] reads back to equal values.
+impl fmt::Display for GroupLrs {
+    /// The full list, which [`GroupLrs::parse`] reads back to equal values.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (group, rate)) in self.by_group().enumerate() {
+        for (index, (group, lr)) in self.by_group().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            write!(f, "{comma}{group}={rate:e}")?;
+            write!(f, "{comma}{group}={lr:e}")?;
         }
         Ok(())
     }
@@ -100,17 +100,17 @@ mod tests {
 
     #[test]
     fn presets_lists_and_round_trip() {
-        let parse = |text| LayerRates::parse(text, LayerRates::NOTEBOOK);
-        assert_eq!(parse("readme").unwrap(), LayerRates::README);
-        assert_eq!(parse("uniform=0.01").unwrap(), LayerRates([0.01; 6]));
+        let parse = |text| GroupLrs::parse(text, GroupLrs::NOTEBOOK);
+        assert_eq!(parse("readme").unwrap(), GroupLrs::README);
+        assert_eq!(parse("uniform=0.01").unwrap(), GroupLrs([0.01; 6]));
         assert_eq!(
             parse("stem=0, fc=2e-3").unwrap(),
-            LayerRates([0.0, 1e-5, 4.64e-5, 2.15e-4, 1e-3, 2e-3])
+            GroupLrs([0.0, 1e-5, 4.64e-5, 2.15e-4, 1e-3, 2e-3])
         );
-        let printed = LayerRates::NOTEBOOK.to_string();
+        let printed = GroupLrs::NOTEBOOK.to_string();
         assert_eq!(
-            LayerRates::parse(&printed, LayerRates::SCRATCH).unwrap(),
-            LayerRates::NOTEBOOK
+            GroupLrs::parse(&printed, GroupLrs::SCRATCH).unwrap(),
+            GroupLrs::NOTEBOOK
         );
         for (wrong, reason) in [
             ("notebok", "neither a preset"),

@@ -20,7 +20,7 @@ use common::tls::TlsFiles;
 
 pub use checkpoint_every::CheckpointEvery;
 pub use error::ConfigError;
-pub use ladder::{LAYER_GROUPS, LayerRates};
+pub use ladder::{GroupLrs, PARAMETER_GROUPS};
 pub(crate) use resolve::DEFAULT_METRICS_LISTEN;
 pub use settings::{BatchNorm, Device, LogFormat, LrSchedule, Precision, Settings};
 pub use sources::{Origin, Sources};
@@ -67,7 +67,7 @@ pub struct RunConfig {
     /// At most this many pictures of each class.
     pub limit_per_class: Option<usize>,
     /// The base learning rate of each layer group.
-    pub layer_lr: LayerRates,
+    pub layer_lr: GroupLrs,
     /// How the learning rates change over the epochs.
     pub lr_schedule: LrSchedule,
     /// Epochs between two steps of the `step` schedule.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::sources::{Merged, Origin};
 use super::{
     BatchNorm, CheckpointEvery, ConfigError, DEFAULT_DATA, DEFAULT_RUNS, DEFAULT_WEIGHTS,
-    DataSource, Device, LayerRates, Loaded, LogFormat, LrSchedule, Precision, RunConfig, exists,
+    DataSource, Device, GroupLrs, Loaded, LogFormat, LrSchedule, Precision, RunConfig, exists,
 };
 
 /// Defaults that depend on the data set: the recipe's, and smaller ones for the demo set, so
@@ -85,11 +85,11 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
 
     let (ladder, why) = match pretrained {
         Some(_) => (
-            LayerRates::NOTEBOOK,
+            GroupLrs::NOTEBOOK,
             "notebook ladder, as the weights are pretrained",
         ),
         None => (
-            LayerRates::SCRATCH,
+            GroupLrs::SCRATCH,
             "1e-3 for all layers, as the weights start random",
         ),
     };
@@ -98,7 +98,7 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
             notes.push(format!("learning rates: {why}"));
             ladder
         }
-        Some(text) => LayerRates::parse(text, ladder)?,
+        Some(text) => GroupLrs::parse(text, ladder)?,
     };
 
     let workers = given.workers.unwrap_or(1);

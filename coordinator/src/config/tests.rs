@@ -107,7 +107,7 @@ fn the_demo_set_changes_defaults_but_nothing_that_was_given() {
         (config.image_size, config.global_batch, config.epochs),
         (48, 64, 15)
     );
-    assert_eq!(config.layer_lr, LayerRates::SCRATCH);
+    assert_eq!(config.layer_lr, GroupLrs::SCRATCH);
     assert_eq!(
         notes
             .iter()
@@ -126,7 +126,7 @@ fn the_demo_set_changes_defaults_but_nothing_that_was_given() {
         (config.image_size, config.global_batch, config.epochs),
         (224, 128, 15)
     );
-    assert_eq!(config.layer_lr, LayerRates::NOTEBOOK);
+    assert_eq!(config.layer_lr, GroupLrs::NOTEBOOK);
 }
 
 #[test]

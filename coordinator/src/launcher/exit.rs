@@ -14,7 +14,7 @@ const NOT_STARTED: i32 = 127;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerExit {
     /// Which worker of this machine it was.
-    pub slot: usize,
+    pub local_rank: usize,
     /// Its process id.
     pub pid: u32,
     /// Code or signal.
@@ -107,7 +107,7 @@ impl fmt::Display for WorkerExit {
         write!(
             f,
             "worker {} (process {}) {}",
-            self.slot, self.pid, self.status
+            self.local_rank, self.pid, self.status
         )?;
         match self.explanation() {
             Some(explanation) => write!(f, ": {explanation}"),

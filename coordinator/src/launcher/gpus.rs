@@ -94,11 +94,11 @@ impl Gpus {
 }
 
 impl Placement {
-    /// `CUDA_VISIBLE_DEVICES` of the worker in `slot`; empty hides every GPU.
-    pub(super) fn visible_to(&self, slot: usize) -> &str {
+    /// `CUDA_VISIBLE_DEVICES` of the worker in `local_rank`; empty hides every GPU.
+    pub(super) fn visible_to(&self, local_rank: usize) -> &str {
         match self {
             Self::Cpu => "",
-            Self::Cuda(names) => names.get(slot).map_or("", String::as_str),
+            Self::Cuda(names) => names.get(local_rank).map_or("", String::as_str),
         }
     }
 }

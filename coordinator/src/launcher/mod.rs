@@ -90,7 +90,7 @@ pub struct LaunchSpec {
     /// What they show to be let in, handed over in their standard input: arguments and
     /// environments of processes are there for others to list.
     pub token: Token,
-    /// An existing folder for `worker-<slot>.log`.
+    /// An existing folder for `worker-<local_rank>.log`.
     pub logs: PathBuf,
     /// Workers that may run at the same time.
     pub workers: usize,
@@ -116,7 +116,7 @@ pub struct Launcher {
 
 #[derive(Debug)]
 struct Running {
-    slot: usize,
+    local_rank: usize,
     stop: oneshot::Sender<Duration>,
     watcher: JoinHandle<()>,
 }
@@ -144,15 +144,15 @@ impl Launcher {
         ))
     }
 
-    /// Starts the worker of `slot` (counted from 0, below `workers`) and returns its process id.
+    /// Starts the worker of `local_rank` (counted from 0, below `workers`) and returns its process id.
     /// What still runs in that slot is killed first; the slot's log continues.
     ///
     /// # Errors
     /// Its log cannot be created, or the operating system refuses.
-    pub async fn launch(&mut self, slot: usize) -> Result<u32, LaunchError> {
+    pub async fn launch(&mut self, local_rank: usize) -> Result<u32, LaunchError> {
         let (former, others) = std::mem::take(&mut self.running)
             .into_iter()
-            .partition::<Vec<_>, _>(|worker| worker.slot == slot);
+            .partition::<Vec<_>, _>(|worker| worker.local_rank == local_rank);
         self.running = others;
         for worker in former {
             // A watcher that has ended needs no order.
@@ -161,15 +161,15 @@ impl Launcher {
             // do without what it holds.
             let _ = tokio::time::timeout(KILL_WAIT, worker.watcher).await;
         }
-        self.spawn(slot)
+        self.spawn(local_rank)
     }
 
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
     /// Its log cannot be created, or the operating system refuses.
-    fn spawn(&mut self, slot: usize) -> Result<u32, LaunchError> {
-        let log_path = self.spec.logs.join(format!("worker-{slot}.log"));
+    fn spawn(&mut self, local_rank: usize) -> Result<u32, LaunchError> {
+        let log_path = self.spec.logs.join(format!("worker-{local_rank}.log"));
         let refuse = |source| LaunchError::Log {
             path: log_path.clone(),
             source,
@@ -192,7 +192,7 @@ impl Launcher {
             // then stops the workers at a step boundary.
             .process_group(0)
             .kill_on_drop(true);
-        self.environment(slot, &mut command);
+        self.environment(local_rank, &mut command);
         let child = command.spawn().map_err(|source| LaunchError::Spawn {
             path: self.spec.binary.clone(),
             source,
@@ -201,7 +201,7 @@ impl Launcher {
         let pid = child.id().unwrap_or_default();
         let (stop, stopped) = oneshot::channel();
         let watched = watch::Watched {
-            slot,
+            local_rank,
             pid,
             child,
             token: self.spec.token.clone(),
@@ -217,11 +217,11 @@ impl Launcher {
         });
         self.running.retain(|worker| !worker.watcher.is_finished());
         self.running.push(Running {
-            slot,
+            local_rank,
             stop,
             watcher,
         });
-        tracing::info!(slot, pid, "started a worker");
+        tracing::info!(local_rank, pid, "started a worker");
         Ok(pid)
     }
 
@@ -252,7 +252,7 @@ impl Launcher {
         }
     }
 
-    fn environment(&self, slot: usize, command: &mut Command) {
+    fn environment(&self, local_rank: usize, command: &mut Command) {
         // Exactly what this run means, not what the coordinator happened to inherit.
         // The worker's own variables of these names are for workers started by hand.
         for variable in [
@@ -267,9 +267,12 @@ impl Launcher {
         ] {
             command.env_remove(variable);
         }
-        command.env(proto::SLOT_VARIABLE, slot.to_string());
+        command.env(proto::LOCAL_RANK_VARIABLE, local_rank.to_string());
         command.env("FINETUNE_LOG_FORMAT", self.spec.log_format.word());
-        command.env("CUDA_VISIBLE_DEVICES", self.spec.placement.visible_to(slot));
+        command.env(
+            "CUDA_VISIBLE_DEVICES",
+            self.spec.placement.visible_to(local_rank),
+        );
         let threads = self.spec.threads_per_worker;
         for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
             if threads.is_some() || std::env::var_os(variable).is_none() {

@@ -53,8 +53,8 @@ impl Bench {
     }
 
     /// Waits until the script has written `text`, so that its traps are in place.
-    async fn until_logged(&self, slot: usize, text: &str) -> String {
-        let path = self.folder.path().join(format!("worker-{slot}.log"));
+    async fn until_logged(&self, local_rank: usize, text: &str) -> String {
+        let path = self.folder.path().join(format!("worker-{local_rank}.log"));
         let begun = Instant::now();
         loop {
             let log = std::fs::read_to_string(&path).unwrap_or_default();
@@ -84,7 +84,7 @@ fn alive(pid: &str) -> bool {
 
 #[tokio::test]
 async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
-    let script = "echo first; echo \"$@\" \"slot=$FINETUNE_SLOT gpu=$CUDA_VISIBLE_DEVICES \
+    let script = "echo first; echo \"$@\" \"local_rank=$FINETUNE_LOCAL_RANK gpu=$CUDA_VISIBLE_DEVICES \
                   omp=$OMP_NUM_THREADS\"; seq 100; echo last >&2; exit 3";
     let mut bench = bench(script, |spec| {
         spec.placement = Placement::Cuda(vec!["4".to_owned(), "6".to_owned()]);
@@ -93,7 +93,7 @@ async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
     let pid = bench.launcher.spawn(1).unwrap();
     let exit = bench.exit().await;
     assert_eq!(
-        (exit.slot, exit.pid, exit.status),
+        (exit.local_rank, exit.pid, exit.status),
         (1, pid, WorkerStatus::Code(3))
     );
     assert_eq!(
@@ -182,9 +182,9 @@ async fn shutdown_lets_willing_workers_end_and_leaves_no_process_of_stubborn_one
         "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done",
         |_| (),
     );
-    for slot in 0..2 {
-        willing.launcher.spawn(slot).unwrap();
-        willing.until_logged(slot, "ready").await;
+    for local_rank in 0..2 {
+        willing.launcher.spawn(local_rank).unwrap();
+        willing.until_logged(local_rank, "ready").await;
     }
     willing.launcher.shutdown(Duration::from_secs(20)).await;
     for _ in 0..2 {

@@ -22,7 +22,7 @@ const TAIL_LINES: usize = 20;
 const WINDOW: u64 = 16 * 1024;
 
 pub(super) struct Watched {
-    pub(super) slot: usize,
+    pub(super) local_rank: usize,
     pub(super) pid: u32,
     pub(super) child: Child,
     pub(super) token: Token,
@@ -55,20 +55,20 @@ pub(super) async fn watch(
     let status = match status {
         Ok(status) => WorkerStatus::from(status),
         Err(error) => {
-            tracing::error!(slot = watched.slot, pid = watched.pid, %error, "cannot wait for a worker");
+            tracing::error!(local_rank = watched.local_rank, pid = watched.pid, %error, "cannot wait for a worker");
             WorkerStatus::Unknown
         }
     };
     let (log_head, log_tail) = excerpts(&watched.log_path, watched.log_start).unwrap_or_default();
     let Watched {
-        slot,
+        local_rank,
         pid,
         log_path,
         ..
     } = watched;
     // Nobody listens any more once the run is over.
     let _ = exits.send(WorkerExit {
-        slot,
+        local_rank,
         pid,
         status,
         asked_to_stop,
@@ -84,7 +84,7 @@ async fn stop(watched: &mut Watched, grace: Duration) -> io::Result<std::process
         Ok(status) => status,
         Err(_) => {
             tracing::warn!(
-                slot = watched.slot,
+                local_rank = watched.local_rank,
                 pid = watched.pid,
                 "a worker did not end within the grace and is killed"
             );

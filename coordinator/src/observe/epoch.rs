@@ -9,8 +9,8 @@ use crate::observe::console::{EpochRow, StepView};
 use crate::observe::metrics::{RunState, StepSeconds};
 use crate::observe::report::curves::EpochPoint;
 use crate::store::{EpochRecord, LedgerRow};
-use coordinator_core::event::{EpochSummary, Phases, StepReport};
-use coordinator_core::schedule::{LAYER_GROUPS, LayerRates};
+use coordinator_core::event::{FinishedEpoch, Phases, StepReport};
+use coordinator_core::schedule::{GroupLrs, PARAMETER_GROUPS};
 
 /// Sums over the steps of the running epoch.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Observers {
         completed: u32,
         steps: u32,
         world_size: u32,
-        rates: LayerRates,
+        lrs: GroupLrs,
     ) {
         self.epoch = EpochSoFar::new(epoch, completed, steps, world_size);
         self.trace(|traces| traces.epoch_started(epoch, completed, world_size));
@@ -60,8 +60,8 @@ impl Observers {
         self.metrics.set_epoch_steps(completed, steps);
         self.show_lag();
         self.metrics
-            .begin_epoch(epoch, LAYER_GROUPS.iter().zip(rates));
-        self.show_rates(rates);
+            .begin_epoch(epoch, PARAMETER_GROUPS.iter().zip(lrs));
+        self.show_rates(lrs);
         self.status.send_modify(|status| {
             status.waiting_for = None;
             status.epoch = epoch;
@@ -136,17 +136,17 @@ impl Observers {
         self.metrics.set_checkpoint_lag(now.saturating_sub(durable));
     }
 
-    pub(super) fn epoch_ended(&mut self, summary: &EpochSummary) {
+    pub(super) fn epoch_ended(&mut self, summary: &FinishedEpoch) {
         self.trace(|traces| traces.epoch_ended(summary));
         let record = EpochRecord {
             epoch: summary.epoch,
             train_loss: summary.train_loss,
             validation_loss: summary.validation_loss,
             validation_accuracy: summary.validation_accuracy,
-            learning_rates: LAYER_GROUPS
+            learning_rates: PARAMETER_GROUPS
                 .iter()
-                .zip(summary.rates)
-                .map(|(group, rate)| ((*group).to_owned(), rate))
+                .zip(summary.lrs)
+                .map(|(group, lr)| ((*group).to_owned(), lr))
                 .collect(),
             images_per_second: summary.images_per_second,
             seconds: mean_phases(&summary.phases)

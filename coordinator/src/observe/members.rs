@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::Observers;
-use crate::app::open::Past;
+use crate::app::open::RunHistory;
 use crate::net::clock::unix_seconds;
 use crate::observe::metrics::{self, RunState, WorkerState};
 use crate::observe::report::curves::EpochPoint;
@@ -45,7 +45,7 @@ impl Observers {
         &mut self,
         who: &str,
         rank: Option<u32>,
-        slot: Option<u32>,
+        local_rank: Option<u32>,
         when: &str,
         cause: &str,
     ) {
@@ -56,7 +56,7 @@ impl Observers {
         self.journal(JournalEntry::Lost {
             who: who.to_owned(),
             rank,
-            slot,
+            local_rank,
             when: when.to_owned(),
             cause: cause.to_owned(),
         });
@@ -99,7 +99,7 @@ impl Observers {
     ) {
         let cause = match cause {
             Cause::Died => metrics::Cause::Died,
-            Cause::PutDown => metrics::Cause::PutDown,
+            Cause::Evicted => metrics::Cause::Evicted,
             Cause::GroupBroke => metrics::Cause::GroupBroke,
         };
         self.metrics.recovered(cause, seconds);
@@ -123,9 +123,9 @@ impl Observers {
     }
 
     /// Learns what a former coordinator left.
-    pub fn remember(&mut self, past: Past) {
-        for torn in &past.torn {
-            self.torn(torn);
+    pub fn remember(&mut self, past: RunHistory) {
+        for corrupt in &past.corrupt {
+            self.corrupt(corrupt);
         }
         self.progress.say(&format!(
             "resuming after {} epochs{}",
@@ -178,12 +178,12 @@ impl Observers {
     }
 
     /// A checkpoint was found to be of no use. It may be found again.
-    pub fn torn(&mut self, reason: &str) {
-        if !self.torn.insert(reason.to_owned()) {
+    pub fn corrupt(&mut self, reason: &str) {
+        if !self.corrupt.insert(reason.to_owned()) {
             return;
         }
         self.progress.say(reason);
-        self.journal(JournalEntry::TornCheckpoint {
+        self.journal(JournalEntry::CorruptCheckpoint {
             reason: reason.to_owned(),
         });
     }

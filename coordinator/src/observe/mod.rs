@@ -30,7 +30,7 @@ use crate::observe::status::Status;
 use crate::store::{Journal, JournalEntry, RunStore, Split, StoreError};
 use coordinator_core::early_stopping::Rule;
 use coordinator_core::event::{Position, StopReason};
-use coordinator_core::{Notice, WorkerId};
+use coordinator_core::{Fact, WorkerId};
 use epoch::EpochSoFar;
 use stragglers::Stragglers;
 
@@ -78,7 +78,7 @@ pub struct Observers {
     /// Warnings about workers' machines that were said.
     warned: BTreeSet<String>,
     /// What was said of torn checkpoints.
-    torn: BTreeSet<String>,
+    corrupt: BTreeSet<String>,
 }
 
 impl Observers {
@@ -113,7 +113,7 @@ impl Observers {
             traces: None,
             broken: None,
             warned: BTreeSet::new(),
-            torn: BTreeSet::new(),
+            corrupt: BTreeSet::new(),
         };
         observers.show_past();
         observers
@@ -150,12 +150,12 @@ impl Observers {
     }
 
     /// Takes a notice of the core into account.
-    pub fn notice(&mut self, notice: Notice) {
+    pub fn notice(&mut self, notice: Fact) {
         match notice {
-            Notice::Joined {
+            Fact::Joined {
                 worker,
                 host,
-                slot,
+                local_rank,
                 members,
                 expected,
             } => {
@@ -164,38 +164,38 @@ impl Observers {
                 self.journal(JournalEntry::Joined {
                     worker: worker.0,
                     host,
-                    slot,
+                    local_rank,
                 });
             }
-            Notice::Lost {
+            Fact::Lost {
                 who,
                 rank,
-                slot,
+                local_rank,
                 when,
                 cause,
-            } => self.lost(&who, rank, slot, &when, &cause),
-            Notice::Left { who } => self.left(&who),
-            Notice::Warned { host, warning } => {
+            } => self.lost(&who, rank, local_rank, &when, &cause),
+            Fact::Left { who } => self.left(&who),
+            Fact::Warned { host, warning } => {
                 let line = format!("on {host}: {warning}");
                 // Workers of one machine, and those that come back, say the same.
                 if self.warned.insert(line.clone()) {
                     self.progress.say(&line);
                 }
             }
-            Notice::Refused { who, reason } => {
+            Fact::Refused { who, reason } => {
                 self.progress.say(&format!("refused {who}: {reason}"));
             }
-            Notice::Stalled { line } => {
+            Fact::Stalled { line } => {
                 self.progress.say(&line);
                 self.journal(JournalEntry::Stalled { line });
             }
-            Notice::Waiting { reason } => self.waiting(reason),
-            Notice::CheckpointMissed => self.progress.say(&format!(
+            Fact::Waiting { reason } => self.waiting(reason),
+            Fact::CheckpointMissed => self.progress.say(&format!(
                 "the last checkpoint did not arrive within --grace; --resume goes on from {}",
                 self.durable
             )),
-            Notice::WentBack { position } => self.went_back(position),
-            Notice::Recovered {
+            Fact::WentBack { position } => self.went_back(position),
+            Fact::Recovered {
                 cause,
                 generation,
                 position,
@@ -203,15 +203,15 @@ impl Observers {
                 seconds,
                 steps_lost,
             } => self.recovered(cause, generation, position, world_size, seconds, steps_lost),
-            Notice::Preparing { done, total } => {
+            Fact::Preparing { done, total } => {
                 self.enter(RunState::Preparing);
                 self.progress.preparing(done as u64, total as u64);
             }
-            Notice::BadFile { path, reason } => {
+            Fact::BadFile { path, reason } => {
                 self.metrics.add_decode_errors(1);
                 self.progress.say(&format!("skipped {path}: {reason}"));
             }
-            Notice::SplitReady {
+            Fact::SplitReady {
                 fingerprint,
                 classes,
                 files,
@@ -238,7 +238,7 @@ impl Observers {
                 self.keep(|store| store.write_split(&record));
                 self.split = Some((classes, files));
             }
-            Notice::GroupFormed {
+            Fact::GroupFormed {
                 generation,
                 ranks,
                 backend,
@@ -272,16 +272,16 @@ impl Observers {
                     "group: {world_size} ranks over {backend}, computing in {precision}"
                 ));
             }
-            Notice::EpochStarted {
+            Fact::EpochStarted {
                 epoch,
                 completed,
                 steps,
                 world_size,
-                rates,
-            } => self.epoch_started(epoch, completed, steps, world_size, rates),
-            Notice::Step { rank, report } => self.step(rank, &report),
-            Notice::EpochEnded(summary) => self.epoch_ended(&summary),
-            Notice::Stopping(reason) => {
+                lrs,
+            } => self.epoch_started(epoch, completed, steps, world_size, lrs),
+            Fact::Step { rank, report } => self.step(rank, &report),
+            Fact::EpochEnded(summary) => self.epoch_ended(&summary),
+            Fact::Stopping(reason) => {
                 if reason == StopReason::Interrupted {
                     self.progress
                         .say("stopping after the current steps; again to stop at once");

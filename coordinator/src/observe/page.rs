@@ -10,7 +10,7 @@ use crate::observe::metrics::WorkerState;
 use crate::observe::status::{BestEpoch, EpochView, EventView, LearningRate, WorkerView};
 use crate::store::{JournalEntry, PREDICTIONS};
 use coordinator_core::event::Ranked;
-use coordinator_core::schedule::{LAYER_GROUPS, LayerRates};
+use coordinator_core::schedule::{GroupLrs, PARAMETER_GROUPS};
 
 impl Observers {
     /// What the run directory says of the time before this process.
@@ -56,14 +56,14 @@ impl Observers {
             .send_modify(|status| status.happened(EventView { time, entry }));
     }
 
-    pub(super) fn show_rates(&self, rates: LayerRates) {
+    pub(super) fn show_rates(&self, lrs: GroupLrs) {
         self.status.send_modify(|status| {
-            status.learning_rates = LAYER_GROUPS
+            status.learning_rates = PARAMETER_GROUPS
                 .iter()
-                .zip(rates)
-                .map(|(group, rate)| LearningRate {
+                .zip(lrs)
+                .map(|(group, lr)| LearningRate {
                     group: (*group).to_owned(),
-                    rate,
+                    lr,
                 })
                 .collect();
         });

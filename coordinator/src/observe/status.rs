@@ -126,7 +126,7 @@ pub struct LearningRate {
     /// The group.
     pub group: String,
     /// Its rate.
-    pub rate: f64,
+    pub lr: f64,
 }
 
 /// A line of the journal.

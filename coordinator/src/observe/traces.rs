@@ -7,7 +7,7 @@ use common::trace::{Exporter, Span, SpanId, Spans, TraceId};
 
 use super::Observers;
 use crate::observe::metrics::Cause;
-use coordinator_core::event::{EpochSummary, Outcome};
+use coordinator_core::event::{FinishedEpoch, Outcome};
 
 /// What traces need to remember.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Traces {
         });
     }
 
-    pub(super) fn epoch_ended(&mut self, summary: &EpochSummary) {
+    pub(super) fn epoch_ended(&mut self, summary: &FinishedEpoch) {
         if let Some(span) = self.take_epoch() {
             self.spans.send(
                 span.with("train_loss", summary.train_loss)

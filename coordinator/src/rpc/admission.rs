@@ -1,4 +1,4 @@
-//! Counts what goes on at the edge: sessions before their `Hello`, live ones, transfers. It
+//! Counts what goes on at the edge: sessions before their `Register`, live ones, transfers. It
 //! knows names and numbers, not what is said.
 
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use super::limits::{MAX_DOWNLOADS, MAX_SESSIONS, MAX_SESSIONS_PENDING, MAX_UPLOA
 
 /// The counts; clones share them.
 #[derive(Debug, Clone)]
-pub struct Gate {
+pub struct Admission {
     pending: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
@@ -20,7 +20,7 @@ pub struct Gate {
 
 /// One of a limited number, until dropped.
 #[derive(Debug)]
-pub struct Slot(#[allow(dead_code, reason = "dropping it gives it back")] OwnedSemaphorePermit);
+pub struct Permit(#[allow(dead_code, reason = "dropping it gives it back")] OwnedSemaphorePermit);
 
 /// A live session, until dropped.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Live {
     live: Arc<Mutex<HashSet<u64>>>,
 }
 
-impl Default for Gate {
+impl Default for Admission {
     fn default() -> Self {
         Self {
             pending: Arc::new(Semaphore::new(MAX_SESSIONS_PENDING)),
@@ -40,23 +40,23 @@ impl Default for Gate {
     }
 }
 
-impl Gate {
+impl Admission {
     /// A session that has said nothing yet.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when there are too many such sessions, or too many at all.
-    pub fn session(&self) -> Result<Slot, Status> {
+    pub fn session(&self) -> Result<Permit, Status> {
         if lock(&self.live).len() >= MAX_SESSIONS {
             return Err(Status::resource_exhausted(format!(
                 "there are {MAX_SESSIONS} sessions already"
             )));
         }
-        slot(&self.pending, || {
+        local_rank(&self.pending, || {
             format!("{MAX_SESSIONS_PENDING} sessions are starting already; try again")
         })
     }
 
-    /// The session of `worker`, from its `Hello` on.
+    /// The session of `worker`, from its `Register` on.
     #[must_use]
     pub fn live(&self, worker: u64) -> Live {
         lock(&self.live).insert(worker);
@@ -83,8 +83,8 @@ impl Gate {
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when there are too many.
-    pub fn download(&self) -> Result<Slot, Status> {
-        slot(&self.downloads, || {
+    pub fn download(&self) -> Result<Permit, Status> {
+        local_rank(&self.downloads, || {
             format!("{MAX_DOWNLOADS} downloads are under way already; try again")
         })
     }
@@ -93,8 +93,8 @@ impl Gate {
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when there are too many.
-    pub fn upload(&self) -> Result<Slot, Status> {
-        slot(&self.uploads, || {
+    pub fn upload(&self) -> Result<Permit, Status> {
+        local_rank(&self.uploads, || {
             format!("{MAX_UPLOADS} uploads are under way already; try again")
         })
     }
@@ -106,10 +106,10 @@ impl Drop for Live {
     }
 }
 
-fn slot(of: &Arc<Semaphore>, message: impl FnOnce() -> String) -> Result<Slot, Status> {
+fn local_rank(of: &Arc<Semaphore>, message: impl FnOnce() -> String) -> Result<Permit, Status> {
     Arc::clone(of)
         .try_acquire_owned()
-        .map(Slot)
+        .map(Permit)
         .map_err(|_| Status::resource_exhausted(message()))
 }
 
@@ -126,10 +126,10 @@ mod tests {
 
     #[test]
     fn places_are_limited_and_given_back() {
-        let gate = Gate::default();
-        let slots: Vec<_> = (0..MAX_UPLOADS).map(|_| gate.upload().unwrap()).collect();
+        let gate = Admission::default();
+        let local_ranks: Vec<_> = (0..MAX_UPLOADS).map(|_| gate.upload().unwrap()).collect();
         assert_eq!(gate.upload().unwrap_err().code(), Code::ResourceExhausted);
-        drop(slots);
+        drop(local_ranks);
         assert!(gate.upload().is_ok());
         let waiting: Vec<_> = (0..MAX_SESSIONS_PENDING)
             .map(|_| gate.session().unwrap())

@@ -14,12 +14,12 @@ use super::transport::connection::Caller;
 
 /// The guard of one run; clones share what they accept.
 #[derive(Debug, Clone)]
-pub struct Guard {
+pub struct TokenAuth {
     accepted: Arc<[[u8; 32]]>,
     refusals: Arc<Refusals>,
 }
 
-impl Guard {
+impl TokenAuth {
     pub(super) fn new(accepted: Arc<[[u8; 32]]>, refusals: Arc<Refusals>) -> Self {
         Self { accepted, refusals }
     }
@@ -49,7 +49,7 @@ impl Guard {
     }
 }
 
-impl Interceptor for Guard {
+impl Interceptor for TokenAuth {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let Some(caller) = request.extensions().get::<Caller>().cloned() else {
             return Err(Status::internal("a connection without an address"));
@@ -80,7 +80,7 @@ mod tests {
     fn only_an_accepted_token_passes() {
         let (one, two) = (Token::fresh().unwrap(), Token::fresh().unwrap());
         let accepted = [one.digest(), two.digest()];
-        let guard = Guard::new(Arc::new(accepted), Arc::default());
+        let guard = TokenAuth::new(Arc::new(accepted), Arc::default());
         for token in [&one, &two] {
             let header = token.header().unwrap();
             assert_eq!(guard.check(Some(header.as_bytes())), Ok(()));
@@ -98,7 +98,7 @@ mod tests {
         ] {
             assert!(guard.check(header).is_err(), "{header:?}");
         }
-        let none = Guard::new(Arc::new([]), Arc::default());
+        let none = TokenAuth::new(Arc::new([]), Arc::default());
         assert!(none.check(Some(b"Basic x")).is_err());
     }
 }

@@ -6,17 +6,17 @@ use v1::coordinator_message::Message as Down;
 use v1::worker_message::Message as Up;
 
 use coordinator_core::event::{
-    Activity, EpochReport, FailureKind, Heartbeat, Keep, Memory, Origin, Phases, Position, Scan,
-    StepReport, ValidationSum, WorkerId,
+    Activity, EpochReport, FailureKind, Heartbeat, Origin, Phases, Position, RetainedState,
+    SaveState, Scan, StepReport, ValidationSum, WorkerId,
 };
-use coordinator_core::schedule::LAYER_GROUPS;
+use coordinator_core::schedule::PARAMETER_GROUPS;
 use coordinator_core::{Command, Event};
 
-/// The event that a worker's message is. `None` for a message out of place: a second `Hello`,
+/// The event that a worker's message is. `None` for a message out of place: a second `Register`,
 /// or one this version does not know.
 pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
     Some(match message {
-        Up::Hello(_) => return None,
+        Up::Register(_) => return None,
         Up::Scanned(m) => Event::Scanned {
             worker,
             scan: Scan {
@@ -28,11 +28,11 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
                     .map(|file| (file.path, file.size))
                     .collect(),
                 device: m.device,
-                bf16_in_silicon: m.bf16_in_silicon,
+                native_bf16: m.native_bf16,
                 gpu_uuid: m.gpu_uuid,
-                memory: Memory {
+                memory: RetainedState {
                     prepared: m.prepared,
-                    held: m.held.map(position),
+                    retained: m.retained.map(position),
                     best: m.best_epoch,
                 },
                 warnings: m.warnings,
@@ -85,12 +85,12 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
                 phases: phases(m.phases),
             },
         },
-        Up::Halted(m) => Event::Halted {
+        Up::GenerationAborted(m) => Event::GenerationAborted {
             worker,
             generation: m.generation,
-            held: m.held.map(position),
+            retained: m.retained.map(position),
         },
-        Up::Leaving(_) => Event::Leaving { worker },
+        Up::Draining(_) => Event::Draining { worker },
         Up::Heartbeat(m) => Event::Heartbeat {
             worker,
             heartbeat: Heartbeat {
@@ -181,7 +181,7 @@ pub struct Context<'a> {
 /// The message to `worker` that a command is.
 pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::CoordinatorMessage {
     let message = match command {
-        Command::Welcome => Down::Welcome(v1::Welcome {
+        Command::Registered => Down::Registered(v1::Registered {
             worker_id: worker.0,
             settings: Some(context.settings.clone()),
             run_id: context.run_id.to_owned(),
@@ -208,7 +208,7 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
         } => {
             let origin = match origin {
                 Origin::Fresh => v1::Origin::Fresh,
-                Origin::Held => v1::Origin::Held,
+                Origin::Retained => v1::Origin::Retained,
                 Origin::Checkpoint => v1::Origin::Checkpoint,
             };
             let backend = if nccl {
@@ -241,16 +241,16 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
             epoch,
             completed,
             shard,
-            rates,
+            lrs,
             validation,
             granted,
         } => {
-            let rates = LAYER_GROUPS
+            let lrs = PARAMETER_GROUPS
                 .iter()
-                .zip(rates)
-                .map(|(group, rate)| v1::LayerRate {
+                .zip(lrs)
+                .map(|(group, lr)| v1::GroupLr {
                     group: (*group).to_owned(),
-                    rate,
+                    lr,
                 })
                 .collect();
             let validation = validation
@@ -266,7 +266,7 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
                 samples: shard.samples,
                 local_counts: shard.local_counts,
                 global_counts: shard.global_counts,
-                rates,
+                lrs,
                 validation,
                 granted,
                 completed,
@@ -281,22 +281,24 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
             epoch,
             granted,
         }),
-        Command::Verdict {
+        Command::EpochResult {
             generation,
             epoch,
             improved,
             validation_loss,
-        } => Down::Verdict(v1::Verdict {
+        } => Down::EpochResult(v1::EpochResult {
             generation,
             epoch,
             improved,
             validation_loss,
         }),
-        Command::Halt { generation } => Down::Halt(v1::Halt { generation }),
-        Command::Keep(keep) => Down::Keep(v1::Keep {
+        Command::AbortGeneration { generation } => {
+            Down::AbortGeneration(v1::AbortGeneration { generation })
+        }
+        Command::SaveState(keep) => Down::SaveState(v1::SaveState {
             what: Some(match keep {
-                Keep::Best(epoch) => v1::keep::What::Best(epoch),
-                Keep::Checkpoint => v1::keep::What::Checkpoint(true),
+                SaveState::Best(epoch) => v1::save_state::What::Best(epoch),
+                SaveState::Checkpoint => v1::save_state::What::Checkpoint(true),
             }),
         }),
         Command::Finish { generation, show } => Down::Finish(v1::Finish { generation, show }),

@@ -15,11 +15,11 @@ pub(super) const MAX_PENDING: usize = 64;
 /// Connections at all, for each listener, where there are descriptors for them.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// From the start of a session to its `Hello`.
-pub const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// From the start of a session to its `Register`.
+pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the end of a session, for what the worker still hands over, until it is cut off.
-pub const FAREWELL_LIMIT: Duration = Duration::from_secs(30);
-/// Sessions on their way to a `Hello`.
+pub const SESSION_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Sessions on their way to a `Register`.
 pub(super) const MAX_SESSIONS_PENDING: usize = 64;
 /// Sessions at all.
 pub(super) const MAX_SESSIONS: usize = 4096;

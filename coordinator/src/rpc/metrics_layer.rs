@@ -13,9 +13,9 @@ use crate::observe::metrics::{Method, Traffic};
 
 /// The layer that counts into `Traffic`.
 #[derive(Debug, Clone)]
-pub struct Calls(Traffic);
+pub struct RpcMetrics(Traffic);
 
-impl Calls {
+impl RpcMetrics {
     /// Counts what passes into `traffic`.
     #[must_use]
     pub fn new(traffic: Traffic) -> Self {
@@ -23,7 +23,7 @@ impl Calls {
     }
 }
 
-impl<S> Layer<S> for Calls {
+impl<S> Layer<S> for RpcMetrics {
     type Service = Counted<S>;
 
     fn layer(&self, inner: S) -> Counted<S> {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  listener ──▶ door: TLS handshake, HTTP/2 preface ──▶ guard: token ──▶ service: sense, rate
-//!                │ 5 s from here to the first admitted call │               │ Hello within 5 s
+//!                │ 5 s from here to the first admitted call │               │ Register within 5 s
 //!                └── at most 64 of these at a time ─────────┘               └ typed error
 //! ```
 //!
@@ -26,10 +26,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::InterceptorLayer;
 
-use super::auth::Guard;
+use super::auth::TokenAuth;
 use super::refusals::Refusals;
-use super::transport::acceptor::Door;
-use super::transport::connection::Visitor;
+use super::transport::acceptor::Acceptor;
+use super::transport::connection::Connection;
 use super::transport::tls_reload::Renewal;
 use crate::config::RunConfig;
 use crate::config::exposure::Policy;
@@ -38,7 +38,7 @@ use crate::net::url::local_url;
 use crate::store::Invited;
 
 /// Visitors that are through the door and not yet taken by the server.
-const LOBBY: usize = 16;
+const ACCEPT_QUEUE: usize = 16;
 /// Former coordinators whose workers may still be there.
 const MAX_FORMER: usize = 16;
 
@@ -57,7 +57,7 @@ pub enum SecurityError {
 }
 
 /// What comes through the doors, for [`server`] to serve.
-pub type Incoming = ReceiverStream<io::Result<Visitor>>;
+pub type Incoming = ReceiverStream<io::Result<Connection>>;
 
 /// The credentials of a run and what they ask of those who connect.
 #[derive(Debug)]
@@ -163,10 +163,10 @@ impl Security {
         listener: TcpListener,
         address: SocketAddr,
     ) -> Result<(Incoming, String), BindError> {
-        let (lobby, incoming) = mpsc::channel(LOBBY);
+        let (accept_queue, incoming) = mpsc::channel(ACCEPT_QUEUE);
         let mut url = local_url(self.scheme(), address);
         let refusals = Arc::clone(&self.refusals);
-        let door = |listener, tls, needs_token| Door {
+        let door = |listener, tls, needs_token| Acceptor {
             listener,
             tls,
             needs_token,
@@ -181,20 +181,20 @@ impl Security {
             })?;
             url = local_url("http", address);
             self.invited.apart = Some(address);
-            tokio::spawn(door(apart, None, true).serve(lobby.clone()));
+            tokio::spawn(door(apart, None, true).serve(accept_queue.clone()));
         }
         let needs_token = self.policy.needs_token();
-        tokio::spawn(door(listener, self.renewal.clone(), needs_token).serve(lobby));
+        tokio::spawn(door(listener, self.renewal.clone(), needs_token).serve(accept_queue));
         Ok((ReceiverStream::new(incoming), url))
     }
 
     /// The layer that admits calls, for the server of what [`Self::open`] gave. What is inherited
     /// later it does not know.
     #[must_use]
-    pub fn guard(&self) -> InterceptorLayer<Guard> {
+    pub fn guard(&self) -> InterceptorLayer<TokenAuth> {
         let accepted = self.invited.digests.iter().chain(&self.given);
         let accepted = accepted.copied().collect();
-        InterceptorLayer::new(Guard::new(accepted, Arc::clone(&self.refusals)))
+        InterceptorLayer::new(TokenAuth::new(accepted, Arc::clone(&self.refusals)))
     }
 }
 

@@ -13,13 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::admission::Gate;
-use super::limits::{FAREWELL_LIMIT, HELLO_LIMIT, UPLOAD_STALL_LIMIT};
+use super::admission::Admission;
+use super::limits::{REGISTER_TIMEOUT, SESSION_DRAIN_TIMEOUT, UPLOAD_STALL_LIMIT};
 use super::rate::Rate;
 use super::validate as sense;
 use crate::rpc::convert;
 use crate::rpc::dataset::Dataset;
-use crate::runtime::input::{Arrival, Outbox};
+use crate::runtime::input::{DriverInput, Outbox};
 use coordinator_core::Event;
 
 /// A blob on its way out.
@@ -28,18 +28,18 @@ pub type BlobChunks = Box<dyn Iterator<Item = Result<v1::Chunk, Status>> + Send>
 /// The service; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TrainerService {
-    driver: mpsc::UnboundedSender<Arrival>,
+    driver: mpsc::UnboundedSender<DriverInput>,
     dataset: Dataset,
-    gate: Gate,
+    gate: Admission,
 }
 
 impl TrainerService {
     /// A service that reports to `driver`, and gives `dataset` to workers that ask for it.
-    pub fn new(driver: mpsc::UnboundedSender<Arrival>, dataset: Dataset) -> Self {
+    pub fn new(driver: mpsc::UnboundedSender<DriverInput>, dataset: Dataset) -> Self {
         Self {
             driver,
             dataset,
-            gate: Gate::default(),
+            gate: Admission::default(),
         }
     }
 
@@ -50,7 +50,7 @@ impl TrainerService {
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    fn tell(&self, arrival: Arrival) -> Result<(), Status> {
+    fn tell(&self, arrival: DriverInput) -> Result<(), Status> {
         self.driver
             .send(arrival)
             .map_err(|_| Status::unavailable("the run is over"))
@@ -68,16 +68,16 @@ impl Trainer for TrainerService {
         let starting = self.gate.session()?;
         let peer = request.remote_addr();
         let mut inbound = request.into_inner();
-        let first = within(HELLO_LIMIT, "a Hello", inbound.message()).await?;
-        let hello = sense::hello(first)?;
+        let first = within(REGISTER_TIMEOUT, "a Register", inbound.message()).await?;
+        let register = sense::register(first)?;
         let (messages, outgoing) = mpsc::unbounded_channel();
         let (open, closed) = oneshot::channel();
         // A weak one, since the driver ends the session by dropping its own.
         let refusals = messages.downgrade();
         let outbox = Outbox::new(messages, open);
         let (reply, name) = oneshot::channel();
-        self.tell(Arrival::Worker {
-            hello,
+        self.tell(DriverInput::Worker {
+            register,
             outbox,
             reply,
         })?;
@@ -97,7 +97,7 @@ impl Trainer for TrainerService {
             let mut rate = Rate::new(Instant::now());
             let farewell = async {
                 let _ = closed.await;
-                tokio::time::sleep(FAREWELL_LIMIT).await;
+                tokio::time::sleep(SESSION_DRAIN_TIMEOUT).await;
             };
             tokio::pin!(farewell);
             let ended = loop {
@@ -113,7 +113,7 @@ impl Trainer for TrainerService {
                 let Some(event) = convert::event(worker, &host, message) else {
                     break Ok(());
                 };
-                if driver.send(Arrival::Event(event)).is_err() {
+                if driver.send(DriverInput::Event(event)).is_err() {
                     break Ok(());
                 }
             };
@@ -123,7 +123,7 @@ impl Trainer for TrainerService {
                 let _ = outbox.send(Err(status));
             }
             // The driver may be gone already: then nobody needs to know.
-            let _ = driver.send(Arrival::Event(Event::Lost { worker }));
+            let _ = driver.send(DriverInput::Event(Event::Lost { worker }));
         });
         admitted
             .await
@@ -137,7 +137,7 @@ impl Trainer for TrainerService {
     ) -> Result<Response<v1::UploadReply>, Status> {
         let place = self.gate.upload()?;
         let mut chunks = request.into_inner();
-        let first = within(HELLO_LIMIT, "a header", chunks.message()).await?;
+        let first = within(REGISTER_TIMEOUT, "a header", chunks.message()).await?;
         let mut assembly = Assembly::begin(first).map_err(refused)?;
         sense::header(assembly.header())?;
         self.gate.known(assembly.header().worker_id)?;
@@ -145,7 +145,7 @@ impl Trainer for TrainerService {
             assembly.add(chunk).map_err(refused)?;
         }
         let (header, bytes) = assembly.finish().map_err(refused)?;
-        self.tell(Arrival::Blob {
+        self.tell(DriverInput::Blob {
             header,
             bytes,
             place,
@@ -160,10 +160,10 @@ impl Trainer for TrainerService {
         request: Request<v1::DownloadRequest>,
     ) -> Result<Response<Self::DownloadStream>, Status> {
         let (reply, answer) = oneshot::channel();
-        let slot = self.gate.download()?;
+        let local_rank = self.gate.download()?;
         let request = request.into_inner();
         self.gate.known(request.worker_id)?;
-        self.tell(Arrival::Download { request, reply })?;
+        self.tell(DriverInput::Download { request, reply })?;
         let path = answer
             .await
             .map_err(|_| Status::unavailable("the run is over"))??;
@@ -173,7 +173,7 @@ impl Trainer for TrainerService {
         // The place is taken for as long as the bytes are in memory.
         let chunks = blob::chunks(v1::BlobHeader::default(), bytes);
         let chunks: BlobChunks = Box::new(chunks.map(move |chunk| {
-            let _held = &slot;
+            let _held = &local_rank;
             Ok(chunk)
         }));
         Ok(Response::new(tokio_stream::iter(chunks)))

@@ -22,22 +22,24 @@ const MAX_FILES: usize = 10_000_000;
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for anything else, `FAILED_PRECONDITION` for another protocol.
-pub fn hello(first: Option<v1::WorkerMessage>) -> Result<v1::Hello, Status> {
-    let Some(Up::Hello(hello)) = first.and_then(|first| first.message) else {
-        return Err(Status::invalid_argument("the first message must be Hello"));
+pub fn register(first: Option<v1::WorkerMessage>) -> Result<v1::Register, Status> {
+    let Some(Up::Register(register)) = first.and_then(|first| first.message) else {
+        return Err(Status::invalid_argument(
+            "the first message must be Register",
+        ));
     };
-    if hello.protocol_version != proto::PROTOCOL_VERSION {
+    if register.protocol_version != proto::PROTOCOL_VERSION {
         return Err(Status::failed_precondition(format!(
             "worker speaks protocol {}, coordinator {}: use binaries of one build",
-            hello.protocol_version,
+            register.protocol_version,
             proto::PROTOCOL_VERSION
         )));
     }
-    name("Hello.host", &hello.host)?;
-    if hello.instance == 0 {
-        return Err(Status::invalid_argument("Hello.instance is not set"));
+    name("Register.host", &register.host)?;
+    if register.instance == 0 {
+        return Err(Status::invalid_argument("Register.instance is not set"));
     }
-    Ok(hello)
+    Ok(register)
 }
 
 /// A message of a session after its greeting.
@@ -52,12 +54,12 @@ pub fn message(message: v1::WorkerMessage) -> Result<Up, Status> {
         ));
     };
     match &message {
-        Up::Hello(_) => return Err(Status::invalid_argument("a second Hello")),
+        Up::Register(_) => return Err(Status::invalid_argument("a second Register")),
         Up::Scanned(m) => {
             name("Scanned.fingerprint", &m.fingerprint)?;
             name("Scanned.device", &m.device)?;
             name("Scanned.gpu_uuid", &m.gpu_uuid)?;
-            held("Scanned.held", m.held)?;
+            retained("Scanned.held", m.retained)?;
             count("Scanned.classes", m.classes.len(), MAX_CLASSES)?;
             count("Scanned.files", m.files.len(), MAX_FILES)?;
             count("Scanned.warnings", m.warnings.len(), MAX_WARNINGS)?;
@@ -98,8 +100,8 @@ pub fn message(message: v1::WorkerMessage) -> Result<Up, Status> {
         }
         Up::Failure(m) => text("Failure.message", &m.message, MAX_MESSAGE)?,
         Up::Heartbeat(m) => seconds("Heartbeat.seconds", m.seconds)?,
-        Up::Halted(m) => held("Halted.held", m.held)?,
-        Up::Preparing(_) | Up::GroupReady(_) | Up::Finished(_) | Up::Leaving(_) => {}
+        Up::GenerationAborted(m) => retained("GenerationAborted.held", m.retained)?,
+        Up::Preparing(_) | Up::GroupReady(_) | Up::Finished(_) | Up::Draining(_) => {}
     }
     Ok(message)
 }
@@ -154,7 +156,7 @@ fn count(field: &str, length: usize, most: usize) -> Result<(), Status> {
 }
 
 /// Epochs count from 1.
-fn held(field: &str, position: Option<v1::Position>) -> Result<(), Status> {
+fn retained(field: &str, position: Option<v1::Position>) -> Result<(), Status> {
     if position.is_some_and(|position| position.epoch == 0) {
         return Err(Status::invalid_argument(format!("{field} is in epoch 0")));
     }
@@ -190,22 +192,22 @@ mod tests {
 
     use super::*;
 
-    fn greeting(change: impl FnOnce(&mut v1::Hello)) -> Option<v1::WorkerMessage> {
-        let mut hello = v1::Hello {
+    fn greeting(change: impl FnOnce(&mut v1::Register)) -> Option<v1::WorkerMessage> {
+        let mut register = v1::Register {
             protocol_version: proto::PROTOCOL_VERSION,
             host: "node-a".to_owned(),
             instance: 1,
             ..Default::default()
         };
-        change(&mut hello);
+        change(&mut register);
         Some(v1::WorkerMessage {
-            message: Some(Up::Hello(hello)),
+            message: Some(Up::Register(register)),
         })
     }
 
     #[test]
     fn a_session_begins_with_one_sound_greeting() {
-        assert!(hello(greeting(|_| ())).is_ok());
+        assert!(register(greeting(|_| ())).is_ok());
         for (first, code) in [
             (None, Code::InvalidArgument),
             (
@@ -213,19 +215,23 @@ mod tests {
                 Code::InvalidArgument,
             ),
             (
-                greeting(|hello| hello.host = "h".repeat(256)),
+                greeting(|register| register.host = "h".repeat(256)),
                 Code::InvalidArgument,
             ),
             (
-                greeting(|hello| hello.host = "a\nb".to_owned()),
+                greeting(|register| register.host = "a\nb".to_owned()),
                 Code::InvalidArgument,
             ),
             (
-                greeting(|hello| hello.protocol_version += 1),
+                greeting(|register| register.protocol_version += 1),
                 Code::FailedPrecondition,
             ),
         ] {
-            assert_eq!(hello(first.clone()).unwrap_err().code(), code, "{first:?}");
+            assert_eq!(
+                register(first.clone()).unwrap_err().code(),
+                code,
+                "{first:?}"
+            );
         }
     }
 
@@ -235,7 +241,10 @@ mod tests {
         let scanned = |scanned: v1::Scanned| Some(Up::Scanned(scanned));
         for (sent, expected) in [
             (None, "does not know"),
-            (Some(Up::Hello(v1::Hello::default())), "second Hello"),
+            (
+                Some(Up::Register(v1::Register::default())),
+                "second Register",
+            ),
             (
                 scanned(v1::Scanned {
                     fingerprint: long(256),

@@ -15,20 +15,20 @@ use crate::launcher::{Launcher, WorkerExit, WorkerStatus};
 use crate::net::clock::unix_seconds;
 use crate::observe::Observers;
 use crate::observe::metrics::Traffic;
-use crate::rpc::admission::Slot;
+use crate::rpc::admission::Permit;
 use crate::rpc::convert::{self, Context};
-use crate::runtime::input::{Arrival, Kept, Outbox};
-use crate::runtime::keeper::Keeper;
+use crate::runtime::input::{DriverInput, Kept, Outbox};
+use crate::runtime::keeper::CheckpointWriter;
 use crate::store::BEST_WEIGHTS;
 use coordinator_core::event::Position;
-use coordinator_core::{Action, Command, Event, Notice, Outcome, Run, WorkerId};
+use coordinator_core::{Action, Command, Event, Fact, Outcome, Run, WorkerId};
 
 const TICK: Duration = Duration::from_millis(200);
 
 /// Everything that reaches the driver from outside.
 pub struct Inputs {
     /// From the gRPC edge and the keeper.
-    pub arrivals: mpsc::UnboundedReceiver<Arrival>,
+    pub arrivals: mpsc::UnboundedReceiver<DriverInput>,
     /// From the launcher: processes that ended.
     pub exits: mpsc::UnboundedReceiver<WorkerExit>,
     /// From the terminal: stop at the next step boundary.
@@ -37,7 +37,7 @@ pub struct Inputs {
 
 /// One thing that the driver deals with.
 enum Input {
-    Arrival(Arrival),
+    DriverInput(DriverInput),
     Exit(WorkerExit),
     Event(Event),
 }
@@ -52,7 +52,7 @@ pub struct Driver {
     next_id: u64,
     cache: Option<CacheFile>,
     launcher: Option<Launcher>,
-    keeper: Keeper,
+    keeper: CheckpointWriter,
     observers: Observers,
     traffic: Traffic,
     outcome: Option<Outcome>,
@@ -65,7 +65,7 @@ impl Driver {
         run_id: String,
         settings: v1::Settings,
         launcher: Option<Launcher>,
-        keeper: Keeper,
+        keeper: CheckpointWriter,
         observers: Observers,
         traffic: Traffic,
     ) -> Self {
@@ -95,7 +95,7 @@ impl Driver {
                 return (outcome, self.launcher, self.observers);
             }
             let input = tokio::select! {
-                Some(arrival) = inputs.arrivals.recv() => Input::Arrival(arrival),
+                Some(arrival) = inputs.arrivals.recv() => Input::DriverInput(arrival),
                 Some(exit) = inputs.exits.recv() => Input::Exit(exit),
                 Some(()) = inputs.interrupts.recv() => Input::Event(Event::Interrupt),
                 _ = ticks.tick() => Input::Event(Event::Tick),
@@ -122,14 +122,14 @@ impl Driver {
                 return;
             }
             if let Ok(arrival) = inputs.arrivals.try_recv() {
-                self.take(Input::Arrival(arrival)).await;
+                self.take(Input::DriverInput(arrival)).await;
             }
         }
     }
 
     async fn take(&mut self, input: Input) {
         let event = match input {
-            Input::Arrival(arrival) => self.arrive(arrival),
+            Input::DriverInput(arrival) => self.arrive(arrival),
             Input::Exit(exit) => Some(self.exited(exit)),
             Input::Event(event) => Some(event),
         };
@@ -140,7 +140,7 @@ impl Driver {
 
     fn exited(&mut self, exit: WorkerExit) -> Event {
         let event = Event::ProcessExited {
-            slot: exit.slot as u32,
+            local_rank: exit.local_rank as u32,
             pid: exit.pid,
             signalled: matches!(exit.status, WorkerStatus::Signal(_)),
             status: exit.status.to_string(),
@@ -149,10 +149,10 @@ impl Driver {
         event
     }
 
-    fn arrive(&mut self, arrival: Arrival) -> Option<Event> {
+    fn arrive(&mut self, arrival: DriverInput) -> Option<Event> {
         match arrival {
-            Arrival::Worker {
-                hello,
+            DriverInput::Worker {
+                register,
                 outbox,
                 reply,
             } => {
@@ -163,13 +163,13 @@ impl Driver {
                 let _ = reply.send(worker);
                 Some(Event::Joined {
                     worker,
-                    host: hello.host,
-                    pid: hello.pid,
-                    instance: hello.instance,
-                    slot: hello.slot,
+                    host: register.host,
+                    pid: register.pid,
+                    instance: register.instance,
+                    local_rank: register.local_rank,
                 })
             }
-            Arrival::Event(event) => {
+            DriverInput::Event(event) => {
                 match event {
                     Event::Lost { worker } => drop(self.sessions.remove(&worker)),
                     Event::Heartbeat { worker, .. } => self.observers.heard(worker),
@@ -177,7 +177,7 @@ impl Driver {
                 }
                 Some(event)
             }
-            Arrival::Blob {
+            DriverInput::Blob {
                 header,
                 bytes,
                 place,
@@ -185,17 +185,17 @@ impl Driver {
                 self.keep(&header, bytes, place);
                 None
             }
-            Arrival::Download { request, reply } => {
+            DriverInput::Download { request, reply } => {
                 // It fails when the asker is gone.
                 let _ = reply.send(self.download(&request));
                 None
             }
-            Arrival::Kept(kept) => Some(self.kept(kept)),
+            DriverInput::Kept(kept) => Some(self.kept(kept)),
         }
     }
 
     /// Only what the core waits for, from whom it waits for it, gets into the run directory.
-    fn keep(&mut self, header: &v1::BlobHeader, bytes: Vec<u8>, place: Slot) {
+    fn keep(&mut self, header: &v1::BlobHeader, bytes: Vec<u8>, place: Permit) {
         let worker = WorkerId(header.worker_id);
         match header.kind() {
             v1::BlobKind::BestState if self.run.awaits_best(worker, header.epoch) => {
@@ -254,8 +254,8 @@ impl Driver {
                 Err(reason) => Event::StoreFailed { reason },
             },
             Kept::Newest(Ok(newest)) => {
-                for torn in &newest.torn {
-                    self.observers.torn(&torn.to_string());
+                for corrupt in &newest.corrupt {
+                    self.observers.corrupt(&corrupt.to_string());
                 }
                 let position = newest.checkpoint.map(|whole| whole.position.into());
                 Event::CheckpointFound { position }
@@ -271,12 +271,14 @@ impl Driver {
                 match action {
                     Action::Send(worker, command) => self.send(worker, command),
                     Action::Notify(notice) => {
-                        if let Notice::WentBack { position } = notice {
+                        if let Fact::WentBack { position } = notice {
                             self.keeper.discard_after(position);
                         }
                         self.observers.notice(notice);
                     }
-                    Action::Launch { slot } => events.push_back(self.launch(slot).await),
+                    Action::Launch { local_rank } => {
+                        events.push_back(self.launch(local_rank).await)
+                    }
                     Action::FindCheckpoint => self.keeper.find(),
                     Action::End(outcome) => self.outcome = Some(outcome),
                 }
@@ -288,15 +290,15 @@ impl Driver {
         }
     }
 
-    async fn launch(&mut self, slot: u32) -> Event {
+    async fn launch(&mut self, local_rank: u32) -> Event {
         let Some(launcher) = &mut self.launcher else {
             let reason = "there is no launcher in this run".to_owned();
-            return Event::LaunchFailed { slot, reason };
+            return Event::LaunchFailed { local_rank, reason };
         };
-        match launcher.launch(slot as usize).await {
-            Ok(pid) => Event::ProcessStarted { slot, pid },
+        match launcher.launch(local_rank as usize).await {
+            Ok(pid) => Event::ProcessStarted { local_rank, pid },
             Err(error) => Event::LaunchFailed {
-                slot,
+                local_rank,
                 reason: error.to_string(),
             },
         }

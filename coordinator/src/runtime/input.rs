@@ -7,17 +7,17 @@ use proto::v1;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-use crate::rpc::admission::Slot;
+use crate::rpc::admission::Permit;
 use crate::store::Newest;
 use coordinator_core::event::Position;
 use coordinator_core::{Event, WorkerId};
 
 /// What the edge, and the writing of files, hand to the driver.
-pub enum Arrival {
+pub enum DriverInput {
     /// A worker introduced itself; the driver answers with its name through `reply`.
     Worker {
         /// Its first message.
-        hello: v1::Hello,
+        register: v1::Register,
         /// For everything it is to be told.
         outbox: Outbox,
         /// Its name for the rest of the session.
@@ -32,7 +32,7 @@ pub enum Arrival {
         /// All of it.
         bytes: Vec<u8>,
         /// What it takes up until it is written.
-        place: Slot,
+        place: Permit,
     },
     /// Somebody wants to read a file of the run directory; the driver answers with its path.
     Download {

@@ -7,22 +7,22 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::rpc::admission::Slot;
-use crate::runtime::input::{Arrival, Kept};
+use crate::rpc::admission::Permit;
+use crate::runtime::input::{DriverInput, Kept};
 use crate::store::{Checkpoints, StoreError, Upload};
 use coordinator_core::event::Position;
 
 /// The one writer of uploaded files.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct CheckpointWriter {
     checkpoints: Checkpoints,
-    arrivals: mpsc::UnboundedSender<Arrival>,
+    arrivals: mpsc::UnboundedSender<DriverInput>,
     last: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl CheckpointWriter {
     /// A keeper that reports to `arrivals`.
-    pub fn new(checkpoints: Checkpoints, arrivals: mpsc::UnboundedSender<Arrival>) -> Self {
+    pub fn new(checkpoints: Checkpoints, arrivals: mpsc::UnboundedSender<DriverInput>) -> Self {
         Self {
             checkpoints,
             arrivals,
@@ -35,7 +35,7 @@ impl Keeper {
         &mut self,
         epoch: u32,
         upload: Result<Upload, StoreError>,
-        (bytes, place): (Vec<u8>, Slot),
+        (bytes, place): (Vec<u8>, Permit),
         sha256: Vec<u8>,
     ) {
         self.then(move || {
@@ -56,7 +56,7 @@ impl Keeper {
     pub fn checkpoint(
         &mut self,
         position: Position,
-        (bytes, place): (Vec<u8>, Slot),
+        (bytes, place): (Vec<u8>, Permit),
         sha256: Vec<u8>,
     ) {
         let checkpoints = self.checkpoints.clone();
@@ -114,11 +114,11 @@ impl Keeper {
             }
             match tokio::task::spawn_blocking(work).await {
                 // The driver is gone only when the run is over.
-                Ok(Some(kept)) => drop(arrivals.send(Arrival::Kept(kept))),
+                Ok(Some(kept)) => drop(arrivals.send(DriverInput::Kept(kept))),
                 Ok(None) => {}
                 Err(error) => {
                     let reason = format!("writing to the run directory failed: {error}");
-                    drop(arrivals.send(Arrival::Kept(Kept::Failed(reason))));
+                    drop(arrivals.send(DriverInput::Kept(Kept::Failed(reason))));
                 }
             }
         }));

@@ -21,8 +21,8 @@ pub(crate) struct Stranger {
     token: Option<String>,
 }
 
-fn greeting() -> v1::Hello {
-    v1::Hello {
+fn greeting() -> v1::Register {
+    v1::Register {
         protocol_version: proto::PROTOCOL_VERSION,
         host: "stranger".to_owned(),
         instance: RandomState::new().build_hasher().finish().max(1),
@@ -97,14 +97,14 @@ impl Stranger {
             .expect("an end in time")
     }
 
-    pub(crate) fn hello(&self, change: impl FnOnce(&mut v1::Hello)) -> Status {
+    pub(crate) fn hello(&self, change: impl FnOnce(&mut v1::Register)) -> Status {
         let mut hello = greeting();
         change(&mut hello);
-        self.session(vec![up(Up::Hello(hello))], false)
+        self.session(vec![up(Up::Register(hello))], false)
     }
 
     pub(crate) fn hello_twice(&self) -> Status {
-        self.session(vec![up(Up::Hello(greeting())); 2], false)
+        self.session(vec![up(Up::Register(greeting())); 2], false)
     }
 
     pub(crate) fn without_hello(&self) -> Status {
@@ -118,7 +118,7 @@ impl Stranger {
 
     pub(crate) fn flood(&self) -> Status {
         let report = up(Up::StepReport(v1::StepReport::default()));
-        self.session(vec![up(Up::Hello(greeting())), report], true)
+        self.session(vec![up(Up::Register(greeting())), report], true)
     }
 
     /// Asks for the best weights in the name of `worker`.

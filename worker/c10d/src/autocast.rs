@@ -13,16 +13,16 @@ use crate::ffi;
 /// # Errors
 /// [`Error::Failed`] for devices other than CPU and CUDA.
 pub fn autocast_bf16<T>(device: Device, body: impl FnOnce() -> T) -> Result<T, Error> {
-    let _guard = Guard::enter(device)?;
+    let _guard = TokenAuth::enter(device)?;
     Ok(body())
 }
 
-struct Guard {
+struct TokenAuth {
     device_type: i32,
     previous: ffi::AutocastState,
 }
 
-impl Guard {
+impl TokenAuth {
     fn enter(device: Device) -> Result<Self, Error> {
         let operation = "autocast";
         let device_type = match device {
@@ -44,7 +44,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for TokenAuth {
     fn drop(&mut self) {
         // SAFETY: undoes one `enter` on the same thread, to which the guard is bound
         // by living on the stack of `autocast_bf16`.

@@ -18,13 +18,13 @@ pub(super) struct Best {
 
 impl Best {
     /// Copies what `replica` holds when it is judged.
-    pub(super) fn of(replica: &Replica, verdict: &v1::Verdict) -> Self {
+    pub(super) fn of(replica: &Replica, epoch_result: &v1::EpochResult) -> Self {
         let copy = |(name, tensor): (String, Tensor)| {
             (name, tensor.to_device(Device::Cpu).detach().copy())
         };
         Self {
-            epoch: verdict.epoch,
-            validation_loss: verdict.validation_loss,
+            epoch: epoch_result.epoch,
+            validation_loss: epoch_result.validation_loss,
             state: replica.model.state().into_iter().map(copy).collect(),
         }
     }

@@ -10,7 +10,7 @@ use super::failure::environment;
 #[derive(Debug, Clone)]
 pub(super) struct Compute {
     pub(super) device: Device,
-    pub(super) bf16_in_silicon: bool,
+    pub(super) native_bf16: bool,
     /// Empty on the CPU.
     pub(super) gpu_uuid: String,
     /// CPU threads of kernels and decoding.
@@ -35,7 +35,7 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
     tch::set_num_threads(threads as i32);
     let cpu = Compute {
         device: Device::Cpu,
-        bf16_in_silicon: cpu_bf16(),
+        native_bf16: cpu_bf16(),
         gpu_uuid: String::new(),
         threads,
     };
@@ -47,10 +47,10 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
             let info = c10d::cuda::device_info(0).map_err(environment)?;
             tracing::info!(name = info.name, uuid = info.uuid, "computing on a GPU");
             // bf16 arithmetic came with Ampere, compute capability 8.0.
-            let bf16_in_silicon = info.compute_capability.0 >= 8;
+            let native_bf16 = info.compute_capability.0 >= 8;
             Ok(Compute {
                 device: Device::Cuda(0),
-                bf16_in_silicon,
+                native_bf16,
                 gpu_uuid: info.uuid,
                 ..cpu
             })

@@ -13,19 +13,19 @@ use v1::worker_message::Message as Up;
 
 use super::device::Compute;
 use super::failure::internal;
-use super::group::Seat;
+use super::group::RankHandle;
 use super::replica::Replica;
+use crate::activity::ActivityTracker;
 use crate::control::{Grant, Inbox, Link, Outgoing};
 use crate::data::{Cache, Loader};
 use crate::model::{LayerGroup, Statistics};
-use crate::whereabouts::Whereabouts;
 
 pub(super) struct Epoch<'a> {
     pub(super) plan: &'a v1::EpochPlan,
     pub(super) labels: &'a Arc<[u32]>,
     pub(super) inbox: &'a Inbox,
     pub(super) link: &'a Link,
-    pub(super) place: &'a Whereabouts,
+    pub(super) place: &'a ActivityTracker,
     pub(super) frozen: bool,
 }
 
@@ -40,12 +40,12 @@ impl Epoch<'_> {
     /// Runs every step that is left; `None` when an order came between two of them.
     pub(super) fn train(
         &self,
-        seat: &mut Seat,
+        rank_handle: &mut RankHandle,
         replica: &mut Replica,
         cache: &Cache,
         compute: &Compute,
     ) -> Result<Option<Trained>, v1::Failure> {
-        let rates = self.rates()?;
+        let lrs = self.lrs()?;
         let mut loader = Loader::new(
             cache.share(),
             self.labels.clone(),
@@ -57,18 +57,18 @@ impl Epoch<'_> {
         let mut trained = Trained::default();
         let counts = self.plan.local_counts.iter().zip(&self.plan.global_counts);
         for (&local, &global) in counts {
-            self.place.at(seat.generation, replica.position);
+            self.place.at(rank_handle.generation, replica.position);
             if !self.may_step(replica)? {
                 return Ok(None);
             }
-            let report = self.step(seat, replica, &mut loader, &rates, (local, global))?;
+            let report = self.step(rank_handle, replica, &mut loader, &lrs, (local, global))?;
             trained.samples += local;
             if let Some(phases) = &report.phases {
                 add(&mut trained.phases, phases);
             }
             self.link.message(Up::StepReport(report));
         }
-        self.place.at(seat.generation, replica.position);
+        self.place.at(rank_handle.generation, replica.position);
         Ok(Some(trained))
     }
 
@@ -89,10 +89,10 @@ impl Epoch<'_> {
 
     fn step(
         &self,
-        seat: &mut Seat,
+        rank_handle: &mut RankHandle,
         replica: &mut Replica,
         loader: &mut Loader,
-        rates: &[f64; 6],
+        lrs: &[f64; 6],
         (local, global): (u32, u32),
     ) -> Result<v1::StepReport, v1::Failure> {
         let started = Instant::now();
@@ -111,23 +111,23 @@ impl Epoch<'_> {
         let scale = match local {
             // A rank without samples takes part with a borrowed one that weighs nothing.
             0 => 0.0,
-            _ => f64::from(seat.world_size) / f64::from(global),
+            _ => f64::from(rank_handle.world_size) / f64::from(global),
         };
         let computing = Instant::now();
         self.place.enter(v1::Phase::Forward);
         replica.begin_step(moves);
         replica.optimizer.zero_grad().map_err(internal)?;
-        seat.prepare_for_forward()?;
+        rank_handle.prepare_for_forward()?;
         let loss = replica
             .logits(&batch.images, mode)?
             .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Sum, -100, 0.0);
         self.place.enter(v1::Phase::Backward);
-        let mean_loss = seat.backward(&(&loss * scale))?;
+        let mean_loss = rank_handle.backward(&(&loss * scale))?;
         let backward_done = computing.elapsed().as_secs_f64();
-        let waited = seat.allreduce_wait()?;
+        let waited = rank_handle.allreduce_wait()?;
         let optimizing = Instant::now();
         self.place.enter(v1::Phase::Optimizer);
-        replica.optimizer.step(rates).map_err(internal)?;
+        replica.optimizer.step(lrs).map_err(internal)?;
         replica.end_step(mean_loss, global);
         Ok(v1::StepReport {
             generation: self.plan.generation,
@@ -164,18 +164,18 @@ impl Epoch<'_> {
             .collect()
     }
 
-    fn rates(&self) -> Result<[f64; 6], v1::Failure> {
-        let mut rates = [0.0; 6];
-        for (rate, group) in rates.iter_mut().zip(LayerGroup::ALL) {
+    fn lrs(&self) -> Result<[f64; 6], v1::Failure> {
+        let mut lrs = [0.0; 6];
+        for (rate, group) in lrs.iter_mut().zip(LayerGroup::ALL) {
             *rate = self
                 .plan
-                .rates
+                .lrs
                 .iter()
                 .find(|entry| entry.group == group.as_str())
                 .ok_or_else(|| internal(format!("no learning rate for {}", group.as_str())))?
-                .rate;
+                .lr;
         }
-        Ok(rates)
+        Ok(lrs)
     }
 }
 

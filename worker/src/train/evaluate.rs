@@ -8,10 +8,10 @@ use tch::{Kind, Reduction, Tensor};
 use super::device::Compute;
 use super::failure::internal;
 use super::replica::Replica;
+use crate::activity::ActivityTracker;
 use crate::control::Inbox;
 use crate::data::{Cache, Loader};
 use crate::model::Statistics;
-use crate::whereabouts::Whereabouts;
 
 /// Σ loss, correct answers and samples of each chunk; `None` when it was called off meanwhile.
 pub(super) fn chunks(
@@ -20,7 +20,7 @@ pub(super) fn chunks(
     labels: &Arc<[u32]>,
     chunks: &[v1::ValidationChunk],
     compute: &Compute,
-    (inbox, place): (&Inbox, &Whereabouts),
+    (inbox, place): (&Inbox, &ActivityTracker),
 ) -> Result<Option<Vec<v1::ValidationSum>>, v1::Failure> {
     let batches = chunks.iter().map(|chunk| chunk.samples.clone()).collect();
     let mut loader = Loader::new(

@@ -5,7 +5,7 @@ use v1::worker_message::Message as Up;
 
 use super::Worker;
 use super::failure::{collective, internal};
-use super::group::{self, Seat};
+use super::group::{self, RankHandle};
 use super::replica::Replica;
 use crate::control::Outgoing;
 
@@ -45,7 +45,7 @@ impl Worker<'_> {
                 position.epoch
             )));
         }
-        self.seat = Some(Seat::take(order, group, replica, device)?);
+        self.rank_handle = Some(RankHandle::take(order, group, replica, device)?);
         self.link.message(Up::GroupReady(v1::GroupReady {
             generation: order.generation,
         }));
@@ -74,7 +74,7 @@ impl Worker<'_> {
                         replica.load_pretrained(path)?;
                     }
                 }
-                v1::Origin::Held | v1::Origin::Unspecified => {}
+                v1::Origin::Retained | v1::Origin::Unspecified => {}
             }
             // The coordinator knows an epoch whose verdict has not reached this worker.
             if order

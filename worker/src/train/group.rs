@@ -21,9 +21,9 @@ use crate::control::{Link, Outgoing};
 
 /// How long ranks may take to find each other. A peer that died meanwhile cannot be told from
 /// a slow one, and the coordinator takes one that stays in here for stuck.
-const MEETING: Duration = Duration::from_secs(12);
+const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(12);
 
-pub(super) struct Seat {
+pub(super) struct RankHandle {
     pub(super) generation: u64,
     pub(super) world_size: u32,
     pub(super) group: c10d::ProcessGroup,
@@ -42,7 +42,7 @@ pub(super) fn meet(
     link: &Link,
 ) -> Result<c10d::ProcessGroup, v1::Failure> {
     let timeout = Duration::from_secs(settings.collective_timeout_seconds.into());
-    let connect_timeout = timeout.min(MEETING);
+    let connect_timeout = timeout.min(RENDEZVOUS_TIMEOUT);
     let store = open_store(order, connect_timeout, address, link)?;
     link.send(Outgoing::Store(store.clone()));
     let backend = match (order.backend(), compute.device) {
@@ -69,7 +69,7 @@ pub(super) fn meet(
     Ok(group)
 }
 
-impl Seat {
+impl RankHandle {
     /// Attaches a reducer to the replica's parameters, which are equal on all ranks by now.
     pub(super) fn take(
         order: &v1::Assignment,

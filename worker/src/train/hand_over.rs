@@ -8,9 +8,9 @@ use super::{Worker, best, epoch, predict};
 use crate::control::Outgoing;
 
 impl Worker<'_> {
-    pub(super) fn keep(&mut self, keep: &v1::Keep) -> Result<(), v1::Failure> {
+    pub(super) fn keep(&mut self, keep: &v1::SaveState) -> Result<(), v1::Failure> {
         match (keep.what, &self.best, &self.replica) {
-            (Some(v1::keep::What::Best(epoch)), Some(best), _) if best.epoch == epoch => {
+            (Some(v1::save_state::What::Best(epoch)), Some(best), _) if best.epoch == epoch => {
                 self.link.send(Outgoing::Upload {
                     label: v1::BlobHeader {
                         kind: v1::BlobKind::BestState.into(),
@@ -21,7 +21,7 @@ impl Worker<'_> {
                 });
                 Ok(())
             }
-            (Some(v1::keep::What::Checkpoint(_)), _, Some(replica)) => {
+            (Some(v1::save_state::What::Checkpoint(_)), _, Some(replica)) => {
                 epoch::checkpoint(replica, self.link)
             }
             _ => Err(internal("asked for a state that this worker does not hold")),

@@ -1,9 +1,9 @@
 //! The training thread: it owns every tensor and does what the inbox says, one order at a time.
 //!
 //! ```text
-//! Introduce ─▶ Prepare ─▶ Assign ─▶ ( Plan ─▶ Verdict )* ─▶ Finish ─▶ Shutdown
+//! Scan ─▶ Prepare ─▶ Assign ─▶ ( Plan ─▶ EpochResult )* ─▶ Finish ─▶ Shutdown
 //!                           ▲             │ a peer or the coordinator is gone
-//!                           └──── Halt ◀──┘
+//!                           └──── AbortGeneration ◀──┘
 //! ```
 //!
 //! A group that breaks is no failure of this worker: it reports that, and waits with its state
@@ -33,15 +33,15 @@ use common::trace::Spans;
 use proto::v1;
 use v1::worker_message::Message as Up;
 
+use crate::activity::ActivityTracker;
 use crate::address::Announced;
 use crate::control::{Inbox, Link, Order};
 use crate::data::{Cache, Manifest, available_memory, bytes_needed, demo, fits_in_memory};
 use crate::setup::{Images, Setup};
-use crate::whereabouts::Whereabouts;
 use best::Best;
 use device::Compute;
 use failure::{data_failure, environment};
-use group::Seat;
+use group::RankHandle;
 use replica::Replica;
 
 /// The share of decoded images between two reports of progress.
@@ -55,7 +55,7 @@ pub fn run(
     setup: &Setup,
     inbox: &Inbox,
     link: &Link,
-    place: &Whereabouts,
+    place: &ActivityTracker,
     spans: Option<&Spans>,
 ) -> Result<(), v1::Failure> {
     let settings = &setup.settings;
@@ -73,20 +73,20 @@ pub fn run(
         address: &setup.address,
         cache: None,
         replica: None,
-        seat: None,
+        rank_handle: None,
         best: None,
     };
     loop {
         place.enter(v1::Phase::Unspecified);
         let order = inbox.next();
         let done = match &order {
-            Order::Introduce => worker.introduce(),
+            Order::Scan => worker.introduce(),
             Order::Prepare(order) => worker.prepare(order),
             Order::Assign(order) => worker.form(order),
             Order::Plan(plan) => worker.train(plan),
-            Order::Verdict(verdict) => worker.judge(verdict),
-            Order::Halt(halt) => worker.halt(halt),
-            Order::Keep(keep) => worker.keep(keep),
+            Order::EpochResult(epoch_result) => worker.judge(epoch_result),
+            Order::AbortGeneration(abort_generation) => worker.abort_generation(abort_generation),
+            Order::SaveState(keep) => worker.keep(keep),
             Order::Finish(finish) => worker.finish(finish),
             Order::Shutdown(_) => return Ok(()),
         };
@@ -116,7 +116,7 @@ struct Worker<'a> {
     settings: &'a v1::Settings,
     inbox: &'a Inbox,
     link: &'a Link,
-    place: &'a Whereabouts,
+    place: &'a ActivityTracker,
     /// Where traces go, if anywhere.
     spans: Option<&'a Spans>,
     compute: Compute,
@@ -129,7 +129,7 @@ struct Worker<'a> {
     remote: bool,
     cache: Option<Cache>,
     replica: Option<Replica>,
-    seat: Option<Seat>,
+    rank_handle: Option<RankHandle>,
     best: Option<Best>,
 }
 
@@ -141,17 +141,17 @@ impl Worker<'_> {
             classes: self.manifest.classes.clone(),
             files: self.manifest.entries(),
             device: self.compute.name(),
-            bf16_in_silicon: self.compute.bf16_in_silicon,
+            native_bf16: self.compute.native_bf16,
             gpu_uuid: self.compute.gpu_uuid.clone(),
             prepared: self.cache.is_some(),
-            held: self.held(),
+            retained: self.retained(),
             best_epoch: self.best.as_ref().map(|best| best.epoch),
             warnings: self.warnings.to_vec(),
         }));
         Ok(())
     }
 
-    fn held(&self) -> Option<v1::Position> {
+    fn retained(&self) -> Option<v1::Position> {
         self.replica.as_ref().map(|replica| replica.position)
     }
 
@@ -205,8 +205,10 @@ impl Worker<'_> {
     }
 
     fn train(&mut self, plan: &v1::EpochPlan) -> Result<(), v1::Failure> {
-        let rank = match &self.seat {
-            Some(seat) if seat.generation == plan.generation => seat.group.rank(),
+        let rank = match &self.rank_handle {
+            Some(rank_handle) if rank_handle.generation == plan.generation => {
+                rank_handle.group.rank()
+            }
             // A plan of a group that this worker has left meanwhile.
             _ => return Ok(()),
         };
@@ -232,17 +234,17 @@ impl Worker<'_> {
             place: self.place,
             frozen: self.settings.frozen_batch_norm,
         };
-        let (Some(seat), Some(replica), Some(cache)) =
-            (&mut self.seat, &mut self.replica, &self.cache)
+        let (Some(rank_handle), Some(replica), Some(cache)) =
+            (&mut self.rank_handle, &mut self.replica, &self.cache)
         else {
             return Ok(None);
         };
-        let Some(trained) = epoch.train(seat, replica, cache, &self.compute)? else {
+        let Some(trained) = epoch.train(rank_handle, replica, cache, &self.compute)? else {
             return Ok(None);
         };
         self.place.enter(v1::Phase::Validation);
         if !self.settings.frozen_batch_norm {
-            replica.average_batch_norm(&seat.group)?;
+            replica.average_batch_norm(&rank_handle.group)?;
         }
         let started = std::time::Instant::now();
         let chunks = &plan.validation;
@@ -263,15 +265,15 @@ impl Worker<'_> {
         }))
     }
 
-    fn judge(&mut self, verdict: &v1::Verdict) -> Result<(), v1::Failure> {
+    fn judge(&mut self, epoch_result: &v1::EpochResult) -> Result<(), v1::Failure> {
         let Some(replica) = &mut self.replica else {
             return Ok(());
         };
-        if replica.position.epoch != verdict.epoch {
+        if replica.position.epoch != epoch_result.epoch {
             return Ok(());
         }
-        if verdict.improved {
-            self.best = Some(Best::of(replica, verdict));
+        if epoch_result.improved {
+            self.best = Some(Best::of(replica, epoch_result));
         }
         replica.next_epoch();
         Ok(())
@@ -279,18 +281,22 @@ impl Worker<'_> {
 
     /// Leaves the group; what a broken step has moved is put back.
     fn leave(&mut self) {
-        self.seat = None;
+        self.rank_handle = None;
         if let Some(replica) = &mut self.replica {
             replica.undo_step();
         }
     }
 
-    fn halt(&mut self, halt: &v1::Halt) -> Result<(), v1::Failure> {
+    fn abort_generation(
+        &mut self,
+        abort_generation: &v1::AbortGeneration,
+    ) -> Result<(), v1::Failure> {
         self.leave();
-        self.link.message(Up::Halted(v1::Halted {
-            generation: halt.generation,
-            held: self.held(),
-        }));
+        self.link
+            .message(Up::GenerationAborted(v1::GenerationAborted {
+                generation: abort_generation.generation,
+                retained: self.retained(),
+            }));
         Ok(())
     }
 }

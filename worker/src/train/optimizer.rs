@@ -9,7 +9,7 @@ use crate::model::state::overwrite;
 use crate::model::{LayerGroup, LoadError, Parameter};
 
 /// Learning rates in the order of [`LayerGroup::ALL`].
-pub type LayerRates = [f64; LayerGroup::COUNT];
+pub type GroupLrs = [f64; LayerGroup::COUNT];
 
 /// Why a step was not made.
 #[derive(Debug, thiserror::Error)]
@@ -79,9 +79,9 @@ impl Adam {
     /// # Errors
     /// When a gradient is missing, and nothing changes; or when libtorch refuses, as it does where
     /// a gradient is laid out otherwise than its parameter.
-    pub fn step(&mut self, rates: &LayerRates) -> Result<(), StepError> {
+    pub fn step(&mut self, lrs: &GroupLrs) -> Result<(), StepError> {
         self.groups.iter().try_for_each(Group::check)?;
-        for (group, &rate) in self.groups.iter().zip(rates) {
+        for (group, &lr) in self.groups.iter().zip(lrs) {
             let Group {
                 parameters,
                 averages,
@@ -91,7 +91,7 @@ impl Adam {
             } = group;
             let options = c10d::AdamOptions {
                 weight_decay: self.weight_decay,
-                ..c10d::AdamOptions::new(rate)
+                ..c10d::AdamOptions::new(lr)
             };
             if !parameters.is_empty() {
                 c10d::adam_step(parameters, averages, squares, steps, &options)?;

@@ -1,7 +1,7 @@
 //! What workers are told. Values only; the `.proto` file says what they do with it.
 
 use super::Position;
-use crate::schedule::LayerRates;
+use crate::schedule::GroupLrs;
 use crate::shard::{Chunk, Shard};
 
 /// What a worker is told.
@@ -9,7 +9,7 @@ use crate::shard::{Chunk, Shard};
 #[allow(missing_docs, reason = "the names say it; the .proto file says more")]
 pub enum Command {
     /// The run has a place for it.
-    Welcome,
+    Registered,
     Prepare {
         samples: Vec<u32>,
         images: usize,
@@ -33,7 +33,7 @@ pub enum Command {
         /// Steps done before.
         completed: u32,
         shard: Shard,
-        rates: LayerRates,
+        lrs: GroupLrs,
         validation: Vec<Chunk>,
         granted: u32,
     },
@@ -42,16 +42,16 @@ pub enum Command {
         epoch: u32,
         granted: u32,
     },
-    Verdict {
+    EpochResult {
         generation: u64,
         epoch: u32,
         improved: bool,
         validation_loss: f64,
     },
-    Halt {
+    AbortGeneration {
         generation: u64,
     },
-    Keep(Keep),
+    SaveState(SaveState),
     Finish {
         generation: u64,
         show: Vec<u32>,
@@ -68,14 +68,14 @@ pub enum Origin {
     /// The settings' weights.
     Fresh,
     /// What the source rank holds.
-    Held,
+    Retained,
     /// The run directory.
     Checkpoint,
 }
 
 /// What a worker is to upload into the run directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
+pub enum SaveState {
     /// The weights that it holds since the verdict on this epoch.
     Best(u32),
     /// Its whole state, at the next step boundary.

@@ -1,15 +1,15 @@
 //! What the core is told, what it asks for, and what it wants known. Values only.
 
 mod command;
-mod notice;
+mod fact;
 mod report;
 
 use std::fmt;
 
-pub use command::{Command, Keep, Origin};
-pub use notice::{Cause, EpochSummary, Notice, Outcome, Ranked, RunError, Span, StopReason};
+pub use command::{Command, Origin, SaveState};
+pub use fact::{Cause, Fact, FinishedEpoch, Outcome, Ranked, RunError, Span, StopReason};
 pub use report::{
-    Activity, EpochReport, Heartbeat, Memory, Phases, Scan, StepReport, ValidationSum,
+    Activity, EpochReport, Heartbeat, Phases, RetainedState, Scan, StepReport, ValidationSum,
 };
 
 /// How far a state has come: so many steps of an epoch, from 1.
@@ -71,7 +71,7 @@ pub enum Event {
         pid: u32,
         /// The same for all sessions of a process, and no other's.
         instance: u64,
-        slot: Option<u32>,
+        local_rank: Option<u32>,
     },
     Scanned {
         worker: WorkerId,
@@ -119,13 +119,13 @@ pub enum Event {
         heartbeat: Heartbeat,
     },
     /// It left a generation, with what it holds.
-    Halted {
+    GenerationAborted {
         worker: WorkerId,
         generation: u64,
-        held: Option<Position>,
+        retained: Option<Position>,
     },
     /// It was asked to end.
-    Leaving {
+    Draining {
         worker: WorkerId,
     },
     Finished {
@@ -143,19 +143,19 @@ pub enum Event {
     },
     /// A process that this coordinator started.
     ProcessStarted {
-        slot: u32,
+        local_rank: u32,
         pid: u32,
     },
     /// It ended; by a signal, or of itself.
     ProcessExited {
-        slot: u32,
+        local_rank: u32,
         pid: u32,
         signalled: bool,
         status: String,
     },
     /// A process could not be started.
     LaunchFailed {
-        slot: u32,
+        local_rank: u32,
         reason: String,
     },
     /// Something that the run must keep could not be written.
@@ -172,10 +172,10 @@ pub enum Event {
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Action {
     Send(WorkerId, Command),
-    Notify(Notice),
+    Notify(Fact),
     /// Start a worker process in this slot, after ending what may still run there.
     Launch {
-        slot: u32,
+        local_rank: u32,
     },
     /// Look for the newest whole checkpoint, after what is being written is written.
     FindCheckpoint,

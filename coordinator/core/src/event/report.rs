@@ -38,22 +38,22 @@ pub struct Scan {
     /// `cpu`, or `cuda:` and an index.
     pub device: String,
     /// Whether the device multiplies bf16 in silicon.
-    pub bf16_in_silicon: bool,
+    pub native_bf16: bool,
     /// As the driver names its GPU; empty on a CPU.
     pub gpu_uuid: String,
     /// What a worker that comes back brings with it.
-    pub memory: Memory,
+    pub memory: RetainedState,
     /// What is wrong with the worker's machine, in words.
     pub warnings: Vec<String>,
 }
 
 /// What a worker kept while it had no coordinator or no group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Memory {
+pub struct RetainedState {
     /// Its images are decoded.
     pub prepared: bool,
     /// The state that it holds.
-    pub held: Option<Position>,
+    pub retained: Option<Position>,
     /// The epoch of the best weights of which it holds a copy.
     pub best: Option<u32>,
 }

@@ -1,19 +1,19 @@
 //! Between two generations: who has left the old one, who comes, and from which state the next
 //! goes on.
 
-use super::{Assembling, Looked, Now, Outage, Pause, Phase, Run, Stage};
-use crate::event::{Action, Cause, Command, Notice, Origin, Position, RunError, WorkerId};
+use super::{Assembling, CheckpointLookup, Now, Outage, Pause, Phase, Run, Stage};
+use crate::event::{Action, Cause, Command, Fact, Origin, Position, RunError, WorkerId};
 
 /// How long a survivor may take to leave a broken generation.
-const HALT_TIMEOUT: Now = Now::from_secs(15);
+const ABORT_TIMEOUT: Now = Now::from_secs(15);
 
 impl Run {
     /// Ends the generation: all leave it, keep what they have, and say so. So many workers were
     /// lost that people, and no launcher, start again.
-    pub(super) fn halt(&mut self, now: Now, absent: usize, out: &mut Vec<Action>) {
+    pub(super) fn abort_generation(&mut self, now: Now, absent: usize, out: &mut Vec<Action>) {
         let generation = self.generation;
-        let halt = |id| Action::Send(id, Command::Halt { generation });
-        out.extend(self.seated().map(|(id, _, _)| halt(id)));
+        let abort_generation = |id| Action::Send(id, Command::AbortGeneration { generation });
+        out.extend(self.assigned().map(|(id, _, _)| abort_generation(id)));
         self.assemble(now, absent, out);
     }
 
@@ -24,7 +24,7 @@ impl Run {
         self.phase = Phase::Assembling(Assembling {
             since: now,
             absent,
-            checkpoint: Looked::NotYet,
+            checkpoint: CheckpointLookup::NotYet,
             said: String::new(),
         });
         self.assemble_if_possible(now, out);
@@ -37,8 +37,11 @@ impl Run {
             return;
         }
         let working = matches!(self.phase, Phase::Training(_) | Phase::Forming(_));
-        if working && self.born {
-            let reported = self.seated().map(|(_, _, seat)| seat.completed).max();
+        if working && self.initialized {
+            let reported = self
+                .assigned()
+                .map(|(_, _, assignment)| assignment.completed)
+                .max();
             self.outage = Some(Outage {
                 since: now,
                 cause,
@@ -55,7 +58,7 @@ impl Run {
         now: Now,
         worker: WorkerId,
         generation: u64,
-        held: Option<Position>,
+        retained: Option<Position>,
         out: &mut Vec<Action>,
     ) {
         if generation != self.generation || !matches!(self.phase, Phase::Assembling(_)) {
@@ -64,9 +67,9 @@ impl Run {
         let Some(member) = self.members.get_mut(&worker) else {
             return;
         };
-        if member.seat.take().is_some() {
-            member.held = held;
-            self.let_the_leaving_go(now, out);
+        if member.assignment.take().is_some() {
+            member.retained = retained;
+            self.release_draining(now, out);
             self.go_on(now, out);
         }
     }
@@ -106,14 +109,14 @@ impl Run {
         let Phase::Assembling(assembling) = &self.phase else {
             return Err(Some(String::new()));
         };
-        if let Some((id, _, _)) = self.seated().next() {
+        if let Some((id, _, _)) = self.assigned().next() {
             let who = self.describe(id);
             return Err(Some(format!("{who} to leave the broken group")));
         }
         if let Some(Pause::Stop(_)) = self.pause {
             return Ok(Vec::new());
         }
-        if let Some((id, _)) = self.members.iter().find(|(_, member)| member.leaving) {
+        if let Some((id, _)) = self.members.iter().find(|(_, member)| member.draining) {
             let who = self.describe(*id);
             return Err(Some(format!("{who} to hand over what it holds")));
         }
@@ -128,16 +131,16 @@ impl Run {
         // Whoever comes from somewhere and does not even say what it sees is no worker.
         let patience = self.recipe.stall_timeout;
         let behind = |member: &&super::Member| {
-            let speaks = member.stage > Stage::Joined || member.slot.is_some();
+            let speaks = member.stage > Stage::Joined || member.local_rank.is_some();
             let new = now.saturating_sub(member.joined) < patience;
             member.stage < Stage::Ready && (speaks || new)
         };
-        let unready = self.open_slots() + self.members.values().filter(behind).count();
+        let unready = self.open_local_ranks() + self.members.values().filter(behind).count();
         let missing = assembling.absent + unready;
         if enough && (waited || missing == 0) {
             return Ok(ready);
         }
-        let may_come = unready > 0 || !waited && (self.recipe.slots == 0 || missing > 0);
+        let may_come = unready > 0 || !waited && (self.recipe.local_ranks == 0 || missing > 0);
         if !enough && !may_come {
             return Err(None);
         }
@@ -150,22 +153,22 @@ impl Run {
             && assembling.said != reason
         {
             assembling.said.clone_from(&reason);
-            out.push(Action::Notify(Notice::Waiting { reason }));
+            out.push(Action::Notify(Fact::Waiting { reason }));
         }
     }
 
     pub(super) fn too_few(&mut self, out: &mut Vec<Action>) {
-        let ready = |member: &&super::Member| member.stage == Stage::Ready && !member.leaving;
+        let ready = |member: &&super::Member| member.stage == Stage::Ready && !member.draining;
         let missing = format!(
             "{} of the at least {} workers are left, and none comes",
             self.members.values().filter(ready).count(),
             self.recipe.min_workers
         );
-        let (slot, last) = self.last_loss.clone();
+        let (local_rank, last) = self.last_loss.clone();
         self.fail(
             RunError::TooFewWorkers {
                 missing,
-                slot,
+                local_rank,
                 last,
             },
             out,
@@ -178,9 +181,9 @@ impl Run {
         if let Some(reason) = self.over().filter(|_| !self.best_is_missing()) {
             return self.finish(now, reason, out);
         }
-        let held = ready
+        let retained = ready
             .iter()
-            .filter_map(|id| Some((self.restart_of(self.members.get(id)?.held?)?, *id)))
+            .filter_map(|id| Some((self.restart_of(self.members.get(id)?.retained?)?, *id)))
             // The first of those that hold as much.
             .max_by_key(|(position, id)| (*position, std::cmp::Reverse(*id)));
         let first = ready.first().copied();
@@ -190,22 +193,23 @@ impl Run {
             return;
         };
         let stored = match assembling.checkpoint {
-            _ if !self.born => None,
-            Looked::Asked => return,
-            Looked::Found(stored) => stored.filter(|at| self.is_usable(*at)),
-            Looked::NotYet => {
-                let Some((position, source)) = held.filter(|(at, _)| Some(*at) >= newest) else {
-                    assembling.checkpoint = Looked::Asked;
+            _ if !self.initialized => None,
+            CheckpointLookup::Asked => return,
+            CheckpointLookup::Found(stored) => stored.filter(|at| self.is_usable(*at)),
+            CheckpointLookup::NotYet => {
+                let Some((position, source)) = retained.filter(|(at, _)| Some(*at) >= newest)
+                else {
+                    assembling.checkpoint = CheckpointLookup::Asked;
                     // Nothing may get in between the look and what follows from it.
                     self.awaited_checkpoint = None;
                     return out.push(Action::FindCheckpoint);
                 };
-                return self.form(now, ready, position, Origin::Held, Some(source), out);
+                return self.form(now, ready, position, Origin::Retained, Some(source), out);
             }
         };
-        let (position, origin, source) = match (held, stored) {
-            (Some((held, source)), stored) if Some(held) >= stored => {
-                (held, Origin::Held, Some(source))
+        let (position, origin, source) = match (retained, stored) {
+            (Some((retained, source)), stored) if Some(retained) >= stored => {
+                (retained, Origin::Retained, Some(source))
             }
             (_, Some(stored)) => (stored, Origin::Checkpoint, first),
             (_, None) => fresh,
@@ -214,18 +218,18 @@ impl Run {
     }
 
     /// A survivor that does not leave its group is no survivor.
-    pub(super) fn drop_the_stuck(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn evict_unresponsive(&mut self, now: Now, out: &mut Vec<Action>) {
         let since = match &self.phase {
             Phase::Assembling(assembling) => assembling.since,
             _ => return,
         };
-        let patience = HALT_TIMEOUT.max(self.some_steps());
+        let patience = ABORT_TIMEOUT.max(self.some_steps());
         if now.saturating_sub(since) < patience {
             return;
         }
-        let stuck: Vec<WorkerId> = self.seated().map(|(id, _, _)| id).collect();
+        let stuck: Vec<WorkerId> = self.assigned().map(|(id, _, _)| id).collect();
         for worker in stuck {
-            self.put_down(now, worker, "it does not leave the broken group", out);
+            self.evict(now, worker, "it does not leave the broken group", out);
         }
     }
 }

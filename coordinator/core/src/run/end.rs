@@ -17,13 +17,14 @@ impl Run {
             return;
         };
         // What one worker cannot do another cannot do either, unless others have done it already.
-        let alone = self.born && !matches!(kind, FailureKind::Collective | FailureKind::Internal);
-        let slot = member.slot;
+        let alone =
+            self.initialized && !matches!(kind, FailureKind::Collective | FailureKind::Internal);
+        let local_rank = member.local_rank;
         match kind {
             FailureKind::Collective => self.on_broken_group(now, worker, &message, out),
             FailureKind::Internal => self.on_defect(now, worker, message, out),
             _ if alone => {
-                self.close_slot(slot);
+                self.close_local_rank(local_rank);
                 self.drop_member(now, worker, &message, Successor::None, out);
             }
             FailureKind::Data => self.fail(RunError::Data(message), out),
@@ -34,21 +35,30 @@ impl Run {
 
     /// A worker that broke in itself is replaced, as one that died.
     fn on_defect(&mut self, now: Now, worker: WorkerId, message: String, out: &mut Vec<Action>) {
-        if self.born {
-            return self.put_down(now, worker, &message, out);
+        if self.initialized {
+            return self.evict(now, worker, &message, out);
         }
         let message = format!("{}: {message}", self.describe(worker));
         self.defect(worker, message, out);
     }
 
     pub(super) fn defect(&mut self, worker: WorkerId, message: String, out: &mut Vec<Action>) {
-        let slot = self.members.get(&worker).and_then(|member| member.slot);
-        self.fail(RunError::Internal { slot, message }, out);
+        let local_rank = self
+            .members
+            .get(&worker)
+            .and_then(|member| member.local_rank);
+        self.fail(
+            RunError::Internal {
+                local_rank,
+                message,
+            },
+            out,
+        );
     }
 
     pub(super) fn on_tick(&mut self, now: Now, out: &mut Vec<Action>) {
         self.launch_missing(now, out);
-        self.drop_the_stuck(now, out);
+        self.evict_unresponsive(now, out);
         self.find_stall(now, out);
         self.finish_in_time(now, out);
         self.go_on(now, out);
@@ -58,26 +68,26 @@ impl Run {
         let Some(member) = self.members.get(&worker) else {
             return worker.to_string();
         };
-        match &member.seat {
-            Some(seat) => format!("rank {} on {}", seat.rank, member.host),
+        match &member.assignment {
+            Some(assignment) => format!("rank {} on {}", assignment.rank, member.host),
             None => format!("{worker} on {}", member.host),
         }
     }
 
     /// What a member was doing, for those who want to know what was lost.
-    pub(super) fn whereabouts(&self, worker: WorkerId) -> String {
+    pub(super) fn activity(&self, worker: WorkerId) -> String {
         let member = self.members.get(&worker);
-        let seat = member.and_then(|member| member.seat.as_ref());
-        let step = seat.map_or(0, |seat| seat.completed);
+        let assignment = member.and_then(|member| member.assignment.as_ref());
+        let step = assignment.map_or(0, |assignment| assignment.completed);
         match &self.phase {
-            Phase::Training(training) if seat.is_some() && step >= training.steps => {
+            Phase::Training(training) if assignment.is_some() && step >= training.steps => {
                 format!("in the validation of epoch {}", self.position.epoch)
             }
-            Phase::Training(_) if seat.is_some() => {
+            Phase::Training(_) if assignment.is_some() => {
                 format!("after step {step} of epoch {}", self.position.epoch)
             }
-            Phase::Forming(_) if seat.is_some() => "while it joined the group".to_owned(),
-            Phase::Assembling(_) if seat.is_some() => format!(
+            Phase::Forming(_) if assignment.is_some() => "while it joined the group".to_owned(),
+            Phase::Assembling(_) if assignment.is_some() => format!(
                 "while it left the group, after step {step} of epoch {}",
                 self.position.epoch
             ),

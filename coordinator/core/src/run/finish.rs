@@ -1,7 +1,7 @@
 //! The orderly end: what has to be kept is kept, the last picture is made, everybody goes.
 
-use super::{Finishing, Looked, Member, Now, Pause, Phase, Run, Stage};
-use crate::event::{Action, Command, Keep, Notice, Position, RunError, StopReason, WorkerId};
+use super::{CheckpointLookup, Finishing, Member, Now, Pause, Phase, Run, Stage};
+use crate::event::{Action, Command, Fact, Position, RunError, SaveState, StopReason, WorkerId};
 
 /// Tiles of the final picture.
 const SHOWN: usize = 16;
@@ -14,15 +14,17 @@ impl Run {
         }
         match self.phase {
             Phase::Finishing(_) | Phase::Closed => return,
-            _ => out.push(Action::Notify(Notice::Stopping(reason))),
+            _ => out.push(Action::Notify(Fact::Stopping(reason))),
         }
         self.pause(now, Pause::Stop(reason), out);
         match self.phase {
             // Of a run that has trained before, workers may have come back with something.
-            Phase::Gathering | Phase::Preparing if self.born => self.finish(now, reason, out),
+            Phase::Gathering | Phase::Preparing if self.initialized => {
+                self.finish(now, reason, out)
+            }
             Phase::Gathering | Phase::Preparing => self.close(Ok(reason), true, out),
             // A group that is not there yet is not worth waiting for.
-            Phase::Forming(_) => self.halt(now, 0, out),
+            Phase::Forming(_) => self.abort_generation(now, 0, out),
             _ => self.go_on(now, out),
         }
     }
@@ -31,7 +33,7 @@ impl Run {
         self.phase = Phase::Finishing(Finishing {
             reason,
             until: now + self.recipe.grace,
-            settled: Looked::NotYet,
+            settled: CheckpointLookup::NotYet,
             waits: None,
             shows: None,
         });
@@ -46,18 +48,18 @@ impl Run {
         };
         let reason = finishing.reason;
         match finishing.settled {
-            Looked::NotYet if missing => {
-                finishing.settled = Looked::Asked;
+            CheckpointLookup::NotYet if missing => {
+                finishing.settled = CheckpointLookup::Asked;
                 return out.push(Action::FindCheckpoint);
             }
-            Looked::Found(_) if missing && reason == StopReason::Interrupted => {
+            CheckpointLookup::Found(_) if missing && reason == StopReason::Interrupted => {
                 return self.fail(self.best_is_gone(), out);
             }
-            Looked::Found(_) if missing => {
+            CheckpointLookup::Found(_) if missing => {
                 // The end was near, but now there is something to make again.
                 self.pause = None;
                 let absent = self.recipe.workers.saturating_sub(self.members.len());
-                return self.halt(now, absent, out);
+                return self.abort_generation(now, absent, out);
             }
             _ => {}
         }
@@ -85,28 +87,31 @@ impl Run {
 
     /// A stopped run is resumed from where it stands, by whoever holds most of it.
     fn ask_for_last_checkpoint(&mut self, out: &mut Vec<Action>) {
-        let held = |(id, member): (&WorkerId, &Member)| {
-            let at = match member.seat {
+        let retained = |(id, member): (&WorkerId, &Member)| {
+            let at = match member.assignment {
                 Some(_) => self.position,
-                None => self.restart_of(member.held?)?,
+                None => self.restart_of(member.retained?)?,
             };
             Some((at, std::cmp::Reverse(*id)))
         };
-        let furthest: Option<(Position, _)> = self.members.iter().filter_map(held).max();
+        let furthest: Option<(Position, _)> = self.members.iter().filter_map(retained).max();
         if let Some((at, std::cmp::Reverse(worker))) = furthest
             && at > Position::start_of(1)
             && !self.is_durable(at)
             && self.awaited_checkpoint != Some((worker, at))
         {
             self.awaited_checkpoint = Some((worker, at));
-            out.push(Action::Send(worker, Command::Keep(Keep::Checkpoint)));
+            out.push(Action::Send(
+                worker,
+                Command::SaveState(SaveState::Checkpoint),
+            ));
         }
     }
 
     /// Everybody in the group is told to finish, and one of those who hold a model to show it.
     fn say_finish(&mut self, out: &mut Vec<Action>) {
-        let mut told: Vec<WorkerId> = self.seated().map(|(id, _, _)| id).collect();
-        let shows = self.shower();
+        let mut told: Vec<WorkerId> = self.assigned().map(|(id, _, _)| id).collect();
+        let shows = self.prediction_worker();
         told.retain(|id| Some(*id) != shows);
         if let Phase::Finishing(finishing) = &mut self.phase {
             finishing.waits = Some(told.iter().copied().collect());
@@ -120,7 +125,7 @@ impl Run {
     }
 
     fn ask_for_picture(&mut self, out: &mut Vec<Action>) {
-        let (generation, shower) = (self.generation, self.shower());
+        let (generation, prediction_worker) = (self.generation, self.prediction_worker());
         let show = match (&self.split, self.stopping.best()) {
             (Some(split), Some(_)) => {
                 let spacing = (split.validation.len() / SHOWN).max(1);
@@ -132,16 +137,16 @@ impl Run {
         let Phase::Finishing(finishing) = &mut self.phase else {
             return;
         };
-        finishing.shows = shower;
-        if let (Some(waits), Some(worker)) = (&mut finishing.waits, shower) {
+        finishing.shows = prediction_worker;
+        if let (Some(waits), Some(worker)) = (&mut finishing.waits, prediction_worker) {
             waits.insert(worker);
             out.push(Action::Send(worker, Command::Finish { generation, show }));
         }
     }
 
     /// The lowest rank, or, where there is no group, somebody who holds a model.
-    fn shower(&self) -> Option<WorkerId> {
-        let holds = |member: &Member| member.stage == Stage::Ready && member.held.is_some();
+    fn prediction_worker(&self) -> Option<WorkerId> {
+        let holds = |member: &Member| member.stage == Stage::Ready && member.retained.is_some();
         let mut members = self.members.iter();
         let holder = || members.find(|(_, member)| holds(member)).map(|(id, _)| *id);
         self.first().or_else(holder)
@@ -194,7 +199,7 @@ impl Run {
             && now >= until
         {
             if self.awaited_checkpoint.is_some() {
-                out.push(Action::Notify(Notice::CheckpointMissed));
+                out.push(Action::Notify(Fact::CheckpointMissed));
             }
             // The run is whole without its last picture, but not without its best weights.
             let outcome = match self.best_is_safe() {
@@ -208,7 +213,7 @@ impl Run {
     fn best_is_gone(&self) -> RunError {
         let epoch = self.stopping.best().map_or(0, |best| best.epoch);
         RunError::Internal {
-            slot: None,
+            local_rank: None,
             message: format!(
                 "the best weights, of epoch {epoch}, did not arrive within --grace {} s; go on \
                  with --resume, and a longer --grace if the network is slow",

@@ -1,7 +1,7 @@
 //! A generation: ranks, the store through which they meet, and the state that all begin with.
 
-use super::{Forming, Member, Now, Phase, Precision, Run, Seat};
-use crate::event::{Action, Command, Notice, Origin, Position, Ranked, Scan, WorkerId};
+use super::{Assignment, Forming, Member, Now, Phase, Precision, Run};
+use crate::event::{Action, Command, Fact, Origin, Position, Ranked, Scan, WorkerId};
 
 impl Run {
     /// Seats `members`. Ranks follow the launcher's slots, then the order of joining.
@@ -19,12 +19,12 @@ impl Run {
         self.generation += 1;
         let mut order = members.to_vec();
         order.sort_by_key(|id| {
-            let slot = self.members.get(id).and_then(|member| member.slot);
-            (slot.unwrap_or(u32::MAX), *id)
+            let local_rank = self.members.get(id).and_then(|member| member.local_rank);
+            (local_rank.unwrap_or(u32::MAX), *id)
         });
         for (worker, rank) in order.iter().zip(0..) {
             if let Some(member) = self.members.get_mut(worker) {
-                member.seat = Some(Seat {
+                member.assignment = Some(Assignment {
                     rank,
                     since: now,
                     in_group: false,
@@ -64,7 +64,7 @@ impl Run {
     }
 
     fn all_scans(&self, holds: impl Fn(&Scan) -> bool) -> bool {
-        self.seated()
+        self.assigned()
             .all(|(_, member, _)| member.scan.as_ref().is_some_and(&holds))
     }
 
@@ -76,7 +76,7 @@ impl Run {
         match self.recipe.precision {
             Precision::Fp32 => false,
             Precision::Bf16 => true,
-            Precision::Auto => self.all_scans(|scan| scan.bf16_in_silicon),
+            Precision::Auto => self.all_scans(|scan| scan.native_bf16),
         }
     }
 
@@ -96,9 +96,11 @@ impl Run {
         if std::mem::replace(&mut forming.announced, true) {
             return;
         }
-        let others = self.seated().filter(|(_, _, seat)| seat.rank != 0);
-        out.extend(others.filter_map(|(id, _, seat)| {
-            let command = self.assignment(seat.rank, Some(address.to_owned()))?;
+        let others = self
+            .assigned()
+            .filter(|(_, _, assignment)| assignment.rank != 0);
+        out.extend(others.filter_map(|(id, _, assignment)| {
+            let command = self.assignment(assignment.rank, Some(address.to_owned()))?;
             Some(Action::Send(id, command))
         }));
     }
@@ -117,22 +119,25 @@ impl Run {
         let Some(member) = self.members.get_mut(&worker) else {
             return;
         };
-        let Some(seat) = &mut member.seat else {
+        let Some(assignment) = &mut member.assignment else {
             return;
         };
-        seat.in_group = true;
-        member.held = Some(position);
-        if !self.seated().all(|(_, _, seat)| seat.in_group) {
+        assignment.in_group = true;
+        member.retained = Some(position);
+        if !self
+            .assigned()
+            .all(|(_, _, assignment)| assignment.in_group)
+        {
             return;
         }
-        self.born = true;
+        self.initialized = true;
         let mut ranks: Vec<_> = self
-            .seated()
-            .map(|(worker, member, seat)| (seat.rank, ranked(worker, member)))
+            .assigned()
+            .map(|(worker, member, assignment)| (assignment.rank, ranked(worker, member)))
             .collect();
         ranks.sort_by_key(|(rank, _)| *rank);
         let world_size = ranks.len();
-        out.push(Action::Notify(Notice::GroupFormed {
+        out.push(Action::Notify(Fact::GroupFormed {
             generation: self.generation,
             ranks: ranks.into_iter().map(|(_, rank)| rank).collect(),
             backend: if self.nccl() { "NCCL" } else { "Gloo" },
@@ -149,7 +154,7 @@ impl Run {
                 }
                 _ => 0,
             };
-            out.push(Action::Notify(Notice::Recovered {
+            out.push(Action::Notify(Fact::Recovered {
                 cause: outage.cause,
                 generation: self.generation,
                 position,
@@ -159,16 +164,18 @@ impl Run {
             }));
         }
         self.start_epoch(now, out);
-        if self.somebody_is_left_out() {
+        if self.has_unassigned_ready_member() {
             self.pause(now, super::Pause::Regroup, out);
         }
     }
 
     /// A worker became ready while the others were forming.
-    fn somebody_is_left_out(&self) -> bool {
+    fn has_unassigned_ready_member(&self) -> bool {
         self.world_size() < self.recipe.max_workers
             && self.members.values().any(|member| {
-                member.seat.is_none() && member.stage == super::Stage::Ready && !member.leaving
+                member.assignment.is_none()
+                    && member.stage == super::Stage::Ready
+                    && !member.draining
             })
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::loss::Successor;
 use super::{Member, Now, Phase, Run, Stage};
-use crate::event::{Action, Command, Notice, RunError, Scan, WorkerId};
+use crate::event::{Action, Command, Fact, RunError, Scan, WorkerId};
 
 impl Run {
     pub(super) fn on_joined(
@@ -12,49 +12,50 @@ impl Run {
         now: Now,
         worker: WorkerId,
         (host, pid, instance): (String, u32, u64),
-        slot: Option<u32>,
+        local_rank: Option<u32>,
         out: &mut Vec<Action>,
     ) {
         // Of another launcher's, or none.
-        let slot = slot.filter(|slot| *slot < self.recipe.slots);
+        let local_rank = local_rank.filter(|local_rank| *local_rank < self.recipe.local_ranks);
         // A process has one session: a second one tells that the first is broken.
         let former = self
             .members
             .iter()
             .find(|(_, member)| member.instance == instance)
             .map(|(id, _)| *id);
-        if let Some(reason) = self.no_place_for(former, pid, slot) {
+        if let Some(reason) = self.admission_error(former, pid, local_rank) {
             let who = format!("{worker} on {host}");
             return self.turn_away(worker, who, reason, out);
         }
-        let from_before = slot.is_some_and(|slot| self.process_in(slot) != Some(pid));
+        let from_before =
+            local_rank.is_some_and(|local_rank| self.process_in(local_rank) != Some(pid));
         self.members.insert(
             worker,
             Member {
                 host: host.clone(),
                 pid,
                 instance,
-                slot,
+                local_rank,
                 from_before,
                 joined: now,
                 scan: None,
                 stage: Stage::Joined,
                 decoding: None,
-                held: None,
+                retained: None,
                 best: None,
-                leaving: false,
+                draining: false,
                 heartbeat: None,
-                seat: None,
+                assignment: None,
             },
         );
-        if let (Phase::Assembling(assembling), None, None) = (&mut self.phase, slot, former) {
+        if let (Phase::Assembling(assembling), None, None) = (&mut self.phase, local_rank, former) {
             assembling.absent = assembling.absent.saturating_sub(1);
         }
-        out.push(Action::Send(worker, Command::Welcome));
-        out.push(Action::Notify(Notice::Joined {
+        out.push(Action::Send(worker, Command::Registered));
+        out.push(Action::Notify(Fact::Joined {
             worker,
             host,
-            slot,
+            local_rank,
             members: self.members.len() - usize::from(former.is_some()),
             expected: self.recipe.workers,
         }));
@@ -66,11 +67,11 @@ impl Run {
         }
     }
 
-    fn no_place_for(
+    fn admission_error(
         &self,
         former: Option<WorkerId>,
         pid: u32,
-        slot: Option<u32>,
+        local_rank: Option<u32>,
     ) -> Option<String> {
         if matches!(self.phase, Phase::Finishing(_) | Phase::Closed) {
             return Some("the run is about to end".to_owned());
@@ -78,12 +79,12 @@ impl Run {
         if former.is_some() {
             return None;
         }
-        if let Some(slot) = slot {
-            return self.no_claim_on(slot, pid);
+        if let Some(local_rank) = local_rank {
+            return self.no_claim_on(local_rank, pid);
         }
         // The launcher's workers have their places, also when they come later.
         let (taken, limit) = (
-            self.members.len() + self.open_slots(),
+            self.members.len() + self.open_local_ranks(),
             self.recipe.max_workers,
         );
         (taken >= limit).then(|| format!("the run already has its {limit} workers"))
@@ -97,7 +98,7 @@ impl Run {
         reason: String,
         out: &mut Vec<Action>,
     ) {
-        out.push(Action::Notify(Notice::Refused {
+        out.push(Action::Notify(Fact::Refused {
             who,
             reason: reason.clone(),
         }));
@@ -116,7 +117,7 @@ impl Run {
         if stage != Some(Stage::Joined) {
             return;
         }
-        let refusal = self.unlike_the_others(worker, &scan);
+        let refusal = self.config_mismatch(worker, &scan);
         let refusal = match refusal {
             None => self.adopt(&mut scan, out).err(),
             some => some,
@@ -125,7 +126,7 @@ impl Run {
             let strange = self.split.is_none()
                 && self.members.get(&worker).is_some_and(
                     // Data that a resumed run was not started with, by somebody from elsewhere.
-                    |member| self.resumed.is_none() || member.slot.is_some(),
+                    |member| self.resumed.is_none() || member.local_rank.is_some(),
                 );
             if strange {
                 return self.fail(error, out);
@@ -140,18 +141,18 @@ impl Run {
                 .into_iter()
                 .map(|warning| {
                     let host = host.to_owned();
-                    Action::Notify(Notice::Warned { host, warning })
+                    Action::Notify(Fact::Warned { host, warning })
                 }),
         );
         if let Some(member) = self.members.get_mut(&worker) {
             // Whoever was in a group can read everything; others know only their own part.
-            let prepared = memory.prepared && memory.held.is_some() && self.split.is_some();
+            let prepared = memory.prepared && memory.retained.is_some() && self.split.is_some();
             member.stage = if prepared {
                 Stage::Ready
             } else {
                 Stage::Scanned
             };
-            member.held = memory.held;
+            member.retained = memory.retained;
             member.best = memory.best;
             member.scan = Some(scan);
         }
@@ -168,14 +169,14 @@ impl Run {
     ) {
         let who = self.describe(worker);
         if let Some(member) = self.members.remove(&worker) {
-            self.last_loss = (member.slot, format!("{who}: {reason}"));
-            self.close_slot(member.slot);
+            self.last_loss = (member.local_rank, format!("{who}: {reason}"));
+            self.close_local_rank(member.local_rank);
         }
         self.turn_away(worker, who, reason, out);
         self.go_on(now, out);
     }
 
-    fn unlike_the_others(&self, worker: WorkerId, scan: &Scan) -> Option<RunError> {
+    fn config_mismatch(&self, worker: WorkerId, scan: &Scan) -> Option<RunError> {
         let host = self.members.get(&worker).map_or("", |m| m.host.as_str());
         let other = self.members.values().find(|member| member.scan.is_some());
         let on_gpu = |scan: &Scan| scan.device.starts_with("cuda");

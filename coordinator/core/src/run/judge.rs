@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{Now, Pause, Phase, Run, Training};
 use crate::early_stopping::Judgement;
 use crate::event::{
-    Action, Command, EpochReport, EpochSummary, Notice, Position, RunError, Span, StopReason,
+    Action, Command, EpochReport, Fact, FinishedEpoch, Position, RunError, Span, StopReason,
     WorkerId,
 };
 
@@ -26,26 +26,29 @@ impl Run {
         let Some(member) = self.members.get_mut(&worker) else {
             return;
         };
-        let member_slot = member.slot;
-        let Some(seat) = &mut member.seat else {
+        let member_local_rank = member.local_rank;
+        let Some(assignment) = &mut member.assignment else {
             return;
         };
-        if seat.completed < steps {
+        if assignment.completed < steps {
             return;
         }
-        if !fits(&report, &seat.share) {
+        if !fits(&report, &assignment.share) {
             let message = format!(
                 "{} reported other samples of epoch {} than it was given",
                 self.describe(worker),
                 self.position.epoch
             );
             // Whatever it is, it does not do what it is told.
-            let slot = member_slot;
-            self.close_slot(slot);
-            return self.put_down(now, worker, &message, out);
+            let local_rank = member_local_rank;
+            self.close_local_rank(local_rank);
+            return self.evict(now, worker, &message, out);
         }
-        seat.report = Some(report);
-        if self.seated().all(|(_, _, seat)| seat.report.is_some()) {
+        assignment.report = Some(report);
+        if self
+            .assigned()
+            .all(|(_, _, assignment)| assignment.report.is_some())
+        {
             self.judge_epoch(now, out);
         }
     }
@@ -59,8 +62,8 @@ impl Run {
         let (steps, expected) = (training.steps, split.validation.len() as u64);
         let samples = split.train.len() as u64;
         let mut reports: Vec<(u32, EpochReport)> = self
-            .seats()
-            .filter_map(|(_, seat)| Some((seat.rank, seat.report.take()?)))
+            .assignments()
+            .filter_map(|(_, assignment)| Some((assignment.rank, assignment.report.take()?)))
             .collect();
         reports.sort_by_key(|(rank, _)| *rank);
         let reports: Vec<EpochReport> = reports.into_iter().map(|(_, report)| report).collect();
@@ -72,14 +75,14 @@ impl Run {
             );
             return self.fail(
                 RunError::Internal {
-                    slot: None,
+                    local_rank: None,
                     message,
                 },
                 out,
             );
         }
         let judgement = self.stopping.observe(epoch, totals.validation_loss);
-        self.judged.push(totals.validation_loss);
+        self.validation_losses.push(totals.validation_loss);
         let improved = judgement == Judgement::Improved;
         let seconds = (trained - started).as_secs_f64();
         let finite = totals.train_loss.is_finite() && totals.validation_loss.is_finite();
@@ -89,13 +92,13 @@ impl Run {
             (None, Some(Pause::Stop(reason))) => Some(reason),
             (None, _) => None,
         };
-        out.push(Action::Notify(Notice::EpochEnded(EpochSummary {
+        out.push(Action::Notify(Fact::EpochEnded(FinishedEpoch {
             epoch,
             train_loss: totals.train_loss,
             validation_loss: totals.validation_loss,
             validation_accuracy: totals.accuracy,
             validated: totals.validated,
-            rates: self.recipe.schedule.rates(epoch),
+            lrs: self.recipe.schedule.lrs(epoch),
             // Of this generation, which may have made only a part of the epoch.
             images_per_second: totals.trained as f64 / seconds.max(1e-9),
             phases: reports.iter().map(|report| report.phases).collect(),
@@ -107,28 +110,28 @@ impl Run {
             wait: self.stopping.wait(),
             ledger: std::mem::take(&mut self.ledger),
         })));
-        let verdict = |id| {
-            let verdict = Command::Verdict {
+        let epoch_result = |id| {
+            let epoch_result = Command::EpochResult {
                 generation: self.generation,
                 epoch,
                 improved,
                 validation_loss: totals.validation_loss,
             };
-            Action::Send(id, verdict)
+            Action::Send(id, epoch_result)
         };
-        out.extend(self.seated().map(|(id, _, _)| verdict(id)));
+        out.extend(self.assigned().map(|(id, _, _)| epoch_result(id)));
         self.position = Position::start_of(epoch + 1);
         if improved {
             self.awaited_best = None;
             for member in self.members.values_mut() {
-                member.best = member.seat.is_some().then_some(epoch);
+                member.best = member.assignment.is_some().then_some(epoch);
             }
         }
         self.ask_for_best(out);
         match reason {
             Some(reason) => {
                 if self.pause != Some(Pause::Stop(reason)) {
-                    out.push(Action::Notify(Notice::Stopping(reason)));
+                    out.push(Action::Notify(Fact::Stopping(reason)));
                 }
                 self.finish(now, reason, out);
             }
@@ -136,7 +139,7 @@ impl Run {
                 self.last_checkpoint = (now, 0);
                 self.checkpoint_due = true;
                 if self.pause == Some(Pause::Regroup) {
-                    self.halt(now, 0, out);
+                    self.abort_generation(now, 0, out);
                 } else {
                     self.start_epoch(now, out);
                 }
@@ -148,14 +151,14 @@ impl Run {
 impl Run {
     /// Why nothing is left to train, by the losses of the judged epochs.
     pub(super) fn over(&self) -> Option<StopReason> {
-        let last = self.judged.last()?;
+        let last = self.validation_losses.last()?;
         if !last.is_finite() {
             Some(StopReason::NonFiniteLoss)
         } else if self.stopping.is_out_of_patience() {
             Some(StopReason::Patience)
         } else {
             let epochs = self.recipe.schedule.epochs as usize;
-            (self.judged.len() >= epochs).then_some(StopReason::MaxEpochs)
+            (self.validation_losses.len() >= epochs).then_some(StopReason::MaxEpochs)
         }
     }
 }

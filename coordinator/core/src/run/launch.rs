@@ -2,7 +2,7 @@
 //! not for ever.
 
 use super::{Member, Now, Pause, Phase, Run};
-use crate::event::{Action, Notice, RunError, WorkerId};
+use crate::event::{Action, Fact, RunError, WorkerId};
 
 /// How long workers may take to come back before others are started in their place: those of the
 /// former coordinator on resuming, and the last one that held a state.
@@ -10,7 +10,7 @@ const COME_BACK: Now = Now::from_secs(3);
 
 /// A slot of the launcher.
 #[derive(Debug, Default)]
-pub(super) struct Slot {
+pub(super) struct LocalWorker {
     /// The process that runs there, as long as it does.
     pid: Option<u32>,
     /// A start was asked for, and its process is not known yet.
@@ -23,7 +23,7 @@ pub(super) struct Slot {
     back_by: Option<Now>,
 }
 
-impl Slot {
+impl LocalWorker {
     fn is_idle(&self) -> bool {
         !self.closed && !self.asked && self.pid.is_none()
     }
@@ -35,26 +35,31 @@ impl Run {
         if self.inherited && now < COME_BACK || !self.needs_workers() {
             return;
         }
-        for slot in 0..self.recipe.slots {
-            match self.slots.get(&slot) {
-                _ if self.member_in(slot).is_some() => {}
-                None => self.launch(slot, out),
+        for local_rank in 0..self.recipe.local_ranks {
+            match self.local_ranks.get(&local_rank) {
+                _ if self.member_in(local_rank).is_some() => {}
+                None => self.launch(local_rank, out),
                 Some(state) if state.back_by.is_some_and(|by| by <= now) => {
-                    self.give_up_waiting(slot, out);
+                    self.give_up_waiting(local_rank, out);
                 }
-                Some(state) if state.is_idle() => self.replace(slot, None, out),
+                Some(state) if state.is_idle() => self.replace(local_rank, None, out),
                 Some(_) => {}
             }
         }
     }
 
     /// Starts a worker in the place of a lost one, if its slot has not failed too often.
-    pub(super) fn replace(&mut self, slot: u32, lost: Option<&Member>, out: &mut Vec<Action>) {
+    pub(super) fn replace(
+        &mut self,
+        local_rank: u32,
+        lost: Option<&Member>,
+        out: &mut Vec<Action>,
+    ) {
         if !self.needs_workers() {
             return;
         }
         let max_restarts = self.recipe.max_restarts;
-        let state = self.slots.entry(slot).or_default();
+        let state = self.local_ranks.entry(local_rank).or_default();
         if state.asked || state.pid.is_some() && state.pid != lost.map(|member| member.pid) {
             // Somebody is there for it already, and only came too late.
             return;
@@ -67,32 +72,34 @@ impl Run {
             return;
         }
         state.restarts += u32::from(counts);
-        self.launch(slot, out);
+        self.launch(local_rank, out);
     }
 
     /// Waits for a lost worker whose process lives, if nobody else holds a state: its session may
     /// have broken for no fault of its own, as when the coordinator stood still. Says whether.
-    pub(super) fn waits_for(&mut self, now: Now, slot: u32, lost: &Member) -> bool {
-        let holds = |member: &Member| member.seat.is_some() || member.held.is_some();
+    pub(super) fn waits_for(&mut self, now: Now, local_rank: u32, lost: &Member) -> bool {
+        let holds = |member: &Member| member.assignment.is_some() || member.retained.is_some();
         let alone = !self.members.values().any(holds);
-        let waits =
-            holds(lost) && alone && self.needs_workers() && self.process_in(slot) == Some(lost.pid);
-        if waits && let Some(state) = self.slots.get_mut(&slot) {
+        let waits = holds(lost)
+            && alone
+            && self.needs_workers()
+            && self.process_in(local_rank) == Some(lost.pid);
+        if waits && let Some(state) = self.local_ranks.get_mut(&local_rank) {
             state.back_by = Some(now + COME_BACK);
         }
         waits
     }
 
-    fn give_up_waiting(&mut self, slot: u32, out: &mut Vec<Action>) {
-        if let Some(state) = self.slots.get_mut(&slot) {
+    fn give_up_waiting(&mut self, local_rank: u32, out: &mut Vec<Action>) {
+        if let Some(state) = self.local_ranks.get_mut(&local_rank) {
             (state.pid, state.back_by) = (None, None);
         }
-        self.replace(slot, None, out);
+        self.replace(local_rank, None, out);
     }
 
-    fn launch(&mut self, slot: u32, out: &mut Vec<Action>) {
-        self.slots.entry(slot).or_default().asked = true;
-        out.push(Action::Launch { slot });
+    fn launch(&mut self, local_rank: u32, out: &mut Vec<Action>) {
+        self.local_ranks.entry(local_rank).or_default().asked = true;
+        out.push(Action::Launch { local_rank });
     }
 
     fn needs_workers(&self) -> bool {
@@ -101,21 +108,22 @@ impl Run {
     }
 
     /// Nobody is started in this slot any more: its worker was asked to end, or cannot work.
-    pub(super) fn close_slot(&mut self, slot: Option<u32>) {
-        if let Some(slot) = slot {
-            self.slots.entry(slot).or_default().closed = true;
+    pub(super) fn close_local_rank(&mut self, local_rank: Option<u32>) {
+        if let Some(local_rank) = local_rank {
+            self.local_ranks.entry(local_rank).or_default().closed = true;
         }
     }
 
     /// A worker that makes steps has earned new chances.
-    pub(super) fn works(&mut self, slot: Option<u32>) {
-        if let Some(state) = slot.and_then(|slot| self.slots.get_mut(&slot)) {
+    pub(super) fn works(&mut self, local_rank: Option<u32>) {
+        if let Some(state) = local_rank.and_then(|local_rank| self.local_ranks.get_mut(&local_rank))
+        {
             state.restarts = 0;
         }
     }
 
-    pub(super) fn on_started(&mut self, slot: u32, pid: u32) {
-        let state = self.slots.entry(slot).or_default();
+    pub(super) fn on_started(&mut self, local_rank: u32, pid: u32) {
+        let state = self.local_ranks.entry(local_rank).or_default();
         state.asked = false;
         state.pid = Some(pid);
         state.back_by = None;
@@ -125,37 +133,40 @@ impl Run {
     pub(super) fn on_launch_failed(
         &mut self,
         now: Now,
-        slot: u32,
+        local_rank: u32,
         reason: String,
         out: &mut Vec<Action>,
     ) {
-        if !self.born {
+        if !self.initialized {
             return self.fail(RunError::Environment(reason), out);
         }
-        let state = self.slots.entry(slot).or_default();
+        let state = self.local_ranks.entry(local_rank).or_default();
         state.asked = false;
         state.closed = true;
-        let who = format!("worker process {slot}");
-        self.last_loss = (Some(slot), format!("{who} cannot be started: {reason}"));
-        out.push(Action::Notify(Notice::Refused { who, reason }));
+        let who = format!("worker process {local_rank}");
+        self.last_loss = (
+            Some(local_rank),
+            format!("{who} cannot be started: {reason}"),
+        );
+        out.push(Action::Notify(Fact::Refused { who, reason }));
         self.go_on(now, out);
     }
 
     pub(super) fn on_exited(
         &mut self,
         now: Now,
-        slot: u32,
+        local_rank: u32,
         pid: u32,
         signalled: bool,
         status: &str,
         out: &mut Vec<Action>,
     ) {
-        let state = self.slots.get_mut(&slot);
+        let state = self.local_ranks.get_mut(&local_rank);
         let current = state.filter(|state| state.pid == Some(pid)).map(|state| {
             (state.pid, state.back_by) = (None, None);
             state.closed
         });
-        let holder = self.member_in(slot);
+        let holder = self.member_in(local_rank);
         let same = |id: &WorkerId| self.members.get(id).is_some_and(|m| m.pid == pid);
         if let Some(worker) = holder.filter(same) {
             return self.on_lost(now, worker, format!("its process {status}"), out);
@@ -164,52 +175,58 @@ impl Run {
             return;
         };
         self.last_loss = (
-            Some(slot),
-            format!("worker process {slot} ended before it joined: {status}"),
+            Some(local_rank),
+            format!("worker process {local_rank} ended before it joined: {status}"),
         );
         // One that gives up by itself before anybody has trained would do so again.
-        if !closed && (signalled || self.born) {
-            self.replace(slot, None, out);
+        if !closed && (signalled || self.initialized) {
+            self.replace(local_rank, None, out);
         }
-        if !closed && !self.born && self.needs_workers() && !self.is_coming(slot) {
+        if !closed && !self.initialized && self.needs_workers() && !self.is_coming(local_rank) {
             let status = status.to_owned();
-            return self.fail(RunError::ExitedEarly { slot, status }, out);
+            return self.fail(RunError::ExitedEarly { local_rank, status }, out);
         }
         self.go_on(now, out);
     }
 
     /// The process that the launcher has in the slot.
-    pub(super) fn process_in(&self, slot: u32) -> Option<u32> {
-        self.slots.get(&slot).and_then(|state| state.pid)
+    pub(super) fn process_in(&self, local_rank: u32) -> Option<u32> {
+        self.local_ranks
+            .get(&local_rank)
+            .and_then(|state| state.pid)
     }
 
-    fn member_in(&self, slot: u32) -> Option<WorkerId> {
+    fn member_in(&self, local_rank: u32) -> Option<WorkerId> {
         let mut members = self.members.iter();
-        let holder = members.find(|(_, member)| member.slot == Some(slot));
+        let holder = members.find(|(_, member)| member.local_rank == Some(local_rank));
         holder.map(|(id, _)| *id)
     }
 
     /// A process runs in the slot, or is about to.
-    fn is_coming(&self, slot: u32) -> bool {
-        let state = self.slots.get(&slot);
+    fn is_coming(&self, local_rank: u32) -> bool {
+        let state = self.local_ranks.get(&local_rank);
         state.is_some_and(|state| !state.closed && (state.asked || state.pid.is_some()))
     }
 
     /// Slots in which there is no member, but a process is on its way, or about to be started.
-    pub(super) fn open_slots(&self) -> usize {
-        (0..self.recipe.slots)
-            .filter(|slot| self.member_in(*slot).is_none())
-            .filter(|slot| self.slots.get(slot).is_none_or(|state| !state.closed))
+    pub(super) fn open_local_ranks(&self) -> usize {
+        (0..self.recipe.local_ranks)
+            .filter(|local_rank| self.member_in(*local_rank).is_none())
+            .filter(|local_rank| {
+                self.local_ranks
+                    .get(local_rank)
+                    .is_none_or(|state| !state.closed)
+            })
             .count()
     }
 
     /// Why a process may not have the slot that it claims. The processes of a former
     /// coordinator's launcher are not known.
-    pub(super) fn no_claim_on(&self, slot: u32, pid: u32) -> Option<String> {
-        if let Some(holder) = self.member_in(slot) {
-            return Some(format!("slot {slot} is taken by {holder}"));
+    pub(super) fn no_claim_on(&self, local_rank: u32, pid: u32) -> Option<String> {
+        if let Some(holder) = self.member_in(local_rank) {
+            return Some(format!("slot {local_rank} is taken by {holder}"));
         }
-        (!self.inherited && self.process_in(slot) != Some(pid))
-            .then(|| format!("the launcher did not start process {pid} in slot {slot}"))
+        (!self.inherited && self.process_in(local_rank) != Some(pid))
+            .then(|| format!("the launcher did not start process {pid} in slot {local_rank}"))
     }
 }

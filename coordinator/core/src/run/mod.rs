@@ -60,7 +60,7 @@ struct Member {
     host: String,
     pid: u32,
     instance: u64,
-    slot: Option<u32>,
+    local_rank: Option<u32>,
     /// The launcher of a former coordinator started it.
     from_before: bool,
     joined: Now,
@@ -69,17 +69,17 @@ struct Member {
     /// What it was told to decode, and how much of it is done.
     decoding: Option<(Vec<u32>, u32)>,
     /// The state that it holds outside a generation.
-    held: Option<Position>,
+    retained: Option<Position>,
     /// The best epoch of whose weights it has a copy.
     best: Option<u32>,
-    leaving: bool,
+    draining: bool,
     heartbeat: Option<(Now, Heartbeat)>,
     /// Its place in the generation, until it has halted.
-    seat: Option<Seat>,
+    assignment: Option<Assignment>,
 }
 
 #[derive(Debug)]
-struct Seat {
+struct Assignment {
     rank: u32,
     /// When it was given.
     since: Now,
@@ -113,13 +113,13 @@ struct Assembling {
     since: Now,
     /// Workers started by hand that were lost, and may be started again.
     absent: usize,
-    checkpoint: Looked,
+    checkpoint: CheckpointLookup,
     said: String,
 }
 
 /// Whether the run directory was searched for a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Looked {
+enum CheckpointLookup {
     NotYet,
     Asked,
     Found(Option<Position>),
@@ -130,7 +130,7 @@ struct Finishing {
     reason: StopReason,
     until: Now,
     /// Whether what was being written when the best weights were missed is written by now.
-    settled: Looked,
+    settled: CheckpointLookup,
     /// Who was told to finish, once somebody was, and has not done so.
     waits: Option<BTreeSet<WorkerId>>,
     /// Who of them was asked for the last picture.
@@ -171,7 +171,7 @@ pub struct Run {
     recipe: Recipe,
     phase: Phase,
     members: BTreeMap<WorkerId, Member>,
-    slots: BTreeMap<u32, launch::Slot>,
+    local_ranks: BTreeMap<u32, launch::LocalWorker>,
     generation: u64,
     fingerprint: Option<String>,
     classes: Vec<String>,
@@ -186,16 +186,16 @@ pub struct Run {
     /// Where the run stands; all epochs before are judged.
     position: Position,
     /// A state exists, or has existed, so that starting afresh would lose something.
-    born: bool,
+    initialized: bool,
     /// Validation losses of the judged epochs.
-    judged: Vec<f64>,
+    validation_losses: Vec<f64>,
     stopping: EarlyStopping,
     ledger: Vec<Span>,
     step_seconds: f64,
     pause: Option<Pause>,
     outage: Option<Outage>,
     /// Group failures in a row in which nobody died and no step was made.
-    futile: u32,
+    consecutive_group_failures: u32,
     last_loss: (Option<u32>, String),
     /// The epoch of the best weights in the run directory.
     best_stored: Option<u32>,
@@ -218,7 +218,7 @@ impl Run {
             recipe,
             phase: Phase::Gathering,
             members: BTreeMap::new(),
-            slots: BTreeMap::new(),
+            local_ranks: BTreeMap::new(),
             generation: 0,
             fingerprint: None,
             classes: Vec::new(),
@@ -229,14 +229,14 @@ impl Run {
             resumed: None,
             inherited: false,
             position: Position::start_of(1),
-            born: false,
-            judged: Vec::new(),
+            initialized: false,
+            validation_losses: Vec::new(),
             stopping,
             ledger: Vec::new(),
             step_seconds: 0.0,
             pause: None,
             outage: None,
-            futile: 0,
+            consecutive_group_failures: 0,
             last_loss: (None, String::new()),
             best_stored: None,
             awaited_best: None,
@@ -259,8 +259,8 @@ impl Run {
                 host,
                 pid,
                 instance,
-                slot,
-            } => self.on_joined(now, worker, (host, pid, instance), slot, &mut out),
+                local_rank,
+            } => self.on_joined(now, worker, (host, pid, instance), local_rank, &mut out),
             Event::Scanned { worker, scan } => self.on_scanned(now, worker, scan, &mut out),
             Event::Preparing { worker, done } => self.on_preparing(worker, done, &mut out),
             Event::Prepared { worker, bad } => self.on_prepared(now, worker, bad, &mut out),
@@ -290,12 +290,12 @@ impl Run {
                     member.heartbeat = Some((now, heartbeat));
                 }
             }
-            Event::Halted {
+            Event::GenerationAborted {
                 worker,
                 generation,
-                held,
-            } => self.on_halted(now, worker, generation, held, &mut out),
-            Event::Leaving { worker } => self.on_leaving(now, worker, &mut out),
+                retained,
+            } => self.on_halted(now, worker, generation, retained, &mut out),
+            Event::Draining { worker } => self.on_draining(now, worker, &mut out),
             Event::Finished { worker, generation } => {
                 self.on_finished(now, worker, generation, &mut out);
             }
@@ -307,15 +307,15 @@ impl Run {
             Event::Lost { worker } => {
                 self.on_lost(now, worker, "its session broke".to_owned(), &mut out);
             }
-            Event::ProcessStarted { slot, pid } => self.on_started(slot, pid),
+            Event::ProcessStarted { local_rank, pid } => self.on_started(local_rank, pid),
             Event::ProcessExited {
-                slot,
+                local_rank,
                 pid,
                 signalled,
                 status,
-            } => self.on_exited(now, slot, pid, signalled, &status, &mut out),
-            Event::LaunchFailed { slot, reason } => {
-                self.on_launch_failed(now, slot, reason, &mut out);
+            } => self.on_exited(now, local_rank, pid, signalled, &status, &mut out),
+            Event::LaunchFailed { local_rank, reason } => {
+                self.on_launch_failed(now, local_rank, reason, &mut out);
             }
             Event::StoreFailed { reason } => self.fail(RunError::RunDirectory(reason), &mut out),
             Event::Interrupt => self.stop_early(now, StopReason::Interrupted, &mut out),
@@ -350,26 +350,26 @@ impl Run {
         (self.members.len(), self.world_size())
     }
 
-    fn seated(&self) -> impl Iterator<Item = (WorkerId, &Member, &Seat)> {
+    fn assigned(&self) -> impl Iterator<Item = (WorkerId, &Member, &Assignment)> {
         self.members
             .iter()
-            .filter_map(|(id, member)| Some((*id, member, member.seat.as_ref()?)))
+            .filter_map(|(id, member)| Some((*id, member, member.assignment.as_ref()?)))
     }
 
-    fn seats(&mut self) -> impl Iterator<Item = (WorkerId, &mut Seat)> {
+    fn assignments(&mut self) -> impl Iterator<Item = (WorkerId, &mut Assignment)> {
         self.members
             .iter_mut()
-            .filter_map(|(id, member)| Some((*id, member.seat.as_mut()?)))
+            .filter_map(|(id, member)| Some((*id, member.assignment.as_mut()?)))
     }
 
     fn world_size(&self) -> usize {
-        self.seated().count()
+        self.assigned().count()
     }
 
     /// The lowest rank of the generation that is left.
     fn first(&self) -> Option<WorkerId> {
-        self.seated()
-            .min_by_key(|(_, _, seat)| seat.rank)
+        self.assigned()
+            .min_by_key(|(_, _, assignment)| assignment.rank)
             .map(|(id, _, _)| id)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Now, Phase, Run, Stage};
-use crate::event::{Action, Command, Notice, RunError, WorkerId};
+use crate::event::{Action, Command, Fact, RunError, WorkerId};
 use crate::shard::slice_of;
 use crate::split::Split;
 
@@ -28,14 +28,14 @@ impl Run {
     /// Whether everybody has come as far as `stage` who is worth waiting for. A resumed run does
     /// not wait for ever for as many as it had.
     fn all_reached(&self, now: Now, stage: Stage) -> bool {
-        let staying = || self.members.values().filter(|member| !member.leaving);
+        let staying = || self.members.values().filter(|member| !member.draining);
         let reached = staying().filter(|member| member.stage >= stage).count();
         let behind = |member: &super::Member| member.stage > Stage::Joined && member.stage < stage;
-        let all = if self.recipe.slots == 0 {
+        let all = if self.recipe.local_ranks == 0 {
             reached >= self.recipe.workers
         } else {
-            let mut ours = staying().filter(|member| member.slot.is_some());
-            self.open_slots() == 0 && ours.all(|member| member.stage >= stage)
+            let mut ours = staying().filter(|member| member.local_rank.is_some());
+            self.open_local_ranks() == 0 && ours.all(|member| member.stage >= stage)
         };
         let waited = self.resumed.is_some() && now >= self.recipe.rejoin_timeout;
         reached >= self.recipe.min_workers && (all || waited && !staying().any(behind))
@@ -43,8 +43,9 @@ impl Run {
 
     /// With the slots that are left, there will never be enough.
     fn is_hopeless(&self) -> bool {
-        let there = self.members.values().filter(|member| !member.leaving);
-        self.recipe.slots > 0 && there.count() + self.open_slots() < self.recipe.min_workers
+        let there = self.members.values().filter(|member| !member.draining);
+        self.recipe.local_ranks > 0
+            && there.count() + self.open_local_ranks() < self.recipe.min_workers
     }
 
     pub(super) fn gather_if_possible(&mut self, now: Now, out: &mut Vec<Action>) {
@@ -62,7 +63,7 @@ impl Run {
         let waiting = self.members.iter();
         let waiting = waiting.filter(|(_, member)| member.stage == Stage::Scanned);
         let (sharing, alone): (Vec<_>, Vec<_>) = waiting
-            .map(|(id, member)| (*id, member.slot.is_some()))
+            .map(|(id, member)| (*id, member.local_rank.is_some()))
             .partition(|(_, shares)| *shares);
         let all = self.not_cached();
         for (place, (worker, _)) in sharing.iter().enumerate() {
@@ -82,7 +83,7 @@ impl Run {
 
     /// What is not yet in the cache of a worker that comes later.
     fn left_to_decode(&self, worker: WorkerId) -> Vec<u32> {
-        let shares = |member: &super::Member| member.slot.is_some();
+        let shares = |member: &super::Member| member.local_rank.is_some();
         if !self.members.get(&worker).is_some_and(shares) {
             return (0..self.files.len() as u32).collect();
         }
@@ -109,7 +110,7 @@ impl Run {
         let command = Command::Prepare {
             samples,
             images: self.files.len(),
-            shared: member.slot.is_some(),
+            shared: member.local_rank.is_some(),
         };
         out.push(Action::Send(worker, command));
     }
@@ -126,7 +127,7 @@ impl Run {
             let decoding = self.members.values().filter_map(|m| m.decoding.as_ref());
             decoding.map(count).sum()
         };
-        out.push(Action::Notify(Notice::Preparing {
+        out.push(Action::Notify(Fact::Preparing {
             done: sum(|decoding| decoding.1 as usize),
             total: sum(|decoding| decoding.0.len()),
         }));
@@ -157,7 +158,7 @@ impl Run {
         }
         if let Some(member) = self.members.get_mut(&worker) {
             member.stage = Stage::Ready;
-            if let (Some(_), Some((samples, _))) = (member.slot, &member.decoding) {
+            if let (Some(_), Some((samples, _))) = (member.local_rank, &member.decoding) {
                 self.cached.extend(samples);
             }
         }
@@ -179,7 +180,8 @@ impl Run {
         }
         // Whoever had a part of the shared cache to fill may have died with it.
         let left = self.not_cached();
-        let shares = |member: &super::Member| member.slot.is_some() && member.decoding.is_some();
+        let shares =
+            |member: &super::Member| member.local_rank.is_some() && member.decoding.is_some();
         let sharing = self.members.iter().find(|(_, member)| shares(member));
         if let (Some((&worker, _)), false) = (sharing, left.is_empty()) {
             return self.order_decoding(worker, left, out);
@@ -201,7 +203,7 @@ impl Run {
                     self.bad.len()
                 )));
             }
-            out.push(Action::Notify(Notice::BadFile {
+            out.push(Action::Notify(Fact::BadFile {
                 path,
                 reason: reason.clone(),
             }));
@@ -221,7 +223,7 @@ impl Run {
 
     pub(super) fn show_split(&self, out: &mut Vec<Action>) {
         if let Some(split) = &self.split {
-            out.push(Action::Notify(Notice::SplitReady {
+            out.push(Action::Notify(Fact::SplitReady {
                 fingerprint: self.fingerprint.clone().unwrap_or_default(),
                 classes: self.classes.clone(),
                 files: self.files.iter().map(|(path, _)| path.clone()).collect(),

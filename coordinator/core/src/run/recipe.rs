@@ -30,7 +30,7 @@ pub struct Recipe {
     /// Workers to wait for before training starts.
     pub workers: usize,
     /// Slots of the local launcher: `workers`, or 0 where others start them.
-    pub slots: u32,
+    pub local_ranks: u32,
     /// With fewer the run does not go on.
     pub min_workers: usize,
     /// The world does not grow beyond.

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Assembling, Looked, Now, Phase, Run};
+use super::{Assembling, CheckpointLookup, Now, Phase, Run};
 use crate::Recipe;
 use crate::early_stopping::EarlyStopping;
-use crate::event::{Action, Command, Keep, Notice, Position, RunError, Span, WorkerId};
+use crate::event::{Action, Command, Fact, Position, RunError, SaveState, Span, WorkerId};
 use crate::split::Split;
 
 /// What a run directory remembers.
@@ -18,7 +18,7 @@ pub struct Resumed {
     /// Likewise.
     pub validation: Vec<String>,
     /// Validation loss of each judged epoch, in order.
-    pub judged: Vec<f64>,
+    pub validation_losses: Vec<f64>,
     /// The epoch of the stored best weights.
     pub best_epoch: Option<u32>,
     /// The newest whole checkpoint.
@@ -40,13 +40,13 @@ impl Run {
     /// still hold a state.
     pub fn resume(recipe: Recipe, resumed: Resumed) -> Self {
         let mut run = Self::inherit(recipe);
-        run.judged.clone_from(&resumed.judged);
-        run.position = Position::start_of(resumed.judged.len() as u32 + 1);
+        run.validation_losses.clone_from(&resumed.validation_losses);
+        run.position = Position::start_of(resumed.validation_losses.len() as u32 + 1);
         run.fingerprint = Some(resumed.fingerprint.clone()).filter(|text| !text.is_empty());
         run.generation = resumed.generation;
         run.best_stored = resumed.best_epoch;
         run.durable = resumed.checkpoint;
-        run.born = true;
+        run.initialized = true;
         run.resumed = Some(resumed);
         run.replay();
         run
@@ -55,7 +55,7 @@ impl Run {
     /// The rule's memory is a function of the losses it was shown.
     fn replay(&mut self) {
         self.stopping = EarlyStopping::new(self.recipe.stopping);
-        for (loss, epoch) in self.judged.iter().zip(1..) {
+        for (loss, epoch) in self.validation_losses.iter().zip(1..) {
             self.stopping.observe(epoch, *loss);
         }
     }
@@ -117,7 +117,7 @@ impl Run {
         }
         if let Some(best) = self.stopping.best() {
             self.awaited_best = Some((best.epoch, worker));
-            let order = Command::Keep(Keep::Best(best.epoch));
+            let order = Command::SaveState(SaveState::Best(best.epoch));
             out.push(Action::Send(worker, order));
         }
     }
@@ -127,7 +127,7 @@ impl Run {
     pub(super) fn gives_the_best(&mut self, worker: WorkerId, out: &mut Vec<Action>) -> bool {
         let best = self.stopping.best().map(|best| best.epoch);
         let holds = |member: &super::Member| best.is_some() && member.best == best;
-        let mut others = self.members.values().filter(|member| !member.leaving);
+        let mut others = self.members.values().filter(|member| !member.draining);
         let only_here = self.members.get(&worker).is_some_and(holds) && !others.any(holds);
         if only_here {
             self.ask_for_best_of(worker, out);
@@ -154,10 +154,10 @@ impl Run {
     ) {
         self.durable = self.durable.max(Some(position));
         if let Phase::Assembling(Assembling { checkpoint, .. }) = &mut self.phase
-            && matches!(checkpoint, Looked::Found(_))
+            && matches!(checkpoint, CheckpointLookup::Found(_))
         {
             // There is a newer one than was found.
-            *checkpoint = Looked::NotYet;
+            *checkpoint = CheckpointLookup::NotYet;
         }
         let stored = self.normal(position);
         if self
@@ -172,7 +172,7 @@ impl Run {
 
     fn something_is_stored(&mut self, now: Now, out: &mut Vec<Action>) {
         self.ask_for_checkpoint(out);
-        self.let_the_leaving_go(now, out);
+        self.release_draining(now, out);
         self.go_on(now, out);
     }
 
@@ -185,9 +185,9 @@ impl Run {
         self.durable = position;
         match &mut self.phase {
             Phase::Assembling(Assembling { checkpoint, .. }) => {
-                *checkpoint = Looked::Found(position);
+                *checkpoint = CheckpointLookup::Found(position);
             }
-            Phase::Finishing(finishing) => finishing.settled = Looked::Found(position),
+            Phase::Finishing(finishing) => finishing.settled = CheckpointLookup::Found(position),
             _ => {}
         }
         self.go_on(now, out);
@@ -200,8 +200,8 @@ impl Run {
 
     /// All of a judged epoch is none of the next.
     pub(super) fn normal(&self, position: Position) -> Position {
-        let judged = (position.epoch as usize) <= self.judged.len();
-        if judged && position.completed >= self.steps_of_an_epoch() {
+        let validation_losses = (position.epoch as usize) <= self.validation_losses.len();
+        if validation_losses && position.completed >= self.steps_of_an_epoch() {
             Position::start_of(position.epoch + 1)
         } else {
             position
@@ -209,11 +209,11 @@ impl Run {
     }
 
     /// Where the run can go on with a state that somebody holds.
-    pub(super) fn restart_of(&self, held: Position) -> Option<Position> {
+    pub(super) fn restart_of(&self, retained: Position) -> Option<Position> {
         let at = if self.best_is_missing() {
-            held
+            retained
         } else {
-            self.normal(held)
+            self.normal(retained)
         };
         self.is_usable(at).then_some(at)
     }
@@ -223,14 +223,14 @@ impl Run {
     pub(super) fn is_usable(&self, position: Position) -> bool {
         let steps = self.steps_of_an_epoch();
         let best = self.stopping.best().filter(|_| self.best_is_missing());
-        let last = best.map_or(self.judged.len() as u32 + 1, |best| best.epoch);
+        let last = best.map_or(self.validation_losses.len() as u32 + 1, |best| best.epoch);
         position.epoch <= last && position.completed <= steps
     }
 
     /// How far the run is known to have come.
     pub(super) fn known(&self) -> Position {
         Position {
-            epoch: self.judged.len() as u32 + 1,
+            epoch: self.validation_losses.len() as u32 + 1,
             completed: self.ledger.last().map_or(0, |span| span.end),
         }
     }
@@ -239,7 +239,7 @@ impl Run {
     pub(super) fn move_to(&mut self, position: Position, out: &mut Vec<Action>) {
         let known = self.known();
         if position < known {
-            self.judged.truncate(position.epoch as usize - 1);
+            self.validation_losses.truncate(position.epoch as usize - 1);
             self.replay();
             if self
                 .awaited_best
@@ -250,7 +250,7 @@ impl Run {
             if self.durable > Some(position) {
                 self.durable = None;
             }
-            out.push(Action::Notify(Notice::WentBack { position }));
+            out.push(Action::Notify(Fact::WentBack { position }));
         }
         if position.epoch != known.epoch {
             self.ledger.clear();

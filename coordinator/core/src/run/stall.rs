@@ -1,14 +1,14 @@
 //! When nothing moves: who keeps the others waiting.
 
 use super::{Now, Phase, Run, Stage};
-use crate::event::{Action, Activity, Heartbeat, Notice, Position, WorkerId};
+use crate::event::{Action, Activity, Fact, Heartbeat, Position, WorkerId};
 
 /// However short the timeout, some steps are long.
 const STEPS_OF_PATIENCE: f64 = 10.0;
 
 /// What is known of one rank.
 #[derive(Debug)]
-struct Sight {
+struct RankStatus {
     worker: WorkerId,
     rank: u32,
     host: String,
@@ -23,21 +23,21 @@ impl Run {
     pub(super) fn find_stall(&mut self, now: Now, out: &mut Vec<Action>) {
         let patience = self.recipe.stall_timeout.max(self.some_steps());
         if !matches!(self.phase, Phase::Training(_) | Phase::Forming(_)) {
-            return self.find_stuck_newcomer(now, patience, out);
+            return self.find_unresponsive_newcomer(now, patience, out);
         }
-        let sights = self.sights();
-        let moved = sights.iter().map(|sight| sight.since).max();
+        let statuses = self.statuses();
+        let moved = statuses.iter().map(|status| status.since).max();
         if moved.is_none_or(|moved| now.saturating_sub(moved) < patience) {
             return;
         }
-        let Some(culprit) = slowest(&sights) else {
+        let Some(straggler) = slowest(&statuses) else {
             return;
         };
-        let line = line(now, &sights, culprit);
-        let (worker, alone) = (culprit.worker, is_alone(&sights, culprit));
-        out.push(Action::Notify(Notice::Stalled { line: line.clone() }));
+        let line = line(now, &statuses, straggler);
+        let (worker, alone) = (straggler.worker, is_alone(&statuses, straggler));
+        out.push(Action::Notify(Fact::Stalled { line: line.clone() }));
         if alone {
-            self.put_down(now, worker, &line, out);
+            self.evict(now, worker, &line, out);
         } else {
             self.on_broken_group(now, worker, &line, out);
         }
@@ -50,39 +50,41 @@ impl Run {
     }
 
     /// The ranks that may hold up others. A rank that only waits for the coordinator does not.
-    fn sights(&self) -> Vec<Sight> {
+    fn statuses(&self) -> Vec<RankStatus> {
         let granted = match &self.phase {
             Phase::Training(training) => training.granted,
             _ => 0,
         };
-        let sight = |(worker, member, seat): (WorkerId, &super::Member, &super::Seat)| {
-            let current =
-                |(_, heartbeat): &(Now, Heartbeat)| heartbeat.generation == self.generation;
-            let (position, activity, since) = match member.heartbeat.filter(current) {
-                Some((at, heartbeat)) => (
-                    heartbeat.position,
-                    heartbeat.activity,
-                    began(at, &heartbeat),
-                ),
-                // It has not even begun to join.
-                None => (Position::start_of(0), Activity::Forming, seat.since),
+        let status =
+            |(worker, member, assignment): (WorkerId, &super::Member, &super::Assignment)| {
+                let current =
+                    |(_, heartbeat): &(Now, Heartbeat)| heartbeat.generation == self.generation;
+                let (position, activity, since) = match member.heartbeat.filter(current) {
+                    Some((at, heartbeat)) => (
+                        heartbeat.position,
+                        heartbeat.activity,
+                        began(at, &heartbeat),
+                    ),
+                    // It has not even begun to join.
+                    None => (Position::start_of(0), Activity::Forming, assignment.since),
+                };
+                let waits = activity == Activity::Idle
+                    && (assignment.in_group && assignment.completed >= granted);
+                (!waits).then(|| RankStatus {
+                    worker,
+                    rank: assignment.rank,
+                    host: member.host.clone(),
+                    position,
+                    activity,
+                    since: since.max(assignment.since),
+                })
             };
-            let waits = activity == Activity::Idle && (seat.in_group && seat.completed >= granted);
-            (!waits).then(|| Sight {
-                worker,
-                rank: seat.rank,
-                host: member.host.clone(),
-                position,
-                activity,
-                since: since.max(seat.since),
-            })
-        };
-        self.seated().filter_map(sight).collect()
+        self.assigned().filter_map(status).collect()
     }
 
     /// A worker that comes back says at once what it holds, unless its thread hangs in what it
     /// did before, or still decodes.
-    fn find_stuck_newcomer(&mut self, now: Now, patience: Now, out: &mut Vec<Action>) {
+    fn find_unresponsive_newcomer(&mut self, now: Now, patience: Now, out: &mut Vec<Action>) {
         let stuck = self.members.iter().find_map(|(worker, member)| {
             let (began, activity) = match member.heartbeat {
                 Some((at, heartbeat)) => (began(at, &heartbeat), heartbeat.activity),
@@ -100,8 +102,8 @@ impl Run {
         });
         if let Some((worker, who, activity)) = stuck {
             let line = format!("{who} came back, but is stuck in {}", word(activity));
-            out.push(Action::Notify(Notice::Stalled { line: line.clone() }));
-            self.put_down(now, worker, &line, out);
+            out.push(Action::Notify(Fact::Stalled { line: line.clone() }));
+            self.evict(now, worker, &line, out);
         }
     }
 }
@@ -114,8 +116,8 @@ fn began(at: Now, heartbeat: &Heartbeat) -> Now {
 
 /// How far a rank is within its epoch: of two that wait for each other, the one behind is
 /// waited for.
-fn progress(sight: &Sight) -> (Position, u8) {
-    let stage = match sight.activity {
+fn progress(status: &RankStatus) -> (Position, u8) {
+    let stage = match status.activity {
         Activity::Idle | Activity::Preparing | Activity::Forming => 0,
         Activity::DataWait => 1,
         Activity::Forward => 2,
@@ -123,34 +125,37 @@ fn progress(sight: &Sight) -> (Position, u8) {
         Activity::Optimizer => 4,
         Activity::Validation => 5,
     };
-    (sight.position, stage)
+    (status.position, stage)
 }
 
-fn slowest(sights: &[Sight]) -> Option<&Sight> {
-    sights
+fn slowest(statuses: &[RankStatus]) -> Option<&RankStatus> {
+    statuses
         .iter()
-        .min_by_key(|sight| (progress(sight), sight.rank))
+        .min_by_key(|status| (progress(status), status.rank))
 }
 
-fn is_alone(sights: &[Sight], culprit: &Sight) -> bool {
-    let same = |sight: &&Sight| progress(sight) == progress(culprit);
-    sights.iter().filter(same).count() == 1 && sights.len() > 1
+fn is_alone(statuses: &[RankStatus], straggler: &RankStatus) -> bool {
+    let same = |status: &&RankStatus| progress(status) == progress(straggler);
+    statuses.iter().filter(same).count() == 1 && statuses.len() > 1
 }
 
-fn line(now: Now, sights: &[Sight], culprit: &Sight) -> String {
-    let since = now.saturating_sub(culprit.since).as_secs_f64();
-    let step = culprit.position.completed;
-    let what = word(culprit.activity);
+fn line(now: Now, statuses: &[RankStatus], straggler: &RankStatus) -> String {
+    let since = now.saturating_sub(straggler.since).as_secs_f64();
+    let step = straggler.position.completed;
+    let what = word(straggler.activity);
     let mut line = format!(
         "rank {} on {} has been in {what} at step {step} for {since:.1} s",
-        culprit.rank, culprit.host
+        straggler.rank, straggler.host
     );
-    let others: Vec<&Sight> = sights
+    let others: Vec<&RankStatus> = statuses
         .iter()
-        .filter(|sight| sight.rank != culprit.rank)
+        .filter(|status| status.rank != straggler.rank)
         .collect();
     if let Some(first) = others.first() {
-        let ranks: Vec<String> = others.iter().map(|sight| sight.rank.to_string()).collect();
+        let ranks: Vec<String> = others
+            .iter()
+            .map(|status| status.rank.to_string())
+            .collect();
         let waiting = match first.activity {
             Activity::Backward => "all-reduce",
             activity => word(activity),
@@ -181,8 +186,8 @@ fn word(activity: Activity) -> &'static str {
 mod tests {
     use super::*;
 
-    fn sight(rank: u32, completed: u32, activity: Activity, since: u64) -> Sight {
-        Sight {
+    fn status(rank: u32, completed: u32, activity: Activity, since: u64) -> RankStatus {
+        RankStatus {
             worker: WorkerId(rank.into()),
             rank,
             host: format!("host-{rank}"),
@@ -195,40 +200,40 @@ mod tests {
         }
     }
 
-    fn told(sights: &[Sight]) -> (String, bool) {
-        let culprit = slowest(sights).unwrap();
-        let line = line(Now::from_millis(10_000), sights, culprit);
-        (line, is_alone(sights, culprit))
+    fn told(statuses: &[RankStatus]) -> (String, bool) {
+        let straggler = slowest(statuses).unwrap();
+        let line = line(Now::from_millis(10_000), statuses, straggler);
+        (line, is_alone(statuses, straggler))
     }
 
     #[test]
     fn the_rank_that_is_behind_is_named_and_not_those_that_wait_for_it() {
-        let sights = [
-            sight(0, 412, Activity::Backward, 3_000),
-            sight(1, 412, Activity::Backward, 3_100),
-            sight(3, 412, Activity::DataWait, 2_800),
+        let statuses = [
+            status(0, 412, Activity::Backward, 3_000),
+            status(1, 412, Activity::Backward, 3_100),
+            status(3, 412, Activity::DataWait, 2_800),
         ];
         let line = "rank 3 on host-3 has been in data wait at step 412 for 7.2 s; ranks 0, 1 in \
                     all-reduce";
-        assert_eq!(told(&sights), (line.to_owned(), true));
+        assert_eq!(told(&statuses), (line.to_owned(), true));
     }
 
     #[test]
     fn a_step_behind_weighs_more_than_a_phase() {
-        let sights = [
-            sight(0, 5, Activity::DataWait, 2_000),
-            sight(1, 4, Activity::Backward, 1_000),
+        let statuses = [
+            status(0, 5, Activity::DataWait, 2_000),
+            status(1, 4, Activity::Backward, 1_000),
         ];
         let line = "rank 1 on host-1 has been in backward and all-reduce at step 4 for 9.0 s; rank \
                     0 in data wait";
-        assert_eq!(told(&sights), (line.to_owned(), true));
+        assert_eq!(told(&statuses), (line.to_owned(), true));
     }
 
     #[test]
     fn nobody_alone_is_to_blame_where_all_wait() {
         let both = [
-            sight(0, 4, Activity::Backward, 1_000),
-            sight(1, 4, Activity::Backward, 1_000),
+            status(0, 4, Activity::Backward, 1_000),
+            status(1, 4, Activity::Backward, 1_000),
         ];
         assert!(!told(&both).1);
         assert!(!told(&both[..1]).1);

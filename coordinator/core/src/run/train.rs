@@ -1,7 +1,7 @@
 //! The steps of an epoch, and how far ahead of the slowest rank they may run.
 
 use super::{Cadence, Now, Pause, Phase, Run, Training};
-use crate::event::{Action, Command, Keep, Notice, Span, StepReport, StopReason, WorkerId};
+use crate::event::{Action, Command, Fact, SaveState, Span, StepReport, StopReason, WorkerId};
 use crate::shard::{epoch_order, shard, validation_chunks};
 
 impl Run {
@@ -16,18 +16,18 @@ impl Run {
         let steps = order.len().div_ceil(batch) as u32;
         let left = order.get(completed as usize * batch..).unwrap_or_default();
         let granted = steps.min(completed + ahead(self.step_seconds));
-        let rates = self.recipe.schedule.rates(epoch);
+        let lrs = self.recipe.schedule.lrs(epoch);
         let world_size = self.world_size();
         let (validation_set, chunk) = (split.validation.clone(), self.recipe.validation_chunk);
         let generation = self.generation;
-        for (id, seat) in self.seats() {
-            let rank = seat.rank as usize;
+        for (id, assignment) in self.assignments() {
+            let rank = assignment.rank as usize;
             let shard = shard(left, batch, rank, world_size);
             let validation = validation_chunks(&validation_set, chunk, rank, world_size);
             let first = validation.first().map_or(0, |chunk| chunk.index);
-            seat.completed = completed;
-            seat.report = None;
-            seat.share = (
+            assignment.completed = completed;
+            assignment.report = None;
+            assignment.share = (
                 shard.samples.len() as u32,
                 first..first + validation.len() as u32,
             );
@@ -36,7 +36,7 @@ impl Run {
                 epoch,
                 completed,
                 shard,
-                rates,
+                lrs,
                 validation,
                 granted,
             };
@@ -48,12 +48,12 @@ impl Run {
             first: completed,
             end: completed,
         });
-        out.push(Action::Notify(Notice::EpochStarted {
+        out.push(Action::Notify(Fact::EpochStarted {
             epoch,
             completed,
             steps,
             world_size: world_size as u32,
-            rates,
+            lrs,
         }));
         self.phase = Phase::Training(Training {
             steps,
@@ -78,26 +78,32 @@ impl Run {
         let Some(member) = self.members.get_mut(&worker) else {
             return;
         };
-        let Some(seat) = &mut member.seat else {
+        let Some(assignment) = &mut member.assignment else {
             return;
         };
         let current = report.generation == self.generation && report.epoch == self.position.epoch;
-        if !current || report.completed <= seat.completed || report.completed > training.granted {
+        if !current
+            || report.completed <= assignment.completed
+            || report.completed > training.granted
+        {
             return;
         }
-        let steps = f64::from(report.completed - seat.completed);
-        seat.completed = report.completed;
-        let (rank, slot) = (seat.rank, member.slot);
+        let steps = f64::from(report.completed - assignment.completed);
+        assignment.completed = report.completed;
+        let (rank, local_rank) = (assignment.rank, member.local_rank);
         let seconds = report.seconds / steps;
         self.step_seconds = match self.step_seconds {
             0.0 => seconds,
             known => 0.9 * known + 0.1 * seconds,
         };
         let finite = report.loss_sum.is_finite();
-        out.push(Action::Notify(Notice::Step { rank, report }));
-        self.futile = 0;
-        self.works(slot);
-        let slowest = self.seated().map(|(_, _, seat)| seat.completed).min();
+        out.push(Action::Notify(Fact::Step { rank, report }));
+        self.consecutive_group_failures = 0;
+        self.works(local_rank);
+        let slowest = self
+            .assigned()
+            .map(|(_, _, assignment)| assignment.completed)
+            .min();
         let slowest = slowest.unwrap_or(0);
         if let Some(span) = self.ledger.last_mut() {
             span.end = slowest;
@@ -139,7 +145,7 @@ impl Run {
                 };
                 Action::Send(id, grant)
             };
-            out.extend(self.seated().map(|(id, _, _)| grant(id)));
+            out.extend(self.assigned().map(|(id, _, _)| grant(id)));
         }
     }
 
@@ -158,8 +164,10 @@ impl Run {
             return;
         };
         let granted = training.granted;
-        let parked =
-            granted < training.steps && self.seated().all(|(_, _, seat)| seat.completed >= granted);
+        let parked = granted < training.steps
+            && self
+                .assigned()
+                .all(|(_, _, assignment)| assignment.completed >= granted);
         if !parked {
             return;
         }
@@ -167,7 +175,7 @@ impl Run {
         match pause {
             Pause::Stop(reason) => self.finish(now, reason, out),
             // A healthy generation ends, for one with other members.
-            Pause::Regroup => self.halt(now, 0, out),
+            Pause::Regroup => self.abort_generation(now, 0, out),
         }
     }
 
@@ -194,7 +202,10 @@ impl Run {
             && let (Phase::Training(_), Some(first)) = (&self.phase, self.first())
         {
             self.awaited_checkpoint = Some((first, self.known()));
-            out.push(Action::Send(first, Command::Keep(Keep::Checkpoint)));
+            out.push(Action::Send(
+                first,
+                Command::SaveState(SaveState::Checkpoint),
+            ));
         }
     }
 }

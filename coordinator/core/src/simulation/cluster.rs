@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::disk::{Disk, Kept};
 use super::driver::Coordinator;
+use super::invariants::Invariants;
 use super::lineage::State;
 use super::network::Session;
 use super::process::{Kind, Process};
 use super::ring::Ring;
 use super::scenario::Scenario;
-use super::witness::Witness;
 use crate::event::Event;
 use crate::random::SplitMix64;
 use crate::{Command, Outcome};
@@ -25,7 +25,7 @@ pub(super) enum Item {
     Tick(u32),
     /// A process tries to reach the coordinator.
     Connect(usize),
-    Hello(usize),
+    Register(usize),
     Up(usize, Event),
     Down(usize, Command),
     /// The coordinator notices that a session is broken, and the worker does.
@@ -92,7 +92,7 @@ pub(super) struct Cluster {
     pub(super) sessions: Vec<Session>,
     pub(super) rings: Vec<Ring>,
     pub(super) shared_caches: BTreeMap<u32, BTreeSet<u32>>,
-    pub(super) witness: Witness,
+    pub(super) invariants: Invariants,
     /// How often things happened that the schedules are to contain.
     pub(super) tally: BTreeMap<&'static str, u64>,
     pub(super) outcome: Option<Outcome>,
@@ -123,7 +123,7 @@ impl Cluster {
             sessions: Vec::new(),
             rings: Vec::new(),
             shared_caches: BTreeMap::new(),
-            witness: Witness::default(),
+            invariants: Invariants::default(),
             tally: BTreeMap::new(),
             outcome: None,
             struck: 0,
@@ -135,7 +135,7 @@ impl Cluster {
             eprintln!("seed {seed}: {:#?}", cluster.scenario.recipe);
         }
         cluster.begin();
-        if cluster.scenario.recipe.slots == 0 {
+        if cluster.scenario.recipe.local_ranks == 0 {
             for _ in 0..cluster.scenario.recipe.workers {
                 cluster.spawn(Kind::Sound, None, None);
             }
@@ -224,7 +224,7 @@ impl Cluster {
             }
             Item::Tick(_) => {}
             Item::Connect(pid) => self.connect(pid),
-            Item::Hello(sid) => self.greet(sid),
+            Item::Register(sid) => self.greet(sid),
             Item::Up(sid, event) => self.hear(sid, event),
             Item::Down(sid, command) => self.take(sid, command),
             Item::Lost(sid) => self.lose(sid),

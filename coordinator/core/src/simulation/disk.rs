@@ -14,7 +14,7 @@ const KEEP: usize = 2;
 pub(super) struct Disk {
     /// Training and validation paths.
     pub(super) split: Option<(Vec<String>, Vec<String>)>,
-    pub(super) judged: Vec<f64>,
+    pub(super) validation_losses: Vec<f64>,
     pub(super) generation: u64,
     /// Epoch and mark of the best weights.
     pub(super) best: Option<(u32, u64)>,
@@ -41,7 +41,7 @@ impl Disk {
             fingerprint: "same".to_owned(),
             train,
             validation,
-            judged: self.judged.clone(),
+            validation_losses: self.validation_losses.clone(),
             best_epoch: self.best.map(|(epoch, _)| epoch),
             checkpoint: self.newest(),
             generation: self.generation,

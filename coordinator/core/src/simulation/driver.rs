@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::cluster::{Cluster, Item};
 use super::disk::Kept;
 use super::process::Kind;
-use crate::event::{Notice, StopReason, WorkerId};
+use crate::event::{Fact, StopReason, WorkerId};
 use crate::{Action, Event, Run};
 
 pub(super) struct Coordinator {
@@ -32,7 +32,7 @@ impl Cluster {
                 Run::resume(recipe, resumed)
             }
             None => {
-                self.disk.judged.clear();
+                self.disk.validation_losses.clear();
                 Run::new(recipe)
             }
         };
@@ -79,7 +79,7 @@ impl Cluster {
         self.outcome = None;
         self.last_fault = self.now;
         self.struck = self.scenario.faults.len();
-        if self.scenario.recipe.slots == 0 {
+        if self.scenario.recipe.local_ranks == 0 {
             for _ in 0..self.scenario.recipe.workers {
                 self.spawn(Kind::Sound, None, None);
             }
@@ -157,7 +157,7 @@ impl Cluster {
                 self.observe(&notice);
                 None
             }
-            Action::Launch { slot } => Some(self.launch(slot)),
+            Action::Launch { local_rank } => Some(self.launch(local_rank)),
             Action::FindCheckpoint => {
                 self.order(Kept::Find);
                 None
@@ -174,9 +174,9 @@ impl Cluster {
         }
     }
 
-    fn observe(&mut self, notice: &Notice) {
+    fn observe(&mut self, notice: &Fact) {
         match notice {
-            Notice::SplitReady { files, split, .. } => {
+            Fact::SplitReady { files, split, .. } => {
                 let paths = |indices: &[u32]| -> Vec<String> {
                     indices
                         .iter()
@@ -185,40 +185,44 @@ impl Cluster {
                 };
                 self.disk.split = Some((paths(&split.train), paths(&split.validation)));
             }
-            Notice::EpochEnded(summary) => {
+            Fact::EpochEnded(summary) => {
                 self.witness_epoch(summary);
-                self.disk.judged.push(summary.validation_loss);
+                self.disk.validation_losses.push(summary.validation_loss);
                 self.disk.generation = summary.generation;
             }
-            Notice::Lost { .. } => self.count("workers lost"),
-            Notice::Left { .. } => self.count("workers left"),
-            Notice::Refused { .. } => self.count("workers refused"),
-            Notice::Stalled { .. } => self.count("stalls named"),
-            Notice::Recovered { .. } => self.count("recoveries"),
-            Notice::WentBack { position } => {
+            Fact::Lost { .. } => self.count("workers lost"),
+            Fact::Left { .. } => self.count("workers left"),
+            Fact::Refused { .. } => self.count("workers refused"),
+            Fact::Stalled { .. } => self.count("stalls named"),
+            Fact::Recovered { .. } => self.count("recoveries"),
+            Fact::WentBack { position } => {
                 self.count("ways back to an older state");
-                self.disk.judged.truncate(position.epoch as usize - 1);
+                self.disk
+                    .validation_losses
+                    .truncate(position.epoch as usize - 1);
                 self.disk.checkpoints.retain(|at, _| at <= position);
             }
             _ => {}
         }
     }
 
-    fn launch(&mut self, slot: u32) -> Event {
+    fn launch(&mut self, local_rank: u32) -> Event {
         let parent = self.incarnations;
         let former = self.processes.iter().position(|process| {
-            process.alive && process.slot == Some(slot) && process.parent == Some(parent)
+            process.alive
+                && process.local_rank == Some(local_rank)
+                && process.parent == Some(parent)
         });
         if let Some(former) = former {
             self.end_process(former, true);
         }
-        let pid = self.spawn(Kind::Sound, Some(slot), Some(parent));
+        let pid = self.spawn(Kind::Sound, Some(local_rank), Some(parent));
         if self.is_troubled() && self.one_in(12) {
-            self.witness.early_crash = true;
+            self.invariants.early_crash = true;
             self.end_process(pid, true);
         }
         Event::ProcessStarted {
-            slot,
+            local_rank,
             pid: pid as u32,
         }
     }

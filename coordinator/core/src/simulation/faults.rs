@@ -38,7 +38,7 @@ impl Cluster {
             }
             20 => {
                 self.say(|| "fault: Ctrl-C".to_owned());
-                self.witness.interrupted = true;
+                self.invariants.interrupted = true;
                 self.tell(Event::Interrupt);
             }
             21 => self.repeat_old_messages(),
@@ -63,7 +63,7 @@ impl Cluster {
                 return;
             };
             self.say(|| format!("fault: process {pid} is killed"));
-            self.witness.losses += 1;
+            self.invariants.losses += 1;
             self.end_process(pid, true);
         }
     }
@@ -73,17 +73,17 @@ impl Cluster {
             && let Some(sid) = self.processes[pid].session
         {
             self.say(|| format!("fault: the session of process {pid} breaks"));
-            self.witness.losses += 1;
+            self.invariants.losses += 1;
             self.cut(sid);
         }
     }
 
     fn hang_somebody(&mut self) {
         let waits = |p: &super::process::Process| matches!(p.doing, Doing::Idle | Doing::Parked);
-        let busy = |p: &super::process::Process| p.seat.is_some() && !waits(p);
+        let busy = |p: &super::process::Process| p.assignment.is_some() && !waits(p);
         if let Some(pid) = self.pick(busy) {
             self.say(|| format!("fault: the thread of process {pid} hangs"));
-            self.witness.losses += 1;
+            self.invariants.losses += 1;
             self.processes[pid].hung = true;
             self.processes[pid].token += 1;
         }
@@ -98,7 +98,7 @@ impl Cluster {
                 self.now + self.upto(500, 20_000)
             };
             self.say(|| format!("fault: process {pid} is stopped until {until}"));
-            self.witness.losses += 1;
+            self.invariants.losses += 1;
             // What waits for it to go on must not be overtaken by what comes later.
             let until = until.max(self.processes[pid].frozen.unwrap_or(0));
             self.processes[pid].frozen = Some(until);
@@ -112,17 +112,17 @@ impl Cluster {
     }
 
     fn ask_somebody_to_leave(&mut self) {
-        let Some(pid) = self.pick(|p| !p.leaving && p.kind == Kind::Sound && p.frozen.is_none())
+        let Some(pid) = self.pick(|p| !p.draining && p.kind == Kind::Sound && p.frozen.is_none())
         else {
             return;
         };
         self.say(|| format!("fault: process {pid} is asked to end"));
-        self.witness.left += 1;
+        self.invariants.left += 1;
         if self.processes[pid].session.is_none() {
             return self.end_process(pid, false);
         }
-        self.processes[pid].leaving = true;
-        self.up(pid, |worker| Event::Leaving { worker });
+        self.processes[pid].draining = true;
+        self.up(pid, |worker| Event::Draining { worker });
         self.after(20_000, Item::GiveUp(pid, 0));
     }
 
@@ -134,15 +134,15 @@ impl Cluster {
             1 if known => Kind::OtherDevice,
             _ => Kind::Nonsense,
         };
-        let slot = if kind == Kind::Nonsense && self.one_in(2) {
+        let local_rank = if kind == Kind::Nonsense && self.one_in(2) {
             Some(self.upto(0, 3) as u32)
         } else {
             None
         };
-        self.say(|| format!("fault: a stranger: {kind:?}, slot {slot:?}"));
-        self.witness.strangers |= kind != Kind::Nonsense;
-        self.witness.guests += 1;
-        self.spawn(kind, slot, None);
+        self.say(|| format!("fault: a stranger: {kind:?}, slot {local_rank:?}"));
+        self.invariants.strangers |= kind != Kind::Nonsense;
+        self.invariants.guests += 1;
+        self.spawn(kind, local_rank, None);
     }
 
     fn lose_the_coordinator(&mut self) {
@@ -151,7 +151,7 @@ impl Cluster {
         }
         self.say(|| "fault: the coordinator is killed".to_owned());
         self.crash();
-        self.witness.interrupted = false;
+        self.invariants.interrupted = false;
         let delay = if self.one_in(4) {
             self.upto(100, 40_000)
         } else {
@@ -184,8 +184,8 @@ impl Cluster {
 
     /// The links between the workers fail; those to the coordinator do not.
     fn break_some_links(&mut self) {
-        if let Some(pid) = self.pick(|p| p.seat.is_some())
-            && let Some((ring, _)) = self.processes[pid].seat
+        if let Some(pid) = self.pick(|p| p.assignment.is_some())
+            && let Some((ring, _)) = self.processes[pid].assignment
         {
             self.say(|| format!("fault: the group of process {pid} breaks"));
             self.break_ring(ring);
@@ -197,7 +197,7 @@ impl Cluster {
     pub(super) fn record(&mut self, event: &Event) {
         let nameless = matches!(
             event,
-            Event::Failed { .. } | Event::Leaving { .. } | Event::Prepared { .. }
+            Event::Failed { .. } | Event::Draining { .. } | Event::Prepared { .. }
         );
         if !nameless {
             self.record.push(event.clone());
@@ -270,10 +270,10 @@ impl Cluster {
                     phases: Phases::default(),
                 },
             },
-            6 => Event::Halted {
+            6 => Event::GenerationAborted {
                 worker,
                 generation,
-                held: Some(position),
+                retained: Some(position),
             },
             7 => Event::Finished { worker, generation },
             8 => Event::Failed {
@@ -281,7 +281,7 @@ impl Cluster {
                 kind: FailureKind::Collective,
                 message: "nonsense".to_owned(),
             },
-            9 => Event::Leaving { worker },
+            9 => Event::Draining { worker },
             _ => Event::Heartbeat {
                 worker,
                 heartbeat: Heartbeat {

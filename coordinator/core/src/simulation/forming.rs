@@ -39,7 +39,7 @@ impl Cluster {
             });
         }
         let process = &mut self.processes[pid];
-        (process.place, process.seat) = (place, Some((ring, rank)));
+        (process.place, process.assignment) = (place, Some((ring, rank)));
         if process.halting {
             return self.broken_group(pid);
         }
@@ -64,7 +64,7 @@ impl Cluster {
         match origin {
             Origin::Checkpoint => self.busy(pid, Doing::Fetching, 5, 200),
             Origin::Fresh => self.give(pid, State::fresh()),
-            Origin::Held => match self.processes[pid].state.clone() {
+            Origin::Retained => match self.processes[pid].state.clone() {
                 Some(state) => self.give(pid, state),
                 None => self.fail("the source holds a state", &format!("process {pid}")),
             },
@@ -105,7 +105,7 @@ impl Cluster {
     }
 
     pub(super) fn formed(&mut self, pid: usize) {
-        let Some((ring, _)) = self.processes[pid].seat else {
+        let Some((ring, _)) = self.processes[pid].assignment else {
             return self.idle(pid);
         };
         let generation = self.rings[ring].generation;

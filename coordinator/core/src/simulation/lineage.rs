@@ -74,7 +74,7 @@ pub(super) struct Reference {
     pub(super) batches: Vec<Vec<Vec<u32>>>,
     /// The mark before the first and after each step, of each epoch.
     marks: Vec<Vec<u64>>,
-    pub(super) judged: Vec<f64>,
+    pub(super) validation_losses: Vec<f64>,
     pub(super) best: Option<Best>,
     pub(super) reason: StopReason,
     /// From this step on, no loss is a number.
@@ -89,7 +89,7 @@ impl Reference {
             steps: split.train.len().div_ceil(recipe.global_batch) as u32,
             batches: Vec::new(),
             marks: Vec::new(),
-            judged: Vec::new(),
+            validation_losses: Vec::new(),
             best: None,
             reason: StopReason::MaxEpochs,
             poison,
@@ -114,7 +114,7 @@ impl Reference {
             if open {
                 let loss = reference.loss(&state);
                 let judgement = stopping.observe(epoch, loss);
-                reference.judged.push(loss);
+                reference.validation_losses.push(loss);
                 if !loss.is_finite() {
                     // Its last epoch may end before, at the step itself.
                     reference.reason = StopReason::NonFiniteLoss;
@@ -149,9 +149,9 @@ impl Reference {
     }
 
     /// What early stopping makes of the first losses.
-    pub(super) fn replay(recipe: &Recipe, judged: &[f64]) -> EarlyStopping {
+    pub(super) fn replay(recipe: &Recipe, validation_losses: &[f64]) -> EarlyStopping {
         let mut stopping = EarlyStopping::new(recipe.stopping);
-        for (loss, epoch) in judged.iter().zip(1..) {
+        for (loss, epoch) in validation_losses.iter().zip(1..) {
             stopping.observe(epoch, *loss);
         }
         stopping

@@ -1,6 +1,6 @@
 //! A simulated cluster: one seed is one schedule, in virtual time. Workers die, hang, come late
 //! and go; sessions break; the coordinator is killed and resumed; old messages come again; and
-//! after every event the invariants of [`witness`] must hold.
+//! after every event the invariants of [`invariants`] must hold.
 //!
 //! `SIMULATIONS` says how many schedules are played, `SIMULATION_SEED` which one is shown.
 
@@ -9,6 +9,7 @@ mod disk;
 mod driver;
 mod faults;
 mod forming;
+mod invariants;
 mod lineage;
 mod network;
 mod process;
@@ -16,7 +17,6 @@ mod ring;
 mod scenario;
 mod thread;
 mod training;
-mod witness;
 
 use std::collections::BTreeMap;
 

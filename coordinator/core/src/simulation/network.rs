@@ -62,7 +62,7 @@ impl Cluster {
         let delay = self.delay();
         let at = self.now + delay;
         self.sessions[sid].last_up = at;
-        self.at(at, Item::Hello(sid));
+        self.at(at, Item::Register(sid));
     }
 
     pub(super) fn greet(&mut self, sid: usize) {
@@ -71,7 +71,7 @@ impl Cluster {
             return;
         }
         let pid = session.pid;
-        let slot = self.processes[pid].slot;
+        let local_rank = self.processes[pid].local_rank;
         let worker = self.coordinator_name(sid);
         self.sessions[sid].worker = Some(worker);
         // Somebody who talks nonsense may also claim to be somebody else's process.
@@ -80,7 +80,7 @@ impl Cluster {
             host: "host".to_owned(),
             pid: pid as u32,
             instance: pid as u64,
-            slot,
+            local_rank,
         });
     }
 
@@ -107,7 +107,7 @@ impl Cluster {
         let introduced = matches!(event, Event::Scanned { .. });
         let prepared = matches!(event, Event::Prepared { .. })
             || matches!(&event, Event::Scanned { scan, .. }
-                if scan.memory.prepared && scan.memory.held.is_some());
+                if scan.memory.prepared && scan.memory.retained.is_some());
         self.record(&event);
         self.upset(&event);
         let session = &mut self.sessions[sid];
@@ -137,7 +137,7 @@ impl Cluster {
         let first = !std::mem::replace(&mut session.welcomed, true);
         let process = &mut self.processes[pid];
         if process.kind == Kind::Nonsense {
-            if first && command == Command::Welcome {
+            if first && command == Command::Registered {
                 self.after(1, Item::Mumble(sid));
             } else if matches!(command, Command::Shutdown { .. }) {
                 self.end_process(pid, false);
@@ -145,8 +145,8 @@ impl Cluster {
             return;
         }
         match command {
-            Command::Welcome => {
-                process.orders.push_back(Order::Introduce);
+            Command::Registered => {
+                process.orders.push_back(Order::Scan);
                 self.after(1_000, Item::Heartbeat(sid));
             }
             Command::Shutdown { abort, .. } if first || abort => {
@@ -165,7 +165,7 @@ impl Cluster {
                     process.grant.2 = process.grant.2.max(granted);
                 }
             }
-            Command::Halt { .. } => {
+            Command::AbortGeneration { .. } => {
                 process.orders.push_back(Order::Do(command));
                 self.abort(pid);
             }
@@ -229,12 +229,12 @@ impl Cluster {
         let process = &mut self.processes[pid];
         process.session = None;
         process.uploads = 0;
-        if process.leaving || process.over || process.kind == Kind::Nonsense {
+        if process.draining || process.over || process.kind == Kind::Nonsense {
             return self.end_process(pid, false);
         }
         process
             .orders
-            .push_back(Order::Do(Command::Halt { generation: 0 }));
+            .push_back(Order::Do(Command::AbortGeneration { generation: 0 }));
         self.abort(pid);
         self.prod(pid);
         self.processes[pid].breaks += 1;
@@ -252,7 +252,7 @@ impl Cluster {
     pub(super) fn give_up(&mut self, pid: usize, breaks: u64) {
         let process = &self.processes[pid];
         let lonely = process.session.is_none() && process.breaks == breaks;
-        if process.alive && (lonely || process.leaving) {
+        if process.alive && (lonely || process.draining) {
             self.end_process(pid, false);
         }
     }

@@ -20,7 +20,7 @@ pub(super) enum Kind {
 
 #[derive(Debug)]
 pub(super) enum Order {
-    Introduce,
+    Scan,
     Do(Command),
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Plan {
 
 pub(super) struct Process {
     pub(super) kind: Kind,
-    pub(super) slot: Option<u32>,
+    pub(super) local_rank: Option<u32>,
     /// The coordinator whose launcher started it.
     pub(super) parent: Option<u32>,
     pub(super) alive: bool,
@@ -68,7 +68,7 @@ pub(super) struct Process {
     pub(super) orders: VecDeque<Order>,
     pub(super) grant: (u64, u32, u32),
     pub(super) halting: bool,
-    pub(super) leaving: bool,
+    pub(super) draining: bool,
     pub(super) over: bool,
     pub(super) uploads: u32,
     pub(super) doing: Doing,
@@ -81,7 +81,7 @@ pub(super) struct Process {
     pub(super) state: Option<State>,
     /// Epoch and mark of the best weights that it has a copy of.
     pub(super) best: Option<(u32, u64)>,
-    pub(super) seat: Option<(usize, u32)>,
+    pub(super) assignment: Option<(usize, u32)>,
     /// The number of the collective that it has entered in its ring.
     pub(super) waits_for: Option<u32>,
     pub(super) plan: Option<Plan>,
@@ -94,10 +94,10 @@ pub(super) enum Cache {
 }
 
 impl Process {
-    fn new(kind: Kind, slot: Option<u32>, parent: Option<u32>) -> Self {
+    fn new(kind: Kind, local_rank: Option<u32>, parent: Option<u32>) -> Self {
         Self {
             kind,
-            slot,
+            local_rank,
             parent,
             alive: true,
             frozen: None,
@@ -107,7 +107,7 @@ impl Process {
             orders: VecDeque::new(),
             grant: (0, 0, 0),
             halting: false,
-            leaving: false,
+            draining: false,
             over: false,
             uploads: 0,
             doing: Doing::Idle,
@@ -118,7 +118,7 @@ impl Process {
             cache: None,
             state: None,
             best: None,
-            seat: None,
+            assignment: None,
             waits_for: None,
             plan: None,
         }
@@ -143,9 +143,14 @@ impl Process {
 
 impl Cluster {
     /// Somebody starts a process; it connects a little later.
-    pub(super) fn spawn(&mut self, kind: Kind, slot: Option<u32>, parent: Option<u32>) -> usize {
+    pub(super) fn spawn(
+        &mut self,
+        kind: Kind,
+        local_rank: Option<u32>,
+        parent: Option<u32>,
+    ) -> usize {
         let pid = self.processes.len();
-        self.processes.push(Process::new(kind, slot, parent));
+        self.processes.push(Process::new(kind, local_rank, parent));
         let delay = self.upto(20, 1_500);
         self.after(delay, Item::Connect(pid));
         pid
@@ -158,33 +163,34 @@ impl Cluster {
             return;
         }
         process.token += 1;
-        let seat = process.seat.take();
-        let (session, slot, parent) = (process.session.take(), process.slot, process.parent);
+        let assignment = process.assignment.take();
+        let (session, local_rank, parent) =
+            (process.session.take(), process.local_rank, process.parent);
         if let Some(sid) = session {
             let heard = self.one_in(2);
             self.hang_up(sid, heard);
         }
-        if let Some((ring, _)) = seat {
+        if let Some((ring, _)) = assignment {
             self.break_ring(ring);
         }
         let delay = self.upto(0, 100);
-        match (slot, parent) {
-            (Some(slot), Some(parent)) if Some(parent) == self.incarnation() => {
+        match (local_rank, parent) {
+            (Some(local_rank), Some(parent)) if Some(parent) == self.incarnation() => {
                 let exited = Event::ProcessExited {
-                    slot,
+                    local_rank,
                     pid: pid as u32,
                     signalled,
                     status: "ended".to_owned(),
                 };
                 self.after(delay, Item::Said(parent, exited));
             }
-            (None, _) => self.somebody_may_start_another(),
+            (None, _) => self.schedule_manual_start(),
             _ => {}
         }
     }
 
-    fn somebody_may_start_another(&mut self) {
-        if self.scenario.recipe.slots == 0 && !self.one_in(4) {
+    fn schedule_manual_start(&mut self) {
+        if self.scenario.recipe.local_ranks == 0 && !self.one_in(4) {
             let delay = self.upto(100, 4_000);
             self.after(delay, Item::Supervise);
         }
@@ -193,10 +199,10 @@ impl Cluster {
     /// Whoever starts workers by hand sees to it that there are enough.
     pub(super) fn supervise(&mut self) {
         let sound = |p: &&super::process::Process| {
-            p.alive && p.kind == Kind::Sound && p.frozen != Some(u64::MAX) && !p.leaving
+            p.alive && p.kind == Kind::Sound && p.frozen != Some(u64::MAX) && !p.draining
         };
         let running = self.processes.iter().filter(sound).count();
-        if running < self.scenario.recipe.workers && self.scenario.recipe.slots == 0 {
+        if running < self.scenario.recipe.workers && self.scenario.recipe.local_ranks == 0 {
             self.spawn(Kind::Sound, None, None);
         }
     }

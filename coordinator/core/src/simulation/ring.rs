@@ -84,7 +84,7 @@ impl Ring {
 impl Cluster {
     /// A process takes its rank's part in the next collective, and waits.
     pub(super) fn enter(&mut self, pid: usize, part: Part) {
-        let Some((at, rank)) = self.processes[pid].seat else {
+        let Some((at, rank)) = self.processes[pid].assignment else {
             return;
         };
         self.processes[pid].waits_for = self.processes[pid].waits_for.map(|n| n + 1).or(Some(1));
@@ -121,7 +121,7 @@ impl Cluster {
     /// What a process that waits for its collective finds.
     pub(super) fn look(&mut self, pid: usize) -> Waited {
         let process = &self.processes[pid];
-        let (Some((at, _)), Some(number)) = (process.seat, process.waits_for) else {
+        let (Some((at, _)), Some(number)) = (process.assignment, process.waits_for) else {
             return Waited::Broken;
         };
         let ring = &self.rings[at];
@@ -144,7 +144,7 @@ impl Cluster {
         let members: Vec<usize> = self.rings[at].members.values().copied().collect();
         for pid in members {
             let process = &self.processes[pid];
-            if process.seat.map(|(ring, _)| ring) == Some(at) && process.is_blocked() {
+            if process.assignment.map(|(ring, _)| ring) == Some(at) && process.is_blocked() {
                 self.notice_break(pid);
             }
         }

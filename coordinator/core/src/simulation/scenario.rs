@@ -32,7 +32,7 @@ impl Scenario {
         let max_workers = workers + upto(0, 2) as usize;
         let recipe = Recipe {
             workers,
-            slots: if upto(0, 2) > 0 { workers as u32 } else { 0 },
+            local_ranks: if upto(0, 2) > 0 { workers as u32 } else { 0 },
             min_workers: if upto(0, 2) > 0 {
                 1
             } else {

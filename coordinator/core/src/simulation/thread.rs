@@ -6,7 +6,7 @@ use super::cluster::{Blob, Cluster, Item};
 use super::process::{Cache, Doing, Kind, Order, Plan};
 use super::ring::Waited;
 use crate::Command;
-use crate::event::{Event, FailureKind, Keep, Memory, Origin, Position, Scan};
+use crate::event::{Event, FailureKind, Origin, Position, RetainedState, SaveState, Scan};
 
 impl Cluster {
     /// Something is in the inbox: a thread that waits for that looks.
@@ -73,7 +73,7 @@ impl Cluster {
             return;
         };
         let command = match order {
-            Order::Introduce => {
+            Order::Scan => {
                 self.leave_ring(pid);
                 return self.busy(pid, Doing::Scanning, 1, 100);
             }
@@ -97,8 +97,8 @@ impl Cluster {
                 validation,
                 ..
             } => {
-                let seat = self.processes[pid].seat;
-                if seat.is_none_or(|(ring, _)| self.rings[ring].generation != generation) {
+                let assignment = self.processes[pid].assignment;
+                if assignment.is_none_or(|(ring, _)| self.rings[ring].generation != generation) {
                     return self.idle(pid);
                 }
                 let at = self.processes[pid].state.as_ref().map(|s| s.position);
@@ -121,7 +121,7 @@ impl Cluster {
                 self.enter_doing(pid, Doing::Parked);
                 self.wake_in(pid, 0);
             }
-            Command::Verdict {
+            Command::EpochResult {
                 epoch, improved, ..
             } => {
                 let process = &mut self.processes[pid];
@@ -135,18 +135,18 @@ impl Cluster {
                 }
                 self.idle(pid);
             }
-            Command::Halt { generation } => {
+            Command::AbortGeneration { generation } => {
                 self.leave_ring(pid);
-                let held = self.held(pid);
+                let retained = self.retained(pid);
                 self.processes[pid].halting = false;
-                self.up(pid, |worker| Event::Halted {
+                self.up(pid, |worker| Event::GenerationAborted {
                     worker,
                     generation,
-                    held,
+                    retained,
                 });
                 self.idle(pid);
             }
-            Command::Keep(keep) => {
+            Command::SaveState(keep) => {
                 self.keep(pid, keep);
                 self.idle(pid);
             }
@@ -158,7 +158,7 @@ impl Cluster {
                 self.busy(pid, Doing::Showing, 1, 100);
             }
             Command::Shutdown { .. } => self.end_if_settled(pid),
-            Command::Welcome | Command::Grant { .. } => self.idle(pid),
+            Command::Registered | Command::Grant { .. } => self.idle(pid),
         }
     }
 
@@ -176,7 +176,7 @@ impl Cluster {
         self.end_process(pid, false);
     }
 
-    pub(super) fn held(&self, pid: usize) -> Option<Position> {
+    pub(super) fn retained(&self, pid: usize) -> Option<Position> {
         self.processes[pid].state.as_ref().map(|s| s.position)
     }
 
@@ -184,7 +184,7 @@ impl Cluster {
         let process = &mut self.processes[pid];
         process.plan = None;
         process.waits_for = None;
-        if let Some((ring, _)) = process.seat.take() {
+        if let Some((ring, _)) = process.assignment.take() {
             self.break_ring(ring);
         }
     }
@@ -192,7 +192,7 @@ impl Cluster {
     /// The agent breaks the collectives of its thread, from outside of them.
     pub(super) fn abort(&mut self, pid: usize) {
         self.processes[pid].halting = true;
-        if let Some((ring, _)) = self.processes[pid].seat {
+        if let Some((ring, _)) = self.processes[pid].assignment {
             self.break_ring(ring);
         }
         if self.processes[pid].is_blocked() {
@@ -219,7 +219,7 @@ impl Cluster {
     pub(super) fn drop_unshared(&mut self, pid: usize) {
         let gives = matches!(
             &self.processes[pid].order,
-            Some(Command::Assign { origin: Origin::Held, rank, source, .. }) if rank == source
+            Some(Command::Assign { origin: Origin::Retained, rank, source, .. }) if rank == source
         );
         if !gives {
             self.processes[pid].state = None;
@@ -228,7 +228,7 @@ impl Cluster {
 
     pub(super) fn scanned(&mut self, pid: usize) {
         let files = self.scenario.files.clone();
-        let held = self.held(pid);
+        let retained = self.retained(pid);
         let process = &mut self.processes[pid];
         process.halting = false;
         let other = process.kind == Kind::OtherData;
@@ -242,11 +242,11 @@ impl Cluster {
                 "cpu"
             }
             .to_owned(),
-            bf16_in_silicon: false,
+            native_bf16: false,
             gpu_uuid: String::new(),
-            memory: Memory {
+            memory: RetainedState {
                 prepared: process.cache.is_some(),
-                held,
+                retained,
                 best: process.best.map(|(epoch, _)| epoch),
             },
             warnings: Vec::new(),
@@ -281,11 +281,13 @@ impl Cluster {
         self.idle(pid);
     }
 
-    pub(super) fn keep(&mut self, pid: usize, keep: Keep) {
+    pub(super) fn keep(&mut self, pid: usize, keep: SaveState) {
         let process = &self.processes[pid];
         let blob = match (keep, process.best, &process.state) {
-            (Keep::Best(epoch), Some((held, mark)), _) if epoch == held => Blob::Best(epoch, mark),
-            (Keep::Checkpoint, _, Some(state)) => Blob::Checkpoint(state.clone()),
+            (SaveState::Best(epoch), Some((retained, mark)), _) if epoch == retained => {
+                Blob::Best(epoch, mark)
+            }
+            (SaveState::Checkpoint, _, Some(state)) => Blob::Checkpoint(state.clone()),
             _ => self.fail(
                 "a worker is asked only for what it holds",
                 &format!("process {pid} for {keep:?}"),

@@ -4,7 +4,7 @@ use super::cluster::Cluster;
 use super::process::{Doing, Order};
 use super::ring::Part;
 use crate::Command;
-use crate::event::{EpochReport, Event, Keep, Phases, StepReport, ValidationSum};
+use crate::event::{EpochReport, Event, Phases, SaveState, StepReport, ValidationSum};
 
 impl Cluster {
     pub(super) fn may_step(&mut self, pid: usize) {
@@ -16,22 +16,22 @@ impl Cluster {
             return self.end_of_epoch(pid);
         }
         match process.orders.front() {
-            Some(Order::Do(Command::Keep(Keep::Checkpoint))) => {
+            Some(Order::Do(Command::SaveState(SaveState::Checkpoint))) => {
                 process.orders.pop_front();
-                self.keep(pid, Keep::Checkpoint);
+                self.keep(pid, SaveState::Checkpoint);
                 return self.may_step(pid);
             }
             // A run that was told to stop does not end its epoch.
-            Some(Order::Do(Command::Keep(_))) if self.witness.stopping => {
+            Some(Order::Do(Command::SaveState(_))) if self.invariants.stopping => {
                 process.plan = None;
                 return self.idle(pid);
             }
-            Some(Order::Do(Command::Keep(_) | Command::Plan { .. } | Command::Assign { .. })) => {
-                self.fail(
-                    "nobody is called away in the middle of an epoch",
-                    &format!("process {pid}: {:?}", self.processes[pid].orders),
-                )
-            }
+            Some(Order::Do(
+                Command::SaveState(_) | Command::Plan { .. } | Command::Assign { .. },
+            )) => self.fail(
+                "nobody is called away in the middle of an epoch",
+                &format!("process {pid}: {:?}", self.processes[pid].orders),
+            ),
             Some(_) => {
                 process.plan = None;
                 return self.idle(pid);
@@ -67,7 +67,7 @@ impl Cluster {
     }
 
     pub(super) fn stepped(&mut self, pid: usize) {
-        let Some((ring, _)) = self.processes[pid].seat else {
+        let Some((ring, _)) = self.processes[pid].assignment else {
             return self.idle(pid);
         };
         let all = self.rings[ring].reduced.clone();

@@ -81,7 +81,7 @@ labels! {
         /// A worker's session broke.
         Died = "worker_died",
         /// The coordinator put a worker down that stalled or failed in itself.
-        PutDown = "worker_put_down",
+        Evicted = "worker_put_down",
         /// Collectives failed among workers that live.
         GroupBroke = "group_broke",
     }

@@ -12,7 +12,7 @@ use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
 
-use crate::config::LAYER_GROUPS;
+use crate::config::PARAMETER_GROUPS;
 pub use labels::{Cause, Method, Phase, RunState, SplitLabel, StopReason, WorkerState};
 pub use ranks::RankFacts;
 use ranks::Ranks;
@@ -87,7 +87,7 @@ impl Metrics {
     /// # Errors
     /// The registry holds one of the names already.
     pub fn new(registry: &Registry, facts: &RunFacts) -> Result<Self, prometheus::Error> {
-        let keep = Keep(registry);
+        let keep = SaveState(registry);
         let build = keep.gauges(&table::BUILD_INFO)?;
         build
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
@@ -150,7 +150,7 @@ impl Metrics {
             .with_label_values(&[SplitLabel::Validation.label()])
             .set(f64::NAN);
         self.best_loss.set(f64::NAN);
-        for group in LAYER_GROUPS {
+        for group in PARAMETER_GROUPS {
             self.learning_rate.with_label_values(&[group]).set(0.0);
         }
         for cause in Cause::ALL {
@@ -193,10 +193,10 @@ impl Metrics {
 
     /// Begins an epoch, counted from 1, with these learning rates by layer group. Rates of
     /// names that are no layer group are dropped.
-    pub fn begin_epoch(&self, epoch: u32, rates: impl IntoIterator<Item = (impl AsRef<str>, f64)>) {
+    pub fn begin_epoch(&self, epoch: u32, lrs: impl IntoIterator<Item = (impl AsRef<str>, f64)>) {
         self.epoch.set(epoch.into());
-        for (group, rate) in rates {
-            if LAYER_GROUPS.contains(&group.as_ref()) {
+        for (group, rate) in lrs {
+            if PARAMETER_GROUPS.contains(&group.as_ref()) {
                 self.learning_rate
                     .with_label_values(&[group.as_ref()])
                     .set(rate);
@@ -318,9 +318,9 @@ fn opts(spec: &MetricSpec) -> Opts {
     Opts::new(spec.name, spec.help).namespace(table::PREFIX)
 }
 
-struct Keep<'a>(&'a Registry);
+struct SaveState<'a>(&'a Registry);
 
-impl Keep<'_> {
+impl SaveState<'_> {
     fn register<C: Collector + Clone + 'static>(&self, series: C) -> Result<C, prometheus::Error> {
         self.0.register(Box::new(series.clone()))?;
         Ok(series)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prometheus::{GaugeVec, HistogramVec};
 
-use super::{Keep, Phase, StepSeconds, table};
+use super::{Phase, SaveState, StepSeconds, table};
 
 /// Who holds a rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(super) struct Ranks {
 }
 
 impl Ranks {
-    pub(super) fn new(keep: &Keep<'_>, ranks: usize) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(keep: &SaveState<'_>, ranks: usize) -> Result<Self, prometheus::Error> {
         let new = Self {
             step_duration: keep.histograms(&table::STEP_DURATION)?,
             phase_duration: keep.histograms(&table::PHASE_DURATION)?,

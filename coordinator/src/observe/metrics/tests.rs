@@ -206,8 +206,8 @@ fn a_rank_that_is_gone_takes_its_series_with_it() {
     metrics.begin_generation(2, &[holder("c")], 2.0);
     assert_eq!((of_rank("0"), of_rank("1"), of_rank("2")), (each, 0, 0));
     let lines = scrape(&registry);
-    let held = lines.iter().filter(|line| line.contains("GPU-"));
-    assert_eq!(held.count(), 1, "{lines:#?}");
+    let retained = lines.iter().filter(|line| line.contains("GPU-"));
+    assert_eq!(retained.count(), 1, "{lines:#?}");
     metrics.begin_generation(3, &[holder("c"), holder("a")], 3.0);
     assert_eq!((of_rank("0"), of_rank("1"), of_rank("2")), (each, each, 0));
 }

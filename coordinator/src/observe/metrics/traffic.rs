@@ -4,7 +4,7 @@
 use prometheus::{Counter, Gauge, HistogramVec, IntCounter, IntCounterVec};
 use tonic::Code;
 
-use super::{Keep, Method, opts, table};
+use super::{Method, SaveState, opts, table};
 
 /// Handles on the series; clones share them.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn new(keep: &Keep<'_>) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(keep: &SaveState<'_>) -> Result<Self, prometheus::Error> {
         let new = Self {
             requests: keep.register(IntCounterVec::new(
                 opts(&table::GRPC_REQUESTS),

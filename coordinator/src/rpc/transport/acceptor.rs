@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::{Caller, Visitor, Wire};
+use super::connection::{Caller, Connection, Wire};
 use super::tls_reload::Renewal;
 use crate::rpc::limits::{ADMISSION_LIMIT, MAX_PENDING, max_connections};
 use crate::rpc::refusals::{Kind, Refusals};
@@ -26,10 +26,10 @@ const HTTP1_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/pla
 /// How long the reader of that answer may take to hang up.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long to wait when the system has no descriptor left for another connection.
-const BREATH: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// One listener and what it asks of those who come.
-pub(in crate::rpc) struct Door {
+pub(in crate::rpc) struct Acceptor {
     pub(in crate::rpc) listener: TcpListener,
     pub(in crate::rpc) tls: Option<Arc<Renewal>>,
     pub(in crate::rpc) needs_token: bool,
@@ -42,22 +42,25 @@ struct Places {
     open: OwnedSemaphorePermit,
 }
 
-impl Door {
-    /// Lets visitors into `lobby` until nobody is there to receive them.
-    pub(in crate::rpc) async fn serve(self, lobby: mpsc::Sender<std::io::Result<Visitor>>) {
+impl Acceptor {
+    /// Lets visitors into `accept_queue` until nobody is there to receive them.
+    pub(in crate::rpc) async fn serve(
+        self,
+        accept_queue: mpsc::Sender<std::io::Result<Connection>>,
+    ) {
         let door = Arc::new(self);
         let pending = Arc::new(Semaphore::new(MAX_PENDING));
         let open = Arc::new(Semaphore::new(max_connections()));
         loop {
             let accepted = tokio::select! {
                 accepted = door.listener.accept() => accepted,
-                () = lobby.closed() => return,
+                () = accept_queue.closed() => return,
             };
             let (stream, remote) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::debug!(%error, "cannot accept a connection");
-                    tokio::time::sleep(BREATH).await;
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
                     continue;
                 }
             };
@@ -70,14 +73,14 @@ impl Door {
                 );
                 continue;
             };
-            let (door, lobby) = (Arc::clone(&door), lobby.clone());
+            let (door, accept_queue) = (Arc::clone(&door), accept_queue.clone());
             tokio::spawn(async move {
                 let deadline = Instant::now() + ADMISSION_LIMIT;
                 let places = Places { pending, open };
                 match tokio::time::timeout_at(deadline, door.receive(stream, remote, places)).await
                 {
                     // It fails only when the server is gone.
-                    Ok(Ok(visitor)) => drop(lobby.send(Ok(visitor)).await),
+                    Ok(Ok(visitor)) => drop(accept_queue.send(Ok(visitor)).await),
                     Ok(Err((kind, why))) => door.refusals.say(kind, remote, &why),
                     Err(_) => door.refusals.say(
                         Kind::Protocol,
@@ -94,7 +97,7 @@ impl Door {
         stream: TcpStream,
         remote: SocketAddr,
         places: Places,
-    ) -> Result<Visitor, (Kind, String)> {
+    ) -> Result<Connection, (Kind, String)> {
         let deadline = Instant::now() + ADMISSION_LIMIT;
         // Reports are small and grants wait for them.
         stream
@@ -103,7 +106,13 @@ impl Door {
         let mut wire = self.shake_hands(stream).await?;
         expect_preface(&mut wire).await?;
         let caller = Caller::new(remote, self.needs_token, places.pending);
-        Ok(Visitor::new(wire, PREFACE, caller, deadline, places.open))
+        Ok(Connection::new(
+            wire,
+            PREFACE,
+            caller,
+            deadline,
+            places.open,
+        ))
     }
 
     async fn shake_hands(&self, stream: TcpStream) -> Result<Box<dyn Wire>, (Kind, String)> {

@@ -65,7 +65,7 @@ impl Caller {
 }
 
 /// A connection for the server.
-pub struct Visitor {
+pub struct Connection {
     wire: Box<dyn Wire>,
     /// What was read already and has to be read again.
     replay: &'static [u8],
@@ -74,7 +74,7 @@ pub struct Visitor {
     _open: OwnedSemaphorePermit,
 }
 
-impl Visitor {
+impl Connection {
     /// `replay` is what was read from `wire`; a call has to be admitted by `deadline`.
     pub(in crate::rpc) fn new(
         wire: Box<dyn Wire>,
@@ -93,13 +93,13 @@ impl Visitor {
     }
 }
 
-impl std::fmt::Debug for Visitor {
+impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Visitor").field(&self.caller).finish()
+        f.debug_tuple("Connection").field(&self.caller).finish()
     }
 }
 
-impl Connected for Visitor {
+impl Connected for Connection {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
@@ -107,7 +107,7 @@ impl Connected for Visitor {
     }
 }
 
-impl AsyncRead for Visitor {
+impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -133,7 +133,7 @@ impl AsyncRead for Visitor {
     }
 }
 
-impl AsyncWrite for Visitor {
+impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -15,7 +15,7 @@ mod upload;
 use std::path::{Path, PathBuf};
 
 pub use manifest::Flaw;
-pub use newest::{Newest, Torn, Whole};
+pub use newest::{CorruptCheckpoint, Newest, ValidCheckpoint};
 pub use position::Position;
 pub use upload::{CheckpointUpload, Committed};
 

@@ -8,7 +8,7 @@ use crate::store::{StoreError, atomic};
 
 /// A checkpoint whose bytes are proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whole {
+pub struct ValidCheckpoint {
     /// Where in the run it stands.
     pub position: Position,
     /// Bytes of its state.
@@ -21,7 +21,7 @@ pub struct Whole {
 
 /// A checkpoint that cannot be used. Displayed, it is one line for the user.
 #[derive(Debug)]
-pub struct Torn {
+pub struct CorruptCheckpoint {
     /// Its name, or what the pointer says instead of one.
     pub name: String,
     /// What is wrong with it.
@@ -35,12 +35,12 @@ pub struct Torn {
 #[derive(Debug, Default)]
 pub struct Newest {
     /// `None` when there is no whole one.
-    pub checkpoint: Option<Whole>,
+    pub checkpoint: Option<ValidCheckpoint>,
     /// Newest first.
-    pub torn: Vec<Torn>,
+    pub corrupt: Vec<CorruptCheckpoint>,
 }
 
-impl fmt::Display for Torn {
+impl fmt::Display for CorruptCheckpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, flaw, used } = self;
         match flaw {
@@ -63,7 +63,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`StoreError::Read`] or [`StoreError::Write`] for the folder itself. A checkpoint that
-    /// cannot be read is no error but one of [`Newest::torn`].
+    /// cannot be read is no error but one of [`Newest::corrupt`].
     pub fn newest(&self) -> Result<Newest, StoreError> {
         let there = self.folder.try_exists();
         if !there.map_err(StoreError::read(&self.folder))? {
@@ -72,9 +72,9 @@ impl Checkpoints {
         atomic::sweep(&self.folder).map_err(StoreError::write(&self.folder))?;
         self.put_back()?;
         let positions = self.positions()?;
-        let mut torn = Vec::new();
+        let mut corrupt = Vec::new();
         let mut refuse = |name: String, flaw| {
-            torn.push(Torn {
+            corrupt.push(CorruptCheckpoint {
                 name,
                 flaw,
                 used: None,
@@ -92,7 +92,7 @@ impl Checkpoints {
             let path = self.path(position);
             match manifest::prove(&path, position) {
                 Ok(state) => {
-                    checkpoint = Some(Whole {
+                    checkpoint = Some(ValidCheckpoint {
                         position,
                         bytes: state.bytes,
                         sha256: state.sha256,
@@ -104,7 +104,10 @@ impl Checkpoints {
             }
         }
         let used = checkpoint.as_ref().map(|whole| whole.position);
-        torn.iter_mut().for_each(|torn| torn.used = used);
-        Ok(Newest { checkpoint, torn })
+        corrupt.iter_mut().for_each(|corrupt| corrupt.used = used);
+        Ok(Newest {
+            checkpoint,
+            corrupt,
+        })
     }
 }

@@ -16,17 +16,17 @@ pub enum JournalEntry {
     Resumed { epoch: u32, completed: u32 },
     /// A generation of workers works together.
     Formed { generation: u64, world_size: usize },
-    /// A worker joined; `slot` is its place with the launcher, if that started it.
+    /// A worker joined; `local_rank` is its place with the launcher, if that started it.
     Joined {
         worker: u64,
         host: String,
-        slot: Option<u32>,
+        local_rank: Option<u32>,
     },
     /// A worker was lost.
     Lost {
         who: String,
         rank: Option<u32>,
-        slot: Option<u32>,
+        local_rank: Option<u32>,
         when: String,
         cause: String,
     },
@@ -55,7 +55,7 @@ pub enum JournalEntry {
         seconds: f64,
     },
     /// A checkpoint that could not be used.
-    TornCheckpoint { reason: String },
+    CorruptCheckpoint { reason: String },
     /// The run ended: for the reason of early stopping, or with the text of an error.
     Ended { reason: String, ok: bool },
 }

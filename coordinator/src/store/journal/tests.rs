@@ -23,12 +23,12 @@ fn every_entry() -> Vec<JournalEntry> {
         Joined {
             worker: u64::MAX,
             host: host(),
-            slot: None,
+            local_rank: None,
         },
         Lost {
             who: "rank 0 on host-b".to_owned(),
             rank: Some(0),
-            slot: None,
+            local_rank: None,
             when: "after step 14 of epoch 3".to_owned(),
             cause: "its process was killed by signal 9\n".to_owned(),
         },
@@ -52,7 +52,7 @@ fn every_entry() -> Vec<JournalEntry> {
             bytes: 134_000_000,
             seconds: 1.25,
         },
-        TornCheckpoint {
+        CorruptCheckpoint {
             reason: "no manifest".to_owned(),
         },
         Ended {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use integration_tests::fault::{Victim, first_step_after_recovery, now, recoveries};
+use integration_tests::fault::{Target, first_step_after_recovery, now, recoveries};
 use integration_tests::{Random, Run, SMALL, kill};
 
 use crate::caught;
@@ -46,8 +46,8 @@ fn replaced(random: &mut Random) -> Vec<f64> {
     let mut seconds = Vec::new();
     for _ in 0..BLOWS {
         std::thread::sleep(Duration::from_secs_f64(random.between(1.0, 2.0)));
-        let victim = random.one_of(&[Victim::RankZero, Victim::RankOne]);
-        seconds.push(strike(&mut run, victim));
+        let target = random.one_of(&[Target::RankZero, Target::RankOne]);
+        seconds.push(strike(&mut run, target));
     }
     seconds
 }
@@ -57,14 +57,14 @@ fn shrunk(random: &mut Random) -> Vec<f64> {
     let strike_one = |_| {
         let mut run = endless(&["--max-restarts=0", "--rejoin-timeout=0"]);
         std::thread::sleep(Duration::from_secs_f64(random.between(0.0, 0.5)));
-        let victim = random.one_of(&[Victim::RankZero, Victim::RankOne]);
-        strike(&mut run, victim)
+        let target = random.one_of(&[Target::RankZero, Target::RankOne]);
+        strike(&mut run, target)
     };
     (0..BLOWS).map(strike_one).collect()
 }
 
-fn strike(run: &mut Run, victim: Victim) -> f64 {
-    let (pids, known) = (victim.pids(run), recoveries(&run.path()).len());
+fn strike(run: &mut Run, target: Target) -> f64 {
+    let (pids, known) = (target.pids(run), recoveries(&run.path()).len());
     let struck = now();
     pids.into_iter().for_each(kill);
     let first = first_step_after_recovery(run, PATIENCE, struck, known);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use integration_tests::fault::{Blow, Fault, Victim};
-use integration_tests::moment::Moment;
-use integration_tests::truth::Truth;
+use integration_tests::baseline::Baseline;
+use integration_tests::fault::{Fault, Injection, Target};
+use integration_tests::injection_point::InjectionPoint;
 use integration_tests::{Random, STEADY};
 
 use crate::caught;
@@ -15,18 +15,18 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(7)];
 
 /// Strikes every run of the matrix and prints what became of it; whether all ended the same.
 pub(crate) fn run(only: Option<&str>, seed: u64) -> bool {
-    let faults: Vec<(u64, Fault)> = (1..).zip(all()).collect();
+    let faults: Vec<(u64, Injection)> = (1..).zip(all()).collect();
     let faults: Vec<_> = faults
         .into_iter()
         .filter(|(_, fault)| only.is_none_or(|only| fault.name().contains(only)))
         .collect();
-    let truth = Truth::of(STEADY);
+    let baseline = Baseline::of(STEADY);
     let mut rows = Vec::new();
     println!("| fault | same result | seconds | steps lost | seen |\n|---|---|---:|---:|---|");
     for (number, fault) in &faults {
         // Of its own, so that ONLY and SEED repeat it.
         let draw = Random::new(seed ^ (number << 32)).draw();
-        let (same, seconds, lost, seen) = match caught(|| fault.inflict(&truth, draw)) {
+        let (same, seconds, lost, seen) = match caught(|| fault.inflict(&baseline, draw)) {
             Ok(outcome) => {
                 let same = outcome.result.map(|_| ());
                 (same, outcome.seconds, outcome.steps_lost, outcome.seen)
@@ -43,7 +43,7 @@ pub(crate) fn run(only: Option<&str>, seed: u64) -> bool {
             seconds.map_or_else(String::new, |seconds| format!("{seconds:.2}")),
         );
         rows.push(Row {
-            cause: format!("{}, {}", fault.victim.name(), fault.blow.name()),
+            cause: format!("{}, {}", fault.target.name(), fault.fault.name()),
             same: same.is_ok(),
             seconds,
             steps_lost: Some(lost),
@@ -53,14 +53,14 @@ pub(crate) fn run(only: Option<&str>, seed: u64) -> bool {
     rows.iter().all(|row| row.same)
 }
 
-fn all() -> impl Iterator<Item = Fault> {
-    let blows = [Blow::Kill].into_iter().chain(PAUSES.map(Blow::Pause));
-    blows.flat_map(|blow| {
-        Victim::ALL.into_iter().flat_map(move |victim| {
-            Moment::ALL.into_iter().map(move |moment| Fault {
-                victim,
-                moment,
-                blow,
+fn all() -> impl Iterator<Item = Injection> {
+    let faults = [Fault::Kill].into_iter().chain(PAUSES.map(Fault::Pause));
+    faults.flat_map(|fault| {
+        Target::ALL.into_iter().flat_map(move |target| {
+            InjectionPoint::ALL.into_iter().map(move |point| Injection {
+                target,
+                point,
+                fault,
             })
         })
     })

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use integration_tests::baseline::Baseline;
 use integration_tests::fault::{
-    Blow, Victim, first_step, first_step_after_recovery, now, recoveries,
+    Fault, Target, first_step, first_step_after_recovery, now, recoveries,
 };
-use integration_tests::truth::Truth;
 use integration_tests::{Ended, Random, Run, SMALL, STEADY};
 
 use crate::caught;
@@ -20,12 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Strikes for `minutes` and prints what was struck; whether the result is the undisturbed one.
 pub(crate) fn run(minutes: f64, seed: u64) -> anyhow::Result<bool> {
     ensure!(minutes > 0.0, "MINUTES is more than 0");
-    let epochs = (minutes * 60.0 * USEFUL / Truth::of(STEADY).epoch_seconds()).ceil();
+    let epochs = (minutes * 60.0 * USEFUL / Baseline::of(STEADY).epoch_seconds()).ceil();
     // The seed decides the faults; which steps they meet depends on the machine.
     let epochs = format!("--epochs={}", epochs.max(3.0));
     let arguments = [STEADY, &[epochs.as_str(), "--patience=100000"]].concat();
     println!("an undisturbed run, {epochs}");
-    let truth = Truth::of(&arguments);
+    let baseline = Baseline::of(&arguments);
     println!("the same one for {minutes} minutes under fire");
     let mut rows = Vec::new();
     let deadline = Instant::now() + Duration::from_secs_f64(60.0 * minutes);
@@ -38,7 +38,7 @@ pub(crate) fn run(minutes: f64, seed: u64) -> anyhow::Result<bool> {
             if !ended.has_finished() {
                 return Err(told(format!("exit code {}", ended.code)));
             }
-            let compared = truth.compare(&ended.path()).map_err(told);
+            let compared = baseline.compare(&ended.path()).map_err(told);
             if compared.is_err() || Instant::now() >= deadline {
                 return compared;
             }
@@ -73,18 +73,18 @@ fn under_fire(
         // Everything is drawn before it is known what happens, so that SEED draws the same.
         let hasty = random.draw().is_multiple_of(4);
         let quiet = random.between(0.0, if hasty { 1.0 } else { 5.0 });
-        let victim = random.one_of(&Victim::ALL);
+        let target = random.one_of(&Target::ALL);
         let pause = Duration::from_secs_f64(random.between(0.2, 8.0));
-        let blow = random.one_of(&[Blow::Kill, Blow::Kill, Blow::Pause(pause)]);
+        let fault = random.one_of(&[Fault::Kill, Fault::Kill, Fault::Pause(pause)]);
         let absence = random.between(0.0, 3.0);
         std::thread::sleep(Duration::from_secs_f64(quiet));
         if run.has_ended() {
             break;
         }
-        let (pids, known) = (victim.pids(&run), recoveries(&run.path()).len());
+        let (pids, known) = (target.pids(&run), recoveries(&run.path()).len());
         let struck = now();
-        blow.strike(&pids);
-        let killed = blow == Blow::Kill && victim.strikes_coordinator();
+        fault.strike(&pids);
+        let killed = fault == Fault::Kill && target.strikes_coordinator();
         if killed {
             let ended = run.wait();
             if ended.has_finished() {
@@ -94,11 +94,11 @@ fn under_fire(
             run = ended.resume(&[]).patiently(patience);
         }
         let limit = if hasty { Duration::ZERO } else { PATIENCE };
-        let first = match (killed, blow) {
+        let first = match (killed, fault) {
             (true, _) => first_step(&mut run, limit, |_| Some(struck)),
-            (_, Blow::Kill) => first_step_after_recovery(&mut run, limit, struck, known),
+            (_, Fault::Kill) => first_step_after_recovery(&mut run, limit, struck, known),
             // It may go on as if nothing had been.
-            (_, Blow::Pause(_)) => None,
+            (_, Fault::Pause(_)) => None,
         };
         let recovered = recoveries(&run.path());
         let lost = recovered
@@ -108,8 +108,8 @@ fn under_fire(
         let row = Row {
             cause: format!(
                 "{}, {}",
-                victim.name(),
-                if blow == Blow::Kill {
+                target.name(),
+                if fault == Fault::Kill {
                     "SIGKILL"
                 } else {
                     "SIGSTOP for 0.2 to 8 s"

@@ -110,16 +110,19 @@ async fn converse(
                 shared.moments(Moments::planned);
             }
             Down::StepGrant(grant) => granted = grant.granted,
-            Down::Halt(halt) => {
+            Down::AbortGeneration(halt) => {
                 plan = None;
                 let (generation, held) = (halt.generation, None);
-                say(Up::Halted(v1::Halted { generation, held }))?;
+                say(Up::GenerationAborted(v1::GenerationAborted {
+                    generation,
+                    retained: held,
+                }))?;
             }
             Down::Finish(finish) => say(Up::Finished(v1::Finished {
                 generation: finish.generation,
             }))?,
             Down::Shutdown(shutdown) => bail!("told to end: {}", shutdown.reason),
-            Down::Welcome(_) | Down::Verdict(_) | Down::Keep(_) => {}
+            Down::Registered(_) | Down::EpochResult(_) | Down::SaveState(_) => {}
         }
     }
 }
@@ -152,11 +155,11 @@ async fn greet(shared: &Shared, number: usize) -> anyhow::Result<Session> {
         TrainerClient::new(channel).max_decoding_message_size(proto::MAX_MESSAGE_BYTES);
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let say = |message| say(&outbox, message);
-    say(Up::Hello(v1::Hello {
+    say(Up::Register(v1::Register {
         protocol_version: proto::PROTOCOL_VERSION,
         host: format!("host-{number}"),
         pid: number as u32 + 1,
-        slot: None,
+        local_rank: None,
         instance: number as u64 + 1,
     }))?;
     let answer = client
@@ -164,7 +167,7 @@ async fn greet(shared: &Shared, number: usize) -> anyhow::Result<Session> {
         .await?;
     let mut inbound = answer.into_inner();
     let first = inbound.message().await?.and_then(|message| message.message);
-    let Some(Down::Welcome(_)) = first else {
+    let Some(Down::Registered(_)) = first else {
         bail!("no welcome");
     };
     say(Up::Scanned(v1::Scanned {

@@ -5,16 +5,16 @@ mod resumed;
 use super::*;
 use crate::early_stopping::Rule;
 use crate::event::{
-    Activity, Command, EpochReport, Keep, Memory, Notice, Outcome, Phases, StepReport,
+    Activity, Command, EpochReport, Fact, Outcome, Phases, RetainedState, SaveState, StepReport,
     ValidationSum,
 };
 use crate::schedule::{Decay, Schedule};
 
 /// 8 files: 6 to train on in 3 steps, 2 to validate.
-fn recipe(workers: usize, slots: u32) -> Recipe {
+fn recipe(workers: usize, local_ranks: u32) -> Recipe {
     Recipe {
         workers,
-        slots,
+        local_ranks,
         min_workers: 1,
         max_workers: workers,
         rejoin_timeout: Duration::from_secs(5),
@@ -56,14 +56,14 @@ impl Bench {
         self.run.step(self.now, event)
     }
 
-    fn join(&mut self, id: u64, slot: Option<u32>, memory: Memory) -> Vec<Action> {
+    fn join(&mut self, id: u64, local_rank: Option<u32>, memory: RetainedState) -> Vec<Action> {
         let worker = WorkerId(id);
         let mut actions = self.tell(Event::Joined {
             worker,
             host: "host".to_owned(),
             pid: 100 + id as u32,
             instance: id,
-            slot,
+            local_rank,
         });
         actions.extend(self.tell(Event::Scanned {
             worker,
@@ -72,7 +72,7 @@ impl Bench {
                 classes: vec!["a".to_owned()],
                 files: (0..8).map(|n| (format!("a/{n}.jpg"), 1)).collect(),
                 device: "cpu".to_owned(),
-                bf16_in_silicon: false,
+                native_bf16: false,
                 gpu_uuid: String::new(),
                 memory,
                 warnings: Vec::new(),
@@ -85,7 +85,7 @@ impl Bench {
     fn training(workers: usize) -> Self {
         let mut bench = Self::new(Run::new(recipe(workers, 0)));
         for id in 0..workers as u64 {
-            bench.join(id, None, Memory::default());
+            bench.join(id, None, RetainedState::default());
         }
         for id in 0..workers as u64 {
             let (worker, bad) = (WorkerId(id), Vec::new());
@@ -157,7 +157,7 @@ fn outcome(actions: &[Action]) -> Option<&Outcome> {
 
 fn launched(actions: &[Action]) -> Vec<u32> {
     let launched = actions.iter().filter_map(|action| match action {
-        Action::Launch { slot } => Some(*slot),
+        Action::Launch { local_rank } => Some(*local_rank),
         _ => None,
     });
     launched.collect()
@@ -167,7 +167,7 @@ fn launched(actions: &[Action]) -> Vec<u32> {
 fn the_meeting_place_is_announced_once() {
     let mut bench = Bench::new(Run::new(recipe(2, 0)));
     for id in 0..2 {
-        bench.join(id, None, Memory::default());
+        bench.join(id, None, RetainedState::default());
     }
     for id in 0..2 {
         let (worker, bad) = (WorkerId(id), Vec::new());
@@ -186,18 +186,21 @@ fn the_meeting_place_is_announced_once() {
 fn a_checkpoint_waits_for_the_best_weights() {
     let mut bench = Bench::training(1);
     let asks = |actions: &[Action], keep| {
-        let order = Command::Keep(keep);
+        let order = Command::SaveState(keep);
         sent(actions).iter().any(|(_, command)| **command == order)
     };
-    let judged = bench.epoch(0.5);
-    assert!(asks(&judged, Keep::Best(1)) && !asks(&judged, Keep::Checkpoint));
+    let validation_losses = bench.epoch(0.5);
+    assert!(
+        asks(&validation_losses, SaveState::Best(1))
+            && !asks(&validation_losses, SaveState::Checkpoint)
+    );
     let stored = bench.tell(Event::BestStored { epoch: 1 });
-    assert!(asks(&stored, Keep::Checkpoint));
+    assert!(asks(&stored, SaveState::Checkpoint));
     // Nothing better: the checkpoint is due at once.
     bench.tell(Event::CheckpointStored {
         position: Position::start_of(2),
     });
-    assert!(asks(&bench.epoch(0.6), Keep::Checkpoint));
+    assert!(asks(&bench.epoch(0.6), SaveState::Checkpoint));
 }
 
 #[test]
@@ -244,33 +247,39 @@ fn a_lost_loss_ends_training_although_several_ranks_report_it() {
 fn a_slot_belongs_to_the_process_that_was_started_in_it() {
     let mut bench = Bench::new(Run::new(recipe(1, 1)));
     assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
-    bench.tell(Event::ProcessStarted { slot: 0, pid: 100 });
-    let claimed = bench.join(7, Some(0), Memory::default());
+    bench.tell(Event::ProcessStarted {
+        local_rank: 0,
+        pid: 100,
+    });
+    let claimed = bench.join(7, Some(0), RetainedState::default());
     assert!(
         matches!(sent(&claimed)[..], [(7, Command::Shutdown { .. })]),
         "{claimed:?}"
     );
-    let own = bench.join(0, Some(0), Memory::default());
-    assert_eq!(sent(&own)[0], (0, &Command::Welcome));
+    let own = bench.join(0, Some(0), RetainedState::default());
+    assert_eq!(sent(&own)[0], (0, &Command::Registered));
 }
 
 #[test]
 fn whoever_leaves_last_hands_over_what_only_it_holds() {
     let mut bench = Bench::training(1);
     let worker = WorkerId(0);
-    bench.tell(Event::Leaving { worker });
+    bench.tell(Event::Draining { worker });
     bench.step(0, 1, 1.0);
     bench.step(0, 2, 1.0);
     let position = Position {
         epoch: 1,
         completed: 2,
     };
-    let halted = bench.tell(Event::Halted {
+    let generation_aborted = bench.tell(Event::GenerationAborted {
         worker,
         generation: 1,
-        held: Some(position),
+        retained: Some(position),
     });
-    assert!(bench.run.awaits_checkpoint(worker), "{halted:?}");
+    assert!(
+        bench.run.awaits_checkpoint(worker),
+        "{generation_aborted:?}"
+    );
     let stored = bench.tell(Event::CheckpointStored { position });
     assert!(
         matches!(
@@ -290,7 +299,7 @@ fn a_last_checkpoint_that_does_not_come_is_missed_aloud() {
     assert!(bench.run.awaits_checkpoint(WorkerId(0)));
     bench.now += bench.run.recipe.grace;
     let ended = bench.tell(Event::Tick);
-    assert!(ended.contains(&Action::Notify(Notice::CheckpointMissed)));
+    assert!(ended.contains(&Action::Notify(Fact::CheckpointMissed)));
     assert_eq!(outcome(&ended), Some(&Ok(StopReason::Interrupted)));
 }
 
@@ -300,12 +309,12 @@ fn a_rank_that_does_not_even_begin_to_join_is_the_one_that_is_waited_for() {
     bench.tell(Event::Lost {
         worker: WorkerId(1),
     });
-    bench.tell(Event::Halted {
+    bench.tell(Event::GenerationAborted {
         worker: WorkerId(0),
         generation: 1,
-        held: Some(Position::start_of(1)),
+        retained: Some(Position::start_of(1)),
     });
-    bench.join(2, None, Memory::default());
+    bench.join(2, None, RetainedState::default());
     bench.tell(Event::Prepared {
         worker: WorkerId(2),
         bad: Vec::new(),
@@ -321,8 +330,8 @@ fn a_rank_that_does_not_even_begin_to_join_is_the_one_that_is_waited_for() {
             seconds: 20.0,
         },
     });
-    let put_down = bench.tell(Event::Tick);
-    let told: Vec<_> = sent(&put_down);
+    let evict = bench.tell(Event::Tick);
+    let told: Vec<_> = sent(&evict);
     assert!(
         told.iter()
             .any(|(to, command)| *to == 2

@@ -2,14 +2,14 @@
 
 use super::*;
 
-fn resumed(judged: &[f64], checkpoint: Option<Position>) -> Resumed {
+fn resumed(validation_losses: &[f64], checkpoint: Option<Position>) -> Resumed {
     let split = Split::new(&[0, 1, 2, 3, 4, 5, 6, 7], 0.25, 1).unwrap();
     let paths = |set: &[u32]| set.iter().map(|n| format!("a/{n}.jpg")).collect();
     Resumed {
         fingerprint: "same".to_owned(),
         train: paths(&split.train),
         validation: paths(&split.validation),
-        judged: judged.to_vec(),
+        validation_losses: validation_losses.to_vec(),
         best_epoch: None,
         checkpoint,
         generation: 3,
@@ -21,11 +21,14 @@ fn nobody_is_started_in_the_place_of_a_process_that_came_too_late() {
     let mut bench = Bench::new(Run::resume(recipe(1, 1), resumed(&[], None)));
     bench.now = Now::from_secs(4);
     assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
-    bench.tell(Event::ProcessStarted { slot: 0, pid: 500 });
+    bench.tell(Event::ProcessStarted {
+        local_rank: 0,
+        pid: 500,
+    });
     // A worker of the former coordinator is there first, and the new one is turned away.
-    bench.join(0, Some(0), Memory::default());
+    bench.join(0, Some(0), RetainedState::default());
     let exited = bench.tell(Event::ProcessExited {
-        slot: 0,
+        local_rank: 0,
         pid: 500,
         signalled: false,
         status: "exit code 1".to_owned(),
@@ -43,7 +46,7 @@ fn a_resumed_run_with_nothing_left_to_train_ends() {
         ..resumed(&[0.5, 0.4], Some(Position::start_of(2)))
     };
     let mut bench = Bench::new(Run::resume(recipe, past));
-    bench.join(0, None, Memory::default());
+    bench.join(0, None, RetainedState::default());
     let prepared = bench.tell(Event::Prepared {
         worker: WorkerId(0),
         bad: Vec::new(),
@@ -62,7 +65,7 @@ fn a_checkpoint_of_a_whole_epoch_is_taken_as_it_is_stored() {
         ..resumed(&[0.5], Some(whole))
     };
     let mut bench = Bench::new(Run::resume(recipe(1, 0), past));
-    bench.join(0, None, Memory::default());
+    bench.join(0, None, RetainedState::default());
     bench.tell(Event::Prepared {
         worker: WorkerId(0),
         bad: Vec::new(),
@@ -77,31 +80,31 @@ fn a_checkpoint_of_a_whole_epoch_is_taken_as_it_is_stored() {
         _ => None,
     });
     assert_eq!(position, Some((Origin::Checkpoint, whole)));
-    let back = Notice::WentBack { position: whole };
+    let back = Fact::WentBack { position: whole };
     assert!(found.contains(&Action::Notify(back)), "{found:?}");
 }
 
 #[test]
 fn whoever_comes_later_does_not_count_on_what_another_still_decodes() {
-    let held = Memory {
+    let retained = RetainedState {
         prepared: true,
-        held: Some(Position::start_of(1)),
+        retained: Some(Position::start_of(1)),
         best: None,
     };
     let mut recipe = recipe(3, 3);
     recipe.min_workers = 1;
     let mut bench = Bench::new(Run::resume(recipe, resumed(&[], None)));
-    for slot in 0..3 {
-        bench.join(slot, Some(slot as u32), held);
+    for local_rank in 0..3 {
+        bench.join(local_rank, Some(local_rank as u32), retained);
     }
     // Two of three die while the run assembles, and two fresh ones come in their places.
-    for slot in 1..3 {
+    for local_rank in 1..3 {
         bench.tell(Event::Lost {
-            worker: WorkerId(slot),
+            worker: WorkerId(local_rank),
         });
         bench.tell(Event::ProcessStarted {
-            slot: slot as u32,
-            pid: 110 + slot as u32,
+            local_rank: local_rank as u32,
+            pid: 110 + local_rank as u32,
         });
     }
     let told = |actions: &[Action]| {
@@ -113,8 +116,14 @@ fn whoever_comes_later_does_not_count_on_what_another_still_decodes() {
             });
         orders.collect::<Vec<_>>()
     };
-    assert_eq!(told(&bench.join(11, Some(1), Memory::default())), [8]);
-    assert_eq!(told(&bench.join(12, Some(2), Memory::default())), [8]);
+    assert_eq!(
+        told(&bench.join(11, Some(1), RetainedState::default())),
+        [8]
+    );
+    assert_eq!(
+        told(&bench.join(12, Some(2), RetainedState::default())),
+        [8]
+    );
 }
 
 #[test]
@@ -122,14 +131,17 @@ fn what_a_former_launcher_started_uses_up_no_restart() {
     let mut recipe = recipe(1, 1);
     recipe.max_restarts = 0;
     let mut bench = Bench::new(Run::resume(recipe, resumed(&[], None)));
-    bench.join(0, Some(0), Memory::default());
+    bench.join(0, Some(0), RetainedState::default());
     let lost = bench.tell(Event::Lost {
         worker: WorkerId(0),
     });
     assert_eq!(launched(&lost), [0]);
     assert_eq!(outcome(&lost), None);
-    bench.tell(Event::ProcessStarted { slot: 0, pid: 107 });
-    bench.join(7, Some(0), Memory::default());
+    bench.tell(Event::ProcessStarted {
+        local_rank: 0,
+        pid: 107,
+    });
+    bench.join(7, Some(0), RetainedState::default());
     let lost = bench.tell(Event::Lost {
         worker: WorkerId(7),
     });
@@ -140,9 +152,12 @@ fn what_a_former_launcher_started_uses_up_no_restart() {
 fn the_last_that_holds_a_state_may_come_back_while_its_process_lives() {
     let mut bench = Bench::new(Run::new(recipe(1, 1)));
     bench.tell(Event::Tick);
-    bench.tell(Event::ProcessStarted { slot: 0, pid: 100 });
+    bench.tell(Event::ProcessStarted {
+        local_rank: 0,
+        pid: 100,
+    });
     let worker = WorkerId(0);
-    bench.join(0, Some(0), Memory::default());
+    bench.join(0, Some(0), RetainedState::default());
     let bad = Vec::new();
     bench.tell(Event::Prepared { worker, bad });
     let generation = 1;
@@ -166,9 +181,9 @@ fn whoever_only_claimed_a_place_leaves_it_free_again() {
         host: "host".to_owned(),
         pid: 100,
         instance: 1,
-        slot: Some(0),
+        local_rank: Some(0),
     });
-    let left = bench.tell(Event::Leaving { worker });
+    let left = bench.tell(Event::Draining { worker });
     assert_eq!(outcome(&left), None);
     bench.now = Now::from_secs(4);
     assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
@@ -178,8 +193,8 @@ fn whoever_only_claimed_a_place_leaves_it_free_again() {
 fn workers_of_a_run_that_had_not_begun_may_come_back_too() {
     let mut bench = Bench::new(Run::inherit(recipe(2, 2)));
     assert!(launched(&bench.tell(Event::Tick)).is_empty());
-    let back = bench.join(0, Some(0), Memory::default());
-    assert_eq!(sent(&back)[0], (0, &Command::Welcome));
+    let back = bench.join(0, Some(0), RetainedState::default());
+    assert_eq!(sent(&back)[0], (0, &Command::Registered));
     bench.now = Now::from_secs(4);
     assert_eq!(launched(&bench.tell(Event::Tick)), [1]);
 }

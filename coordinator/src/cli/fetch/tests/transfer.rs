@@ -188,12 +188,12 @@ fn two_fetches_do_not_write_the_same_file() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("weights");
     std::fs::create_dir_all(&folder).unwrap();
-    let held = crate::cli::fetch::lock(&folder).unwrap();
-    assert!(held.is_some());
+    let retained = crate::cli::fetch::lock(&folder).unwrap();
+    assert!(retained.is_some());
     let source = source(Target::Weights, &server, sha256(b"here"));
     let error = obtain(&source, home.path()).unwrap_err();
     assert!(matches!(error, FetchError::Busy { .. }), "{error}");
-    drop(held);
+    drop(retained);
     obtain(&source, home.path()).unwrap();
 }
 

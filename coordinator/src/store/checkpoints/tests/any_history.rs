@@ -126,9 +126,9 @@ impl World {
         let used = expected.as_ref().map(|(at, _)| *at);
         let (found, lines) = newest(&self.checkpoints);
         assert_eq!(found, expected, "{lines:?}");
-        let torn = self.checkpoints.positions().unwrap();
-        let torn = torn.iter().filter(|at| Some(**at) > used);
-        for name in torn.map(Position::to_string) {
+        let corrupt = self.checkpoints.positions().unwrap();
+        let corrupt = corrupt.iter().filter(|at| Some(**at) > used);
+        for name in corrupt.map(Position::to_string) {
             let begin = format!("checkpoint {name} is torn: ");
             assert!(lines.iter().any(|line| line.starts_with(&begin)), "{name}");
         }

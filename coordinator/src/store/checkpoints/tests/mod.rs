@@ -80,7 +80,14 @@ fn newest(checkpoints: &Checkpoints) -> (Option<(Position, Vec<u8>)>, Vec<String
         assert_eq!(whole.path, checkpoints.path(whole.position));
         (whole.position, bytes)
     });
-    (whole, newest.torn.iter().map(Torn::to_string).collect())
+    (
+        whole,
+        newest
+            .corrupt
+            .iter()
+            .map(CorruptCheckpoint::to_string)
+            .collect(),
+    )
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -285,9 +292,9 @@ fn the_pointer_alone_decides_nothing() {
     assert_eq!(
         lines,
         [
-            "checkpoint epoch-0002-step-00000 is torn: state.safetensors has 0 of 3 bytes; \
+            "checkpoint epoch-0002-step-00000 is corrupt: state.safetensors has 0 of 3 bytes; \
              there is no whole one",
-            "checkpoint epoch-0001-step-00005 is torn: state.safetensors has 0 of 3 bytes; \
+            "checkpoint epoch-0001-step-00005 is corrupt: state.safetensors has 0 of 3 bytes; \
              there is no whole one"
         ]
     );

@@ -13,7 +13,7 @@ pub const TOLERANCE: f64 = 1e-5;
 
 /// The result of an undisturbed run.
 #[derive(Debug)]
-pub struct Truth {
+pub struct Baseline {
     epochs: Vec<Value>,
     weights: Vec<(String, Vec<f32>)>,
 }
@@ -27,7 +27,7 @@ pub struct Agreement {
     pub weights: f64,
 }
 
-impl Truth {
+impl Baseline {
     /// The result of a small run of two workers with these arguments. It is computed once for
     /// these very binaries and kept, for however many tests ask for it.
     pub fn of(arguments: &[&str]) -> Self {
@@ -105,7 +105,7 @@ impl Truth {
         })
     }
 
-    /// Panics where [`Truth::compare`] fails.
+    /// Panics where [`Baseline::compare`] fails.
     pub fn assert_same(&self, ended: &Ended) {
         if let Err(difference) = self.compare(&ended.path()) {
             panic!("{difference}\n{}", ended.output);

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A moment of a run with the settings of [`crate::STEADY`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
-pub enum Moment {
+pub enum InjectionPoint {
     /// The worker's process is there, and is not yet known to the coordinator, or just so.
     Joining,
     Decoding,
@@ -35,7 +35,7 @@ pub enum Moment {
     Finishing,
 }
 
-impl Moment {
+impl InjectionPoint {
     /// All of them, in the order of a run.
     pub const ALL: [Self; 11] = [
         Self::Joining,
@@ -68,10 +68,10 @@ impl Moment {
         }
     }
 
-    /// Returns in that moment of the worker in `slot`, in an epoch and at a step that `draw`, a
+    /// Returns in that moment of the worker in `local_rank`, in an epoch and at a step that `draw`, a
     /// number, decides; `written` when it is the coordinator whose checkpoint counts.
-    pub fn wait(self, run: &mut Run, slot: u32, written: bool, draw: u64) {
-        let log = run.path().join(format!("logs/worker-{slot}.log"));
+    pub fn wait(self, run: &mut Run, local_rank: u32, written: bool, draw: u64) {
+        let log = run.path().join(format!("logs/worker-{local_rank}.log"));
         // In the second epoch or the third; the first or the second.
         let step = STEADY_STEPS as u64 + 1 + draw % (2 * STEADY_STEPS as u64 - 2);
         let epoch = 1 + (draw % 2) as usize;
@@ -176,16 +176,16 @@ impl<'a> Tail<'a> {
     }
 }
 
-/// How often the worker in `slot`, or one before it in its place, has made a step.
-pub(crate) fn steps_made(run_dir: &Path, slot: u32) -> u64 {
-    let log = run_dir.join(format!("logs/worker-{slot}.log"));
+/// How often the worker in `local_rank`, or one before it in its place, has made a step.
+pub(crate) fn steps_made(run_dir: &Path, local_rank: u32) -> u64 {
+    let log = run_dir.join(format!("logs/worker-{local_rank}.log"));
     Tail::new(&log, "\"PHASE_OPTIMIZER\"".to_owned()).count()
 }
 
 /// Where the two ranks are by their own logs, in words.
 pub(crate) fn phases(run_dir: &Path) -> String {
-    let phase = |slot: u32| {
-        let log = crate::read(&run_dir.join(format!("logs/worker-{slot}.log")));
+    let phase = |local_rank: u32| {
+        let log = crate::read(&run_dir.join(format!("logs/worker-{local_rank}.log")));
         let last = log.rsplit_once("\"PHASE_");
         let word = last.and_then(|(_, rest)| rest.split('"').next());
         let word = word.unwrap_or("starting").to_lowercase().replace('_', " ");

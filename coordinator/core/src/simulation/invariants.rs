@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::cluster::Cluster;
 use super::lineage::{Reference, State};
 use super::process::Doing;
-use crate::event::{EpochSummary, Notice, Origin, Position, RunError, StopReason};
+use crate::event::{Fact, FinishedEpoch, Origin, Position, RunError, StopReason};
 use crate::{Action, Command, Event, Outcome};
 
 /// What has been seen so far.
 #[derive(Default)]
-pub(super) struct Witness {
+pub(super) struct Invariants {
     pub(super) interrupted: bool,
     /// The coordinator is about to end the run, in whatever step it is.
     pub(super) stopping: bool,
@@ -34,9 +34,9 @@ pub(super) struct Witness {
 
 impl Cluster {
     pub(super) fn witness_begin(&mut self) {
-        self.witness.known = self.disk.newest();
-        self.witness.stopping = false;
-        self.witness.newest = (self.incarnations, 0);
+        self.invariants.known = self.disk.newest();
+        self.invariants.stopping = false;
+        self.invariants.newest = (self.incarnations, 0);
         self.record.clear();
     }
 
@@ -50,13 +50,13 @@ impl Cluster {
     ) {
         // Workers whose sessions broke may still be at it, until they notice; but nobody with them
         // whom the coordinator has in a newer one.
-        let newer = of.0 == self.witness.newest.0 && of != self.witness.newest;
+        let newer = of.0 == self.invariants.newest.0 && of != self.invariants.newest;
         if newer && ranks.iter().any(|pid| self.is_member(*pid)) {
             self.fail(
                 "one generation is live at a time",
                 &format!(
                     "{of:?} makes a step, but {:?} has begun",
-                    self.witness.newest
+                    self.invariants.newest
                 ),
             );
         }
@@ -70,7 +70,7 @@ impl Cluster {
         }
         let key = (of.0, of.1, at.epoch);
         if self
-            .witness
+            .invariants
             .granted
             .get(&key)
             .is_none_or(|most| at.completed >= *most)
@@ -96,12 +96,12 @@ impl Cluster {
         {
             self.fail("nothing follows the end", &format!("{actions:?}"));
         }
-        let judged = self.disk.judged.clone();
+        let validation_losses = self.disk.validation_losses.clone();
         let mut went_back = false;
         for action in actions {
             match action {
-                Action::Notify(Notice::WentBack { .. }) => went_back = true,
-                Action::Notify(Notice::Stopping(_)) => self.witness.stopping = true,
+                Action::Notify(Fact::WentBack { .. }) => went_back = true,
+                Action::Notify(Fact::Stopping(_)) => self.invariants.stopping = true,
                 Action::Send(
                     worker,
                     Command::Assign {
@@ -115,16 +115,16 @@ impl Cluster {
                 ) => {
                     self.count(match origin {
                         Origin::Fresh => "generations from the beginning",
-                        Origin::Held => "generations from a held state",
+                        Origin::Retained => "generations from a held state",
                         Origin::Checkpoint => "generations from a checkpoint",
                     });
                     let key = (self.incarnations, *generation);
-                    let former = self.witness.leaders.insert(key, *worker);
-                    if former.is_some() || key <= self.witness.newest {
+                    let former = self.invariants.leaders.insert(key, *worker);
+                    if former.is_some() || key <= self.invariants.newest {
                         self.fail("a generation has one leader", &format!("{key:?}"));
                     }
-                    self.witness.newest = key;
-                    self.witness_start(*position, &judged, went_back);
+                    self.invariants.newest = key;
+                    self.witness_start(*position, &validation_losses, went_back);
                 }
                 Action::Send(
                     _,
@@ -141,7 +141,7 @@ impl Cluster {
                     },
                 ) => {
                     let key = (self.incarnations, *generation, *epoch);
-                    let most = self.witness.granted.entry(key).or_default();
+                    let most = self.invariants.granted.entry(key).or_default();
                     *most = (*most).max(*granted);
                     if *granted > self.scenario.reference.steps {
                         self.fail("no more steps are granted than there are", "");
@@ -156,18 +156,18 @@ impl Cluster {
     pub(super) fn witness_told(&mut self, event: &Event) {
         match event {
             Event::CheckpointStored { position } => {
-                self.witness.known = self.witness.known.max(Some(*position));
+                self.invariants.known = self.invariants.known.max(Some(*position));
             }
-            Event::CheckpointFound { position } => self.witness.known = *position,
+            Event::CheckpointFound { position } => self.invariants.known = *position,
             _ => {}
         }
     }
 
     /// A generation begins at the furthest state from which the run can end as it should.
-    fn witness_start(&self, position: Position, judged: &[f64], went_back: bool) {
+    fn witness_start(&self, position: Position, validation_losses: &[f64], went_back: bool) {
         let steps = self.scenario.reference.steps;
-        let known = judged.len() as u32;
-        let best = Reference::replay(&self.scenario.recipe, judged).best();
+        let known = validation_losses.len() as u32;
+        let best = Reference::replay(&self.scenario.recipe, validation_losses).best();
         let Some(coordinator) = &self.coordinator else {
             return;
         };
@@ -178,7 +178,7 @@ impl Cluster {
                 && session.prepared
                 && !session.cut
                 && process.alive
-                && !process.leaving
+                && !process.draining
                 && process.session == Some(*sid)
                 && process.doing == Doing::Idle
                 && coordinator.run.is_member(*worker);
@@ -187,18 +187,21 @@ impl Cluster {
         let workers: Vec<_> = workers.collect();
         let missing = best.filter(|best| {
             let stored = self.disk.best.is_some_and(|(epoch, _)| epoch >= best.epoch);
-            let held = |epoch: u32| epoch == best.epoch;
-            !stored && !workers.iter().any(|p| p.best.is_some_and(|b| held(b.0)))
+            let retained = |epoch: u32| epoch == best.epoch;
+            !stored
+                && !workers
+                    .iter()
+                    .any(|p| p.best.is_some_and(|b| retained(b.0)))
         });
         let whole = |epoch| Position {
             epoch,
             completed: steps,
         };
         let usable = |at: &Position| missing.is_none_or(|best| *at <= whole(best.epoch));
-        let held = workers.iter().filter_map(|process| {
+        let retained = workers.iter().filter_map(|process| {
             let at = process.state.as_ref()?.position;
-            let judged = missing.is_none() && at.epoch <= known && at.completed == steps;
-            Some(if judged {
+            let validation_losses = missing.is_none() && at.epoch <= known && at.completed == steps;
+            Some(if validation_losses {
                 Position::start_of(at.epoch + 1)
             } else {
                 at
@@ -206,8 +209,8 @@ impl Cluster {
         });
         let past = |at: &Position| at.epoch <= known + 1;
         let stored = self.disk.checkpoints.keys().copied();
-        let stored = stored.filter(|at| Some(*at) <= self.witness.known);
-        let furthest = held.chain(stored).filter(past).filter(usable).max();
+        let stored = stored.filter(|at| Some(*at) <= self.invariants.known);
+        let furthest = retained.chain(stored).filter(past).filter(usable).max();
         if furthest.is_some_and(|furthest| position < furthest) {
             self.fail(
                 "nothing is lost that somebody has",
@@ -219,12 +222,16 @@ impl Cluster {
         }
     }
 
-    pub(super) fn witness_epoch(&self, summary: &EpochSummary) {
-        let judged = &self.disk.judged;
-        if summary.epoch as usize != judged.len() + 1 {
+    pub(super) fn witness_epoch(&self, summary: &FinishedEpoch) {
+        let validation_losses = &self.disk.validation_losses;
+        if summary.epoch as usize != validation_losses.len() + 1 {
             self.fail("each epoch is judged once", &format!("{summary:?}"));
         }
-        let expected = self.scenario.reference.judged.get(judged.len());
+        let expected = self
+            .scenario
+            .reference
+            .validation_losses
+            .get(validation_losses.len());
         if expected.map(|loss| loss.to_bits()) != Some(summary.validation_loss.to_bits())
             && expected.is_none_or(|loss| !loss.is_nan() || !summary.validation_loss.is_nan())
         {
@@ -239,7 +246,7 @@ impl Cluster {
         if tiled != Some(self.scenario.reference.steps) {
             self.fail("the ledger holds each step once", &format!("{summary:?}"));
         }
-        let mut losses = judged.clone();
+        let mut losses = validation_losses.clone();
         losses.push(summary.validation_loss);
         let stopping = Reference::replay(&self.scenario.recipe, &losses);
         if (stopping.best(), stopping.wait()) != (summary.best, summary.wait) {
@@ -250,16 +257,17 @@ impl Cluster {
     pub(super) fn witness_end(&self, outcome: &Outcome) {
         let name = "a run ends as it should";
         match outcome {
-            Ok(StopReason::Interrupted) if self.witness.interrupted => self.witness_kept(),
+            Ok(StopReason::Interrupted) if self.invariants.interrupted => self.witness_kept(),
             Ok(reason) => {
                 let reference = &self.scenario.reference;
-                let judged = self.disk.judged.len();
-                let whole = judged == reference.judged.len()
-                    || *reason == StopReason::NonFiniteLoss && judged + 1 == reference.judged.len();
+                let validation_losses = self.disk.validation_losses.len();
+                let whole = validation_losses == reference.validation_losses.len()
+                    || *reason == StopReason::NonFiniteLoss
+                        && validation_losses + 1 == reference.validation_losses.len();
                 if *reason != reference.reason || !whole {
                     self.fail(
                         name,
-                        &format!("{reason:?} after {judged} epochs: {reference:?}"),
+                        &format!("{reason:?} after {validation_losses} epochs: {reference:?}"),
                     );
                 }
             }
@@ -273,7 +281,7 @@ impl Cluster {
     /// The stored weights are those of the best epoch; or of one that comes after all judged
     /// ones, where a stopped run has not yet made that again.
     fn witness_best(&self) {
-        let best = Reference::replay(&self.scenario.recipe, &self.disk.judged).best();
+        let best = Reference::replay(&self.scenario.recipe, &self.disk.validation_losses).best();
         let Some(best) = best else {
             return;
         };
@@ -283,7 +291,7 @@ impl Cluster {
                 epoch,
                 completed: steps,
             };
-            let again = epoch as usize > self.disk.judged.len();
+            let again = epoch as usize > self.disk.validation_losses.len();
             (epoch == best.epoch || again) && self.scenario.reference.mark(whole) == Some(mark)
         });
         if !right {
@@ -298,8 +306,8 @@ impl Cluster {
     /// longer than anything takes here that does not hang.
     fn witness_kept(&self) {
         let steps = self.scenario.reference.steps;
-        let judged = self.disk.judged.len() as u32;
-        let normal = |at: Position| match at.epoch <= judged && at.completed >= steps {
+        let validation_losses = self.disk.validation_losses.len() as u32;
+        let normal = |at: Position| match at.epoch <= validation_losses && at.completed >= steps {
             true => Position::start_of(at.epoch + 1),
             false => at,
         };
@@ -317,7 +325,8 @@ impl Cluster {
                 continue;
             };
             let at = normal(state.position);
-            if at.epoch <= judged + 1 && at > Position::start_of(1) && newest < Some(at) {
+            if at.epoch <= validation_losses + 1 && at > Position::start_of(1) && newest < Some(at)
+            {
                 self.fail(
                     "a stopped run can be resumed from where it stood",
                     &format!("{worker} holds {at}, but the newest checkpoint is {newest:?}"),
@@ -342,7 +351,7 @@ impl Cluster {
     }
 
     fn witness_failure(&self, error: &RunError) {
-        let witness = &self.witness;
+        let invariants = &self.invariants;
         let recipe = &self.scenario.recipe;
         let allowed = match error {
             RunError::TooFewWorkers { missing, .. } => {
@@ -351,32 +360,33 @@ impl Cluster {
                     let sound = process.kind == super::process::Kind::Sound;
                     sound
                         && !process.hung
-                        && !process.leaving
+                        && !process.draining
                         && self.is_member(*pid)
                         // Whose first words are on their way for too long counts for nobody.
                         && process.session.is_some_and(|sid| self.sessions[sid].introduced)
                         && process.frozen.is_none_or(|until| until < self.now)
                 });
                 let enough = there.count() >= recipe.min_workers;
-                let restartable = recipe.slots > 0
-                    && witness.left == 0
-                    && witness.losses <= recipe.max_restarts
-                    && !witness.early_crash;
+                let restartable = recipe.local_ranks > 0
+                    && invariants.left == 0
+                    && invariants.losses <= recipe.max_restarts
+                    && !invariants.early_crash;
                 !missing.contains("groups")
                     && !enough
                     && !restartable
-                    && (witness.early_crash || witness.losses + witness.left + witness.guests > 0)
-                    || witness.strangers
+                    && (invariants.early_crash
+                        || invariants.losses + invariants.left + invariants.guests > 0)
+                    || invariants.strangers
             }
             RunError::ExitedEarly { .. } => {
-                witness.early_crash || witness.losses + witness.left > 0
+                invariants.early_crash || invariants.losses + invariants.left > 0
             }
             RunError::Internal { message, .. } => {
                 message.contains("did not arrive")
-                    && witness.interrupted
-                    && (witness.losses > 0 || self.incarnations > 1)
+                    && invariants.interrupted
+                    && (invariants.losses > 0 || self.incarnations > 1)
             }
-            RunError::Data(_) | RunError::Environment(_) => witness.strangers,
+            RunError::Data(_) | RunError::Environment(_) => invariants.strangers,
             RunError::Weights(_) | RunError::RunDirectory(_) => false,
         };
         if !allowed {

@@ -16,9 +16,9 @@ struct Place {
 
 /// Shared by the two.
 #[derive(Debug, Clone)]
-pub struct Whereabouts(Arc<Mutex<Place>>);
+pub struct ActivityTracker(Arc<Mutex<Place>>);
 
-impl Default for Whereabouts {
+impl Default for ActivityTracker {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Place {
             generation: 0,
@@ -29,7 +29,7 @@ impl Default for Whereabouts {
     }
 }
 
-impl Whereabouts {
+impl ActivityTracker {
     /// Begins something; also when it is the same again, as with the next chunk of a validation.
     pub fn enter(&self, phase: v1::Phase) {
         tracing::debug!(phase = phase.as_str_name(), "enters");

@@ -2,7 +2,7 @@
 
 use super::{Phases, Position, StepReport, WorkerId};
 use crate::early_stopping::Best;
-use crate::schedule::LayerRates;
+use crate::schedule::GroupLrs;
 use crate::split::Split;
 
 /// A row of the ledger: these steps of an epoch were made once, by this generation.
@@ -19,14 +19,14 @@ pub struct Span {
 /// A finished epoch.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "the names say it")]
-pub struct EpochSummary {
+pub struct FinishedEpoch {
     pub epoch: u32,
     pub train_loss: f64,
     pub validation_loss: f64,
     pub validation_accuracy: f64,
     /// Samples of the validation set.
     pub validated: u64,
-    pub rates: LayerRates,
+    pub lrs: GroupLrs,
     pub images_per_second: f64,
     /// Of each rank.
     pub phases: Vec<Phases>,
@@ -59,17 +59,17 @@ pub enum Cause {
     /// A member's session broke.
     Died,
     /// The coordinator put a member down: it stalled, or failed in itself.
-    PutDown,
+    Evicted,
 }
 
 /// What observers (store, metrics, progress) should know.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "the names say it")]
-pub enum Notice {
+pub enum Fact {
     Joined {
         worker: WorkerId,
         host: String,
-        slot: Option<u32>,
+        local_rank: Option<u32>,
         members: usize,
         expected: usize,
     },
@@ -77,7 +77,7 @@ pub enum Notice {
     Lost {
         who: String,
         rank: Option<u32>,
-        slot: Option<u32>,
+        local_rank: Option<u32>,
         when: String,
         cause: String,
     },
@@ -141,13 +141,13 @@ pub enum Notice {
         completed: u32,
         steps: u32,
         world_size: u32,
-        rates: LayerRates,
+        lrs: GroupLrs,
     },
     Step {
         rank: u32,
         report: StepReport,
     },
-    EpochEnded(EpochSummary),
+    EpochEnded(FinishedEpoch),
     Stopping(StopReason),
     /// The run ends without the last checkpoint that it asked for.
     CheckpointMissed,
@@ -185,19 +185,22 @@ pub enum RunError {
     Weights(String),
     #[error("{0}")]
     Environment(String),
-    #[error("worker process {slot} ended before it joined: {status}")]
-    ExitedEarly { slot: u32, status: String },
+    #[error("worker process {local_rank} ended before it joined: {status}")]
+    ExitedEarly { local_rank: u32, status: String },
     #[error("{missing}; last loss: {last}")]
     TooFewWorkers {
         missing: String,
-        slot: Option<u32>,
+        local_rank: Option<u32>,
         last: String,
     },
     /// The run directory cannot be written.
     #[error("{0}")]
     RunDirectory(String),
     #[error("{message}")]
-    Internal { slot: Option<u32>, message: String },
+    Internal {
+        local_rank: Option<u32>,
+        message: String,
+    },
 }
 
 /// How a run ended.

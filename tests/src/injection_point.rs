@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::{Run, STEADY_EPOCHS, STEADY_STEPS};
 
 /// What `RUST_LOG` has to be for the moments within a step to be seen.
-pub const LOGS: &str = "warn,worker=info,worker::whereabouts=debug";
+pub const LOGS: &str = "warn,worker=info,worker::agent::activity=debug";
 
 const LOOK_EVERY: Duration = Duration::from_micros(300);
 const PATIENCE: Duration = Duration::from_secs(120);

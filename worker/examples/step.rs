@@ -9,7 +9,7 @@ use std::time::Instant;
 use c10d::cuda::Cuda;
 use tch::{Device, Kind, Reduction, Tensor};
 use worker::model::{ResNet18, Statistics};
-use worker::train::optimizer::Adam;
+use worker::trainer::optimizer::Adam;
 
 const CLASSES: i64 = 102;
 const RATES: [f64; 6] = [1e-5; 6];

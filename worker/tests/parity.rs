@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use tch::{Device, Kind, Reduction, Tensor};
 use worker::model::{LayerGroup, Parameter, ResNet18, Statistics};
-use worker::train::optimizer::{Adam, GroupLrs, StepError};
+use worker::trainer::optimizer::{Adam, GroupLrs, StepError};
 
 #[derive(Deserialize)]
 struct Recording {

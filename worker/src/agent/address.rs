@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use crate::connect::Coordinator;
+use crate::agent::connect::Coordinator;
 
 /// The address that a worker announces.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::connect::{self, Client, Coordinator};
+use crate::agent::connect::{self, Client, Coordinator};
 use crate::error::AgentError;
 
 const RETRY: Duration = Duration::from_millis(200);

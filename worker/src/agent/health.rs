@@ -9,7 +9,7 @@ use std::time::Duration;
 use proto::v1;
 use tokio::task::JoinHandle;
 
-use crate::activity::ActivityTracker;
+use crate::agent::activity::ActivityTracker;
 
 const EVERY: Duration = Duration::from_secs(1);
 

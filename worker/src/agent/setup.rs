@@ -7,11 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use common::manifest::Manifest;
 use proto::v1;
 
-use crate::address::{self, Announced};
+use crate::agent::address::{self, Announced};
+use crate::agent::connect::{self, Client, Coordinator};
+use crate::agent::preflight::Facts;
 use crate::cli::Cli;
-use crate::connect::{self, Client, Coordinator};
 use crate::error::AgentError;
-use crate::preflight::Facts;
 
 /// What `--data` says for images that the coordinator gives.
 const FROM_COORDINATOR: &str = "coordinator";

@@ -15,7 +15,7 @@ use super::device::Compute;
 use super::failure::internal;
 use super::group::RankHandle;
 use super::replica::Replica;
-use crate::activity::ActivityTracker;
+use crate::agent::activity::ActivityTracker;
 use crate::control::{Grant, Inbox, Link, Outgoing};
 use crate::data::{Cache, Loader};
 use crate::model::{LayerGroup, Statistics};

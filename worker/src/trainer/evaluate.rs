@@ -8,7 +8,7 @@ use tch::{Kind, Reduction, Tensor};
 use super::device::Compute;
 use super::failure::internal;
 use super::replica::Replica;
-use crate::activity::ActivityTracker;
+use crate::agent::activity::ActivityTracker;
 use crate::control::Inbox;
 use crate::data::{Cache, Loader};
 use crate::model::Statistics;

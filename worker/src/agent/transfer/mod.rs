@@ -9,9 +9,9 @@ use proto::v1::worker_message::Message as Up;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::connect::Client;
+use crate::agent::connect::Client;
+use crate::agent::session::say;
 use crate::control::{FetchError, Wanted};
-use crate::session::say;
 
 /// The uploads and downloads of one session.
 pub(crate) struct Transfers {

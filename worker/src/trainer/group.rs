@@ -16,7 +16,7 @@ use v1::worker_message::Message as Up;
 use super::device::Compute;
 use super::failure::{collective, internal};
 use super::replica::Replica;
-use crate::address::Announced;
+use crate::agent::address::Announced;
 use crate::control::{Link, Outgoing};
 
 /// How long ranks may take to find each other. A peer that died meanwhile cannot be told from

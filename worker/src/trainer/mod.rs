@@ -33,11 +33,11 @@ use common::trace::Spans;
 use proto::v1;
 use v1::worker_message::Message as Up;
 
-use crate::activity::ActivityTracker;
-use crate::address::Announced;
+use crate::agent::activity::ActivityTracker;
+use crate::agent::address::Announced;
+use crate::agent::setup::{Images, Setup};
 use crate::control::{Inbox, Link, Order};
 use crate::data::{Cache, Manifest, available_memory, bytes_needed, demo, fits_in_memory};
-use crate::setup::{Images, Setup};
 use best::Best;
 use device::Compute;
 use failure::{data_failure, environment};

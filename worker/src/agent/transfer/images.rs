@@ -7,7 +7,7 @@ use common::blob::{Assembly, BlobError};
 use proto::v1;
 use tonic::{Code, Status};
 
-use crate::connect::{self, Client};
+use crate::agent::connect::{self, Client};
 use crate::control::{FetchError, Wanted};
 
 impl From<Status> for FetchError {

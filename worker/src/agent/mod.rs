@@ -8,6 +8,15 @@
 //!    └── hold the state ◀─┘
 //! ```
 
+pub mod activity;
+pub(crate) mod address;
+pub mod connect;
+mod health;
+mod preflight;
+mod session;
+pub mod setup;
+mod transfer;
+
 use std::time::Duration;
 
 use common::logging::LogTrace;
@@ -18,16 +27,17 @@ use proto::v1::worker_message::Message as Up;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::activity::ActivityTracker;
+use self::activity::ActivityTracker;
+use self::connect::{Coordinator, Launcher};
+use self::health::Health;
+use self::session::{Identity, Session, next, say};
+use self::setup::Setup;
 use crate::cli::Cli;
-use crate::connect::{Coordinator, Launcher};
 use crate::control::{Inbox, Link, Order, Outgoing};
 use crate::error::AgentError;
-use crate::health::{self, Health};
-use crate::session::{self, Identity, Session, next, say};
-use crate::setup::Setup;
-use crate::train;
-use crate::transfer::Transfers;
+
+use self::transfer::Transfers;
+use crate::trainer;
 
 /// How long a training thread may take to notice that its group was aborted.
 const ABORT_GRACE: Duration = Duration::from_secs(3);
@@ -141,7 +151,7 @@ impl Trainer {
             .name("train".to_owned())
             .spawn(move || {
                 let link = Link::new(link);
-                let result = train::run(&setup, &orders, &link, &activity, spans.as_ref());
+                let result = trainer::run(&setup, &orders, &link, &activity, spans.as_ref());
                 // The agent may have given up waiting: then the process is about to exit.
                 let _ = ended.send(result);
             })

@@ -15,7 +15,7 @@ use crate::app::signals::{Signals, Stop};
 use crate::app::{logging, spec};
 use crate::cli::args::{Cli, ExitCode};
 use crate::config::{RunConfig, Sources};
-use crate::launcher::{self, Children, Gpus, LaunchSpec, Launcher, WorkerExit};
+use crate::launcher::{self, Children, Gpus, LaunchSpec, Launcher, LauncherEvent};
 use crate::net::bind;
 use crate::net::url::local_url;
 use crate::observe::Observers;
@@ -173,7 +173,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         threads_per_worker: config.threads_per_worker,
         log_format: config.log_format,
     };
-    let (launcher, exits) = prepare_launcher(&config, spec, &mut progress, address, &security)?;
+    let (launcher, processes) = prepare_launcher(&config, spec, &mut progress, address, &security)?;
     let (interrupts, from_signals) = mpsc::unbounded_channel();
     watch_signals(interrupts, launcher.as_ref().map(Launcher::children))?;
 
@@ -204,7 +204,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     observers.say(&format!("page:    http://{}/", admin.address()));
     let mut inputs = Inputs {
         arrivals: from_edge,
-        exits,
+        processes,
         interrupts: from_signals,
     };
     let driver = Driver::new(
@@ -227,8 +227,9 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
                 .iter()
                 .any(|exit| exit.local_rank == local_rank as usize)
             {
-                match inputs.exits.recv().await {
-                    Some(exit) => observers.exited(exit),
+                match inputs.processes.recv().await {
+                    Some(LauncherEvent::Exited(exit)) => observers.exited(exit),
+                    Some(_) => {}
                     None => break,
                 }
             }
@@ -287,7 +288,7 @@ fn prepare_launcher(
     progress: &mut Progress,
     address: SocketAddr,
     security: &Security,
-) -> Result<(Option<Launcher>, mpsc::UnboundedReceiver<WorkerExit>), Failure> {
+) -> Result<(Option<Launcher>, mpsc::UnboundedReceiver<LauncherEvent>), Failure> {
     if config.no_spawn {
         let (scheme, flags) = (security.scheme(), security.worker_flags());
         progress.say(&format!(
@@ -305,8 +306,8 @@ fn prepare_launcher(
         // The sender is dropped: no process of ours will ever end.
         return Ok((None, mpsc::unbounded_channel().1));
     }
-    let (launcher, exits) = Launcher::new(spec)?;
-    Ok((Some(launcher), exits))
+    let (launcher, processes) = Launcher::new(spec)?;
+    Ok((Some(launcher), processes))
 }
 
 /// The first signal asks the run to stop; a second ends the process, and the workers with it.

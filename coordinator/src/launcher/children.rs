@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::Signal;
 
-use super::watch;
+use super::process;
 
-/// Shared by the launcher and whoever has to end everything.
+/// Shared by the launcher and the signal handler, which may have to end every worker at once.
 #[derive(Debug, Clone, Default)]
 pub struct Children(Arc<Mutex<BTreeSet<u32>>>);
 
@@ -20,14 +20,14 @@ impl Children {
         self.lock().remove(&pid);
     }
 
-    /// Kills all of them.
+    /// Sends SIGKILL to all of them.
     pub fn kill(&self) {
         for pid in self.lock().iter() {
-            watch::signal(*pid, Signal::KILL);
+            process::signal(*pid, Signal::KILL);
         }
     }
 
-    /// A set of numbers stays usable when somebody panicked.
+    /// A set of numbers stays usable after a panic.
     fn lock(&self) -> MutexGuard<'_, BTreeSet<u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

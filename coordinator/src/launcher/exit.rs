@@ -1,4 +1,4 @@
-//! How a worker ended, in words that help.
+//! How a worker process ended, and what to do about it.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 
 use rustix::process::Signal;
 
-/// What the shell and the loader use for "could not be started".
+/// The exit code by which the shell and the loader say "could not be started".
 const NOT_STARTED: i32 = 127;
 
 /// The end of a worker process.
@@ -19,8 +19,6 @@ pub struct WorkerExit {
     pub pid: u32,
     /// Code or signal.
     pub status: WorkerStatus,
-    /// Whether it ended because [`super::Launcher::shutdown`] asked.
-    pub asked_to_stop: bool,
     /// Its whole log.
     pub log_path: PathBuf,
     /// The first lines that it wrote.
@@ -32,11 +30,11 @@ pub struct WorkerExit {
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerStatus {
-    /// It ended itself.
+    /// It exited by itself.
     Code(i32),
     /// A signal ended it.
     Signal(i32),
-    /// The operating system would not say.
+    /// The operating system did not report it.
     Unknown,
 }
 
@@ -57,7 +55,7 @@ impl fmt::Display for WorkerStatus {
             Self::Code(code) => write!(f, "ended with code {code}"),
             Self::Signal(number) => match Signal::from_named_raw(number) {
                 Some(Signal::KILL) => {
-                    f.write_str("was killed by SIGKILL (often the system, for lack of memory)")
+                    f.write_str("was killed by SIGKILL (often by the system, for lack of memory)")
                 }
                 Some(Signal::BUS) => {
                     f.write_str("was killed by SIGBUS (often /dev/shm or the disk is full)")
@@ -65,18 +63,18 @@ impl fmt::Display for WorkerStatus {
                 Some(Signal::SEGV) => {
                     f.write_str("was killed by SIGSEGV (a defect in native code)")
                 }
-                Some(Signal::ABORT) => f.write_str("was killed by SIGABRT (native code gave up)"),
+                Some(Signal::ABORT) => f.write_str("was killed by SIGABRT (native code aborted)"),
                 Some(Signal::TERM) => f.write_str("was ended by SIGTERM"),
                 Some(Signal::INT) => f.write_str("was ended by SIGINT"),
                 _ => write!(f, "was killed by signal {number}"),
             },
-            Self::Unknown => f.write_str("ended in an unknown way"),
+            Self::Unknown => f.write_str("ended; the system did not report how"),
         }
     }
 }
 
 impl WorkerExit {
-    /// The shared library that the loader could not find, as its message names it. With glibc:
+    /// The shared library that the loader could not find, by the message of glibc:
     /// `worker: error while loading shared libraries: libtorch_cpu.so: cannot open shared …`.
     #[must_use]
     pub fn missing_library(&self) -> Option<&str> {
@@ -94,7 +92,7 @@ impl WorkerExit {
     pub fn explanation(&self) -> Option<String> {
         self.missing_library().map(|library| {
             format!(
-                "{library} is not found: the worker needs libtorch 2.11.0; `make setup` installs \
+                "{library} was not found: the worker needs libtorch 2.11.0; `make setup` installs \
                  it, or set LD_LIBRARY_PATH to the lib folder of an installed one"
             )
         })
@@ -102,7 +100,7 @@ impl WorkerExit {
 }
 
 impl fmt::Display for WorkerExit {
-    /// One line; the log's lines stand in `log_head` and `log_tail`.
+    /// One line; the lines of the log are in `log_head` and `log_tail`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

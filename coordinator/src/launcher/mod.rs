@@ -1,84 +1,43 @@
 //! Starts worker processes on this machine, watches for their end, and ends them.
-//! Owns the processes and their log files; it decides neither when to start nor what an end
-//! means for the run.
+//! Owns the processes and their log files. It decides neither when to start a worker nor what
+//! the end of one means for the run.
 //!
 //! ```text
-//!  spawn ──▶ running ──▶ exited ──▶ WorkerExit on the channel
-//!               │ shutdown: SIGTERM to the worker's process group
-//!               └─ grace over: SIGKILL to the group ──▶ exited
+//!  launch ──▶ former process of the local rank killed ──▶ Started | Failed
+//!                                                           │
+//!             stop: SIGTERM to the process group ◀── running┤
+//!              └─ grace over: SIGKILL to the group          ▼
+//!                                                         Exited
 //! ```
 //!
-//! A worker holds the reading end of a pipe as its stdin, whose writing end lives as long as
-//! the coordinator: the end of that file tells it that the coordinator is gone. The one line
+//! No method waits for a process: what happens to it arrives as [`LauncherEvent`]s on one
+//! channel, in the order in which it happened.
+//!
+//! The standard input of a worker is the reading end of a pipe whose writing end lives as long as
+//! the coordinator: its end of file tells the worker that the coordinator is gone. The one line
 //! that comes through it is the token that lets the worker in.
 
 mod children;
+mod command;
+mod error;
 mod exit;
 mod gpus;
+mod process;
 pub mod shared_cache;
-mod watch;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::token::Token;
-use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::config::LogFormat;
 pub use children::Children;
+pub use error::LaunchError;
 pub use exit::{WorkerExit, WorkerStatus};
 pub use gpus::{Gpus, Placement};
-
-/// Why workers cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// There is no worker program.
-    #[error(
-        "the worker program {path} is not there or not executable; build it with `cargo build --release` or name it with --worker-binary"
-    )]
-    NoBinary {
-        /// Where it was looked for.
-        path: PathBuf,
-    },
-    /// `device = cuda` and each worker needs a GPU of its own.
-    #[error(
-        "{workers} workers need {workers} GPUs but {gpus} visible here; use fewer --workers, or --device cpu",
-        gpus = gpus_are(*.gpus)
-    )]
-    TooFewGpus {
-        /// Workers asked for.
-        workers: usize,
-        /// GPUs found.
-        gpus: usize,
-    },
-    /// The log file cannot be created.
-    #[error("cannot create the worker log {path}: {source}")]
-    Log {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The operating system refuses to start the program.
-    #[error("cannot start {path}: {source}")]
-    Spawn {
-        /// The program.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-}
-
-fn gpus_are(count: usize) -> String {
-    match count {
-        0 => "none is".to_owned(),
-        1 => "1 is".to_owned(),
-        many => format!("{many} are"),
-    }
-}
 
 /// What all workers of a run have in common.
 #[derive(Debug, Clone)]
@@ -87,8 +46,8 @@ pub struct LaunchSpec {
     pub binary: PathBuf,
     /// What workers connect to, `http://HOST:PORT`.
     pub coordinator_url: String,
-    /// What they show to be let in, handed over in their standard input: arguments and
-    /// environments of processes are there for others to list.
+    /// What they show to be let in. It is handed over in their standard input, because every
+    /// user can list the arguments and environments of processes.
     pub token: Token,
     /// An existing folder for `worker-<local_rank>.log`.
     pub logs: PathBuf,
@@ -96,10 +55,31 @@ pub struct LaunchSpec {
     pub workers: usize,
     /// Where they compute, from [`Gpus::place`].
     pub placement: Placement,
-    /// CPU threads of each; `None` divides the machine's among the workers.
+    /// CPU threads of each; `None` divides those of the machine among the workers.
     pub threads_per_worker: Option<usize>,
     /// The form of their logs.
     pub log_format: LogFormat,
+}
+
+/// What happened to a worker process.
+#[derive(Debug)]
+pub enum LauncherEvent {
+    /// It was started.
+    Started {
+        /// Which worker of this machine.
+        local_rank: usize,
+        /// Its process id.
+        pid: u32,
+    },
+    /// It could not be started.
+    Failed {
+        /// Which worker of this machine.
+        local_rank: usize,
+        /// Why.
+        error: LaunchError,
+    },
+    /// It ended.
+    Exited(WorkerExit),
 }
 
 /// How long a killed process may take to be gone.
@@ -108,178 +88,136 @@ const KILL_WAIT: Duration = Duration::from_secs(2);
 /// The workers that run on this machine.
 #[derive(Debug)]
 pub struct Launcher {
-    children: Children,
-    spec: LaunchSpec,
-    exits: mpsc::UnboundedSender<WorkerExit>,
+    shared: Shared,
     running: Vec<Running>,
 }
 
+/// What every process task needs.
+#[derive(Debug, Clone)]
+struct Shared {
+    spec: Arc<LaunchSpec>,
+    children: Children,
+    events: mpsc::UnboundedSender<LauncherEvent>,
+}
+
+/// The task that starts one process and watches it to its end.
 #[derive(Debug)]
 struct Running {
     local_rank: usize,
+    /// Takes the grace period.
     stop: oneshot::Sender<Duration>,
-    watcher: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Launcher {
-    /// Checks that the worker program is there. The ends of workers arrive on the receiver.
+    /// Checks that the worker program exists. What happens to workers arrives on the receiver.
     ///
     /// # Errors
     /// [`LaunchError::NoBinary`].
     pub fn new(
         spec: LaunchSpec,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<WorkerExit>), LaunchError> {
+    ) -> Result<(Self, mpsc::UnboundedReceiver<LauncherEvent>), LaunchError> {
         if !is_executable(&spec.binary) {
             return Err(LaunchError::NoBinary { path: spec.binary });
         }
-        let (exits, receiver) = mpsc::unbounded_channel();
+        let (events, receiver) = mpsc::unbounded_channel();
+        let shared = Shared {
+            spec: Arc::new(spec),
+            children: Children::default(),
+            events,
+        };
         Ok((
             Self {
-                children: Children::default(),
-                spec,
-                exits,
+                shared,
                 running: Vec::new(),
             },
             receiver,
         ))
     }
 
-    /// Starts the worker of `local_rank` (counted from 0, below `workers`) and returns its process id.
-    /// What still runs in that slot is killed first; the slot's log continues.
-    ///
-    /// # Errors
-    /// Its log cannot be created, or the operating system refuses.
-    pub async fn launch(&mut self, local_rank: usize) -> Result<u32, LaunchError> {
+    /// Starts the worker of `local_rank`, counted from 0. Returns at once: whether it started
+    /// arrives as an event. A process that still runs there is killed first. Must be called
+    /// within a tokio runtime.
+    pub fn launch(&mut self, local_rank: usize) {
+        self.running.retain(|worker| !worker.task.is_finished());
         let (former, others) = std::mem::take(&mut self.running)
             .into_iter()
             .partition::<Vec<_>, _>(|worker| worker.local_rank == local_rank);
-        self.running = others;
-        for worker in former {
-            // A watcher that has ended needs no order.
-            let _ = worker.stop.send(Duration::ZERO);
-            // A process that even SIGKILL does not end hangs in the kernel; the new one has to
-            // do without what it holds.
-            let _ = tokio::time::timeout(KILL_WAIT, worker.watcher).await;
-        }
-        self.spawn(local_rank)
-    }
-
-    /// Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// Its log cannot be created, or the operating system refuses.
-    fn spawn(&mut self, local_rank: usize) -> Result<u32, LaunchError> {
-        let log_path = self.spec.logs.join(format!("worker-{local_rank}.log"));
-        let refuse = |source| LaunchError::Log {
-            path: log_path.clone(),
-            source,
-        };
-        let mut options = std::fs::OpenOptions::new();
-        let log = options
-            .create(true)
-            .append(true)
-            .open(&log_path)
-            .map_err(refuse)?;
-        let log_start = log.metadata().map_err(refuse)?.len();
-
-        let mut command = Command::new(&self.spec.binary);
-        command
-            .args(["--coordinator", &self.spec.coordinator_url])
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().map_err(refuse)?)
-            .stderr(log)
-            // A group of its own: Ctrl-C on the terminal reaches the coordinator alone, which
-            // then stops the workers at a step boundary.
-            .process_group(0)
-            .kill_on_drop(true);
-        self.environment(local_rank, &mut command);
-        let child = command.spawn().map_err(|source| LaunchError::Spawn {
-            path: self.spec.binary.clone(),
-            source,
-        })?;
-        // A child that was not awaited yet has its id.
-        let pid = child.id().unwrap_or_default();
         let (stop, stopped) = oneshot::channel();
-        let watched = watch::Watched {
-            local_rank,
-            pid,
-            child,
-            token: self.spec.token.clone(),
-            log_path,
-            log_start,
-        };
-        self.children.add(pid);
-        let children = self.children.clone();
-        let watching = watch::watch(watched, stopped, self.exits.clone());
-        let watcher = tokio::spawn(async move {
-            watching.await;
-            children.remove(pid);
-        });
-        self.running.retain(|worker| !worker.watcher.is_finished());
+        let task = tokio::spawn(self.shared.clone().replace(local_rank, former, stopped));
+        self.running = others;
         self.running.push(Running {
             local_rank,
             stop,
-            watcher,
+            task,
         });
-        tracing::info!(local_rank, pid, "started a worker");
-        Ok(pid)
     }
 
-    /// The processes that run, for whoever has to end at once.
+    /// The processes that run, for a caller that has to end them at once.
     #[must_use]
     pub fn children(&self) -> Children {
-        self.children.clone()
+        self.shared.children.clone()
     }
 
-    /// Asks every worker to end, kills those that are still there after `grace`, and returns
-    /// when all are reaped.
+    /// Asks every worker to end, kills those that still run after `grace`, and returns when all
+    /// are reaped. A worker that is about to be started is not started.
     pub async fn shutdown(&mut self, grace: Duration) {
         let running = std::mem::take(&mut self.running);
-        let watchers: Vec<_> = running
+        let tasks: Vec<_> = running
             .into_iter()
             .map(|worker| {
-                // A watcher that has ended needs no order.
+                // It fails when the process has ended already.
                 let _ = worker.stop.send(grace);
-                worker.watcher
+                worker.task
             })
             .collect();
-        for watcher in watchers {
-            match tokio::time::timeout(grace + KILL_WAIT, watcher).await {
+        for task in tasks {
+            match tokio::time::timeout(grace + KILL_WAIT, task).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "the watcher of a worker failed"),
-                Err(_) => tracing::error!("a worker hangs in the kernel and is left behind"),
+                Ok(Err(error)) => tracing::error!(%error, "the task that watches a worker failed"),
+                Err(_) => {
+                    tracing::error!("a worker process did not end after SIGKILL; it is left behind")
+                }
             }
         }
     }
+}
 
-    fn environment(&self, local_rank: usize, command: &mut Command) {
-        // Exactly what this run means, not what the coordinator happened to inherit.
-        // The worker's own variables of these names are for workers started by hand.
-        for variable in [
-            "FINETUNE_DATA",
-            "FINETUNE_PRETRAINED",
-            "FINETUNE_COORDINATOR",
-            "FINETUNE_TLS_CERT",
-            "FINETUNE_TLS_KEY",
-            "FINETUNE_TLS_CA",
-            "FINETUNE_TLS_SERVER_NAME",
-            "FINETUNE_TOKEN_FILE",
-        ] {
-            command.env_remove(variable);
+impl Shared {
+    /// The life of one process, from the end of its predecessors to its own.
+    async fn replace(
+        self,
+        local_rank: usize,
+        former: Vec<Running>,
+        mut stopped: oneshot::Receiver<Duration>,
+    ) {
+        for worker in former {
+            // It fails when the process has ended already.
+            let _ = worker.stop.send(Duration::ZERO);
+            // A process that survives SIGKILL hangs in the kernel. Its successor starts without
+            // what it holds.
+            let _ = tokio::time::timeout(KILL_WAIT, worker.task).await;
         }
-        command.env(proto::LOCAL_RANK_VARIABLE, local_rank.to_string());
-        command.env("FINETUNE_LOG_FORMAT", self.spec.log_format.word());
-        command.env(
-            "CUDA_VISIBLE_DEVICES",
-            self.spec.placement.visible_to(local_rank),
-        );
-        let threads = self.spec.threads_per_worker;
-        for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
-            if threads.is_some() || std::env::var_os(variable).is_none() {
-                let count = threads.unwrap_or_else(|| share_of_processors(self.spec.workers));
-                command.env(variable, count.to_string());
-            }
+        if stopped.try_recv().is_ok() {
+            return;
         }
+        let started = match command::start(&self.spec, local_rank) {
+            Ok(started) => started,
+            Err(error) => return self.tell(LauncherEvent::Failed { local_rank, error }),
+        };
+        let pid = started.pid;
+        self.children.add(pid);
+        tracing::info!(local_rank, pid, "started a worker");
+        self.tell(LauncherEvent::Started { local_rank, pid });
+        let token = self.spec.token.clone();
+        let exit = process::watch(local_rank, started, token, stopped).await;
+        self.children.remove(pid);
+        self.tell(LauncherEvent::Exited(exit));
+    }
+
+    fn tell(&self, event: LauncherEvent) {
+        // It fails when the run is over and the receiver is gone.
+        let _ = self.events.send(event);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Real processes: small shell scripts stand in for the worker.
+//! Real processes: small shell scripts replace the worker.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use super::*;
 struct Bench {
     folder: tempfile::TempDir,
     launcher: Launcher,
-    exits: mpsc::UnboundedReceiver<WorkerExit>,
+    events: mpsc::UnboundedReceiver<LauncherEvent>,
 }
 
 fn bench(script: &str, change: impl FnOnce(&mut LaunchSpec)) -> Bench {
@@ -35,21 +35,43 @@ fn bench(script: &str, change: impl FnOnce(&mut LaunchSpec)) -> Bench {
         threads_per_worker: None,
     };
     change(&mut spec);
-    let (launcher, exits) = Launcher::new(spec).unwrap();
+    let (launcher, events) = Launcher::new(spec).unwrap();
     Bench {
         folder,
         launcher,
-        exits,
+        events,
     }
 }
 
 impl Bench {
-    async fn exit(&mut self) -> WorkerExit {
+    async fn event(&mut self) -> LauncherEvent {
         let patience = Duration::from_secs(20);
-        tokio::time::timeout(patience, self.exits.recv())
+        tokio::time::timeout(patience, self.events.recv())
             .await
-            .expect("no exit in time")
+            .expect("no event in time")
             .unwrap()
+    }
+
+    /// Starts a worker and returns its process id.
+    async fn launch(&mut self, local_rank: usize) -> u32 {
+        self.launcher.launch(local_rank);
+        match self.event().await {
+            LauncherEvent::Started {
+                local_rank: started,
+                pid,
+            } => {
+                assert_eq!(started, local_rank);
+                pid
+            }
+            other => panic!("not started: {other:?}"),
+        }
+    }
+
+    async fn exit(&mut self) -> WorkerExit {
+        match self.event().await {
+            LauncherEvent::Exited(exit) => exit,
+            other => panic!("no exit: {other:?}"),
+        }
     }
 
     /// Waits until the script has written `text`, so that its traps are in place.
@@ -90,7 +112,7 @@ async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
         spec.placement = Placement::Cuda(vec!["4".to_owned(), "6".to_owned()]);
         spec.threads_per_worker = Some(5);
     });
-    let pid = bench.launcher.spawn(1).unwrap();
+    let pid = bench.launch(1).await;
     let exit = bench.exit().await;
     assert_eq!(
         (exit.local_rank, exit.pid, exit.status),
@@ -100,12 +122,11 @@ async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
         exit.log_head[..2],
         [
             "first".to_owned(),
-            "--coordinator http://127.0.0.1:1 slot=1 gpu=6 omp=5".to_owned(),
+            "--coordinator http://127.0.0.1:1 local_rank=1 gpu=6 omp=5".to_owned(),
         ]
     );
     assert_eq!((exit.log_head.len(), exit.log_tail.len()), (5, 20));
     assert_eq!(exit.log_tail[18..], ["100".to_owned(), "last".to_owned()]);
-    assert!(!exit.asked_to_stop);
     assert!(
         exit.to_string().contains("ended with code 3; its log is"),
         "{exit}"
@@ -115,9 +136,9 @@ async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
 #[tokio::test]
 async fn a_restarted_worker_continues_the_log_but_reports_its_own_lines() {
     let mut bench = bench("echo \"from $$\"", |_| ());
-    bench.launcher.spawn(0).unwrap();
+    bench.launch(0).await;
     bench.exit().await;
-    let second = bench.launcher.spawn(0).unwrap();
+    let second = bench.launch(0).await;
     let exit = bench.exit().await;
     assert_eq!(exit.log_head, [format!("from {second}")]);
     assert_eq!(
@@ -134,7 +155,7 @@ async fn a_missing_libtorch_and_a_signal_are_put_into_words() {
     let script = "echo \"$0: error while loading shared libraries: libtorch_cpu.so: cannot open \
                   shared object file: No such file or directory\" >&2; exit 127";
     let mut missing = bench(script, |_| ());
-    missing.launcher.spawn(0).unwrap();
+    missing.launch(0).await;
     let exit = missing.exit().await;
     assert_eq!(exit.missing_library(), Some("libtorch_cpu.so"));
     assert!(
@@ -143,12 +164,12 @@ async fn a_missing_libtorch_and_a_signal_are_put_into_words() {
     );
 
     let mut killed = bench("kill -9 $$", |_| ());
-    killed.launcher.spawn(0).unwrap();
+    killed.launch(0).await;
     let exit = killed.exit().await;
     assert_eq!(exit.status, WorkerStatus::Signal(9));
     assert!(
         exit.to_string()
-            .contains("SIGKILL (often the system, for lack of memory)"),
+            .contains("SIGKILL (often by the system, for lack of memory)"),
         "{exit}"
     );
 }
@@ -183,16 +204,13 @@ async fn shutdown_lets_willing_workers_end_and_leaves_no_process_of_stubborn_one
         |_| (),
     );
     for local_rank in 0..2 {
-        willing.launcher.spawn(local_rank).unwrap();
+        willing.launch(local_rank).await;
         willing.until_logged(local_rank, "ready").await;
     }
     willing.launcher.shutdown(Duration::from_secs(20)).await;
     for _ in 0..2 {
         let exit = willing.exit().await;
-        assert_eq!(
-            (exit.status, exit.asked_to_stop),
-            (WorkerStatus::Code(0), true)
-        );
+        assert_eq!(exit.status, WorkerStatus::Code(0));
         assert_eq!(exit.log_tail.last().unwrap(), "bye");
     }
 
@@ -201,7 +219,7 @@ async fn shutdown_lets_willing_workers_end_and_leaves_no_process_of_stubborn_one
         "trap '' TERM; sleep 1000 & echo \"child $!\"; wait; sleep 1000",
         |_| (),
     );
-    let pid = stubborn.launcher.spawn(0).unwrap();
+    let pid = stubborn.launch(0).await;
     let log = stubborn.until_logged(0, "child").await;
     let child = log.trim().strip_prefix("child ").unwrap().to_owned();
     assert!(alive(&pid.to_string()) && alive(&child));
@@ -221,18 +239,67 @@ async fn shutdown_lets_willing_workers_end_and_leaves_no_process_of_stubborn_one
 }
 
 #[tokio::test]
+async fn a_launch_replaces_the_process_that_still_runs_there() {
+    let mut bench = bench("trap '' TERM; echo \"ready $$\"; sleep 1000", |_| ());
+    let first = bench.launch(0).await;
+    bench.until_logged(0, &format!("ready {first}")).await;
+    bench.launcher.launch(0);
+    let exit = bench.exit().await;
+    assert_eq!((exit.pid, exit.status), (first, WorkerStatus::Signal(9)));
+    let LauncherEvent::Started { pid: second, .. } = bench.event().await else {
+        panic!("not started again");
+    };
+    assert!(second != first && alive(&second.to_string()));
+    bench.launcher.shutdown(Duration::ZERO).await;
+    assert_eq!(bench.exit().await.pid, second);
+    assert!(!alive(&first.to_string()) && !alive(&second.to_string()));
+}
+
+#[tokio::test]
+async fn a_launch_that_fails_is_reported_and_so_is_a_log_that_cannot_be_read() {
+    let mut unwritable = bench("exit 0", |spec| spec.logs = spec.logs.join("absent"));
+    unwritable.launcher.launch(1);
+    let event = unwritable.event().await;
+    assert!(
+        matches!(
+            event,
+            LauncherEvent::Failed {
+                local_rank: 1,
+                error: LaunchError::Log { .. }
+            }
+        ),
+        "{event:?}"
+    );
+
+    // The script lies beside its log.
+    let mut unreadable = bench("rm \"${0%/*}/worker-0.log\"", |_| ());
+    unreadable.launch(0).await;
+    let exit = unreadable.exit().await;
+    assert_eq!(exit.status, WorkerStatus::Code(0));
+    assert!(exit.log_tail[0].contains("cannot be read"), "{exit:?}");
+}
+
+#[tokio::test]
 async fn stdin_brings_the_token_and_stays_open_while_the_coordinator_lives() {
-    let script = "echo ready; read line; echo \"got $line\"; read line; echo \"ended with $?\"";
+    let script = "read line; echo \"got $line\"; read line; echo \"stdin was closed\"";
     let mut bench = bench(script, |_| ());
-    bench.launcher.spawn(0).unwrap();
+    let pid = bench.launch(0).await;
     bench
         .until_logged(0, "got token a-token-of-the-tests")
         .await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(
-        bench.exits.try_recv().is_err(),
-        "the worker saw its stdin close"
-    );
+    // Its standard input is a pipe whose writing end this process holds.
+    let pipe = std::fs::read_link(format!("/proc/{pid}/fd/0")).unwrap();
+    assert!(pipe.to_string_lossy().starts_with("pipe:"), "{pipe:?}");
+    let held = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .flatten()
+        .any(|descriptor| std::fs::read_link(descriptor.path()).is_ok_and(|link| link == pipe));
+    assert!(held, "the worker's stdin was closed");
     bench.launcher.shutdown(Duration::from_secs(20)).await;
-    assert_eq!(bench.exit().await.status, WorkerStatus::Signal(15));
+    let exit = bench.exit().await;
+    assert_eq!(exit.status, WorkerStatus::Signal(15));
+    assert_eq!(
+        exit.log_tail.last().unwrap(),
+        "got token a-token-of-the-tests"
+    );
 }

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
 use crate::launcher::shared_cache::CacheFile;
-use crate::launcher::{Launcher, WorkerExit, WorkerStatus};
+use crate::launcher::{Launcher, LauncherEvent, WorkerExit, WorkerStatus};
 use crate::net::clock::unix_seconds;
 use crate::observe::Observers;
 use crate::observe::metrics::Traffic;
@@ -29,8 +29,8 @@ const TICK: Duration = Duration::from_millis(200);
 pub struct Inputs {
     /// From the gRPC edge and the keeper.
     pub arrivals: mpsc::UnboundedReceiver<DriverInput>,
-    /// From the launcher: processes that ended.
-    pub exits: mpsc::UnboundedReceiver<WorkerExit>,
+    /// From the launcher: processes that started, could not be started, or ended.
+    pub processes: mpsc::UnboundedReceiver<LauncherEvent>,
     /// From the terminal: stop at the next step boundary.
     pub interrupts: mpsc::UnboundedReceiver<()>,
 }
@@ -38,7 +38,7 @@ pub struct Inputs {
 /// One thing that the driver deals with.
 enum Input {
     DriverInput(DriverInput),
-    Exit(WorkerExit),
+    Process(LauncherEvent),
     Event(Event),
 }
 
@@ -95,17 +95,19 @@ impl Driver {
                 return (outcome, self.launcher, self.observers);
             }
             let input = tokio::select! {
-                Some(arrival) = inputs.arrivals.recv() => Input::DriverInput(arrival),
-                Some(exit) = inputs.exits.recv() => Input::Exit(exit),
+                // The start of a process is known before the worker in it registers.
+                biased;
                 Some(()) = inputs.interrupts.recv() => Input::Event(Event::Interrupt),
+                Some(event) = inputs.processes.recv() => Input::Process(event),
                 _ = ticks.tick() => Input::Event(Event::Tick),
+                Some(arrival) = inputs.arrivals.recv() => Input::DriverInput(arrival),
             };
             let began = Instant::now();
             let ticks = matches!(input, Input::Event(Event::Tick));
             if ticks {
-                self.catch_up(inputs).await;
+                self.catch_up(inputs);
             }
-            self.take(input).await;
+            self.take(input);
             if ticks {
                 let (joined, healthy) = self.run.census();
                 self.observers.census(joined, healthy);
@@ -116,25 +118,42 @@ impl Driver {
     }
 
     /// Takes what has arrived before a tick, which looks who has been silent for too long.
-    async fn catch_up(&mut self, inputs: &mut Inputs) {
+    fn catch_up(&mut self, inputs: &mut Inputs) {
         for _ in 0..inputs.arrivals.len() {
             if self.outcome.is_some() {
                 return;
             }
+            while let Ok(event) = inputs.processes.try_recv() {
+                self.take(Input::Process(event));
+            }
             if let Ok(arrival) = inputs.arrivals.try_recv() {
-                self.take(Input::DriverInput(arrival)).await;
+                self.take(Input::DriverInput(arrival));
             }
         }
     }
 
-    async fn take(&mut self, input: Input) {
+    fn take(&mut self, input: Input) {
         let event = match input {
             Input::DriverInput(arrival) => self.arrive(arrival),
-            Input::Exit(exit) => Some(self.exited(exit)),
+            Input::Process(event) => Some(self.process(event)),
             Input::Event(event) => Some(event),
         };
         if let Some(event) = event {
-            self.tell(event).await;
+            self.tell(event);
+        }
+    }
+
+    fn process(&mut self, event: LauncherEvent) -> Event {
+        match event {
+            LauncherEvent::Started { local_rank, pid } => Event::ProcessStarted {
+                local_rank: local_rank as u32,
+                pid,
+            },
+            LauncherEvent::Failed { local_rank, error } => Event::LaunchFailed {
+                local_rank: local_rank as u32,
+                reason: error.to_string(),
+            },
+            LauncherEvent::Exited(exit) => self.exited(exit),
         }
     }
 
@@ -264,7 +283,7 @@ impl Driver {
         }
     }
 
-    async fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             for action in self.run.step(self.started.elapsed(), event) {
@@ -277,7 +296,7 @@ impl Driver {
                         self.observers.notice(notice);
                     }
                     Action::Launch { local_rank } => {
-                        events.push_back(self.launch(local_rank).await)
+                        events.extend(self.launch(local_rank));
                     }
                     Action::FindCheckpoint => self.keeper.find(),
                     Action::End(outcome) => self.outcome = Some(outcome),
@@ -290,18 +309,14 @@ impl Driver {
         }
     }
 
-    async fn launch(&mut self, local_rank: u32) -> Event {
+    /// Asks for a process. The launcher answers among its events.
+    fn launch(&mut self, local_rank: u32) -> Option<Event> {
         let Some(launcher) = &mut self.launcher else {
-            let reason = "there is no launcher in this run".to_owned();
-            return Event::LaunchFailed { local_rank, reason };
+            let reason = "this coordinator starts no workers (--no-spawn)".to_owned();
+            return Some(Event::LaunchFailed { local_rank, reason });
         };
-        match launcher.launch(local_rank as usize).await {
-            Ok(pid) => Event::ProcessStarted { local_rank, pid },
-            Err(error) => Event::LaunchFailed {
-                local_rank,
-                reason: error.to_string(),
-            },
-        }
+        launcher.launch(local_rank as usize);
+        None
     }
 
     fn send(&mut self, worker: WorkerId, command: Command) {

@@ -1,4 +1,5 @@
-//! What is durable in the simulation, and the keeper that writes it, one thing after the other.
+//! What is durable in the simulation, and the recorder that writes it, one thing after the other
+//! and in the order in which it was handed over: a crash loses the rest.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +24,13 @@ pub(super) struct Disk {
     pub(super) was_torn: bool,
 }
 
-/// What the keeper is to do.
+/// What the recorder is to do.
 pub(super) enum Kept {
+    Split(Vec<String>, Vec<String>),
+    /// The validation loss of an epoch, and the generation that made it.
+    Epoch(f64, u64),
+    /// The run went back to this position.
+    Back(Position),
     Best(u32, u64),
     Checkpoint(State),
     Find,
@@ -86,10 +92,11 @@ impl Cluster {
     }
 
     fn begin_writing(&mut self) {
-        let delay = if self.one_in(4) {
-            self.upto(0, 500)
-        } else {
-            self.upto(0, 60)
+        let delay = match self.upto(0, 19) {
+            // A disk that hangs for longer than an epoch takes.
+            0 => self.upto(0, 2_000),
+            1..6 => self.upto(0, 500),
+            _ => self.upto(0, 60),
         };
         let incarnation = self.incarnations;
         self.after(delay, Item::Written(incarnation));
@@ -103,14 +110,39 @@ impl Cluster {
         if !self.kept.is_empty() {
             self.begin_writing();
         }
-        let event = self.write(job);
-        let delay = self.upto(0, 20);
-        self.said_at = self.said_at.max(self.now + delay);
-        self.at(self.said_at, Item::Said(incarnation, event));
+        if let Some(event) = self.write(job) {
+            let delay = self.upto(0, 20);
+            self.said_at = self.said_at.max(self.now + delay);
+            self.at(self.said_at, Item::Said(incarnation, event));
+        }
     }
 
-    pub(super) fn write(&mut self, job: Kept) -> Event {
-        match job {
+    /// Writes what is left, as at the end of a run.
+    pub(super) fn flush(&mut self) {
+        for job in std::mem::take(&mut self.kept) {
+            self.write(job);
+        }
+    }
+
+    /// Makes one thing durable; the answer is what the core waits for.
+    pub(super) fn write(&mut self, job: Kept) -> Option<Event> {
+        Some(match job {
+            Kept::Split(train, validation) => {
+                self.disk.split = Some((train, validation));
+                return None;
+            }
+            Kept::Epoch(loss, generation) => {
+                self.disk.validation_losses.push(loss);
+                self.disk.generation = generation;
+                return None;
+            }
+            Kept::Back(position) => {
+                self.disk.checkpoints.retain(|at, _| *at <= position);
+                self.disk
+                    .validation_losses
+                    .truncate(position.epoch as usize - 1);
+                return None;
+            }
             Kept::Best(epoch, mark) => {
                 self.disk.best = Some((epoch, mark));
                 Event::BestStored { epoch }
@@ -126,7 +158,7 @@ impl Cluster {
             Kept::Find => Event::CheckpointFound {
                 position: self.disk.newest(),
             },
-        }
+        })
     }
 
     pub(super) fn forget(&mut self, worker: WorkerId) {

@@ -13,6 +13,8 @@ pub(super) struct Coordinator {
     pub(super) incarnation: u32,
     started: u64,
     pub(super) sessions: BTreeMap<WorkerId, usize>,
+    /// Of the epochs whose records were handed over, durable or not.
+    pub(super) validation_losses: Vec<f64>,
     next_name: u64,
 }
 
@@ -33,7 +35,10 @@ impl Cluster {
             }
             None => {
                 self.disk.validation_losses.clear();
-                Run::new(recipe)
+                match self.incarnations {
+                    1 => Run::new(recipe),
+                    _ => Run::inherit(recipe),
+                }
             }
         };
         self.coordinator = Some(Coordinator {
@@ -41,6 +46,7 @@ impl Cluster {
             incarnation: self.incarnations,
             started: self.now,
             sessions: BTreeMap::new(),
+            validation_losses: self.disk.validation_losses.clone(),
             next_name: 0,
         });
         self.witness_begin();
@@ -54,11 +60,14 @@ impl Cluster {
             return;
         };
         // What was being written may be whole; what waited for that is not.
-        let writing = std::mem::take(&mut self.kept).into_iter().next();
-        if let Some(job) = writing.filter(|job| !matches!(job, Kept::Find))
-            && self.one_in(2)
+        let mut kept = std::mem::take(&mut self.kept).into_iter();
+        if self.one_in(2)
+            && let Some(job) = kept.next()
         {
             self.write(job);
+        }
+        if kept.any(|job| matches!(job, Kept::Epoch(..))) {
+            self.count("epoch records lost");
         }
         for sid in 0..self.sessions.len() {
             let session = &mut self.sessions[sid];
@@ -163,6 +172,7 @@ impl Cluster {
                 None
             }
             Action::End(outcome) => {
+                self.flush();
                 self.witness_end(&outcome);
                 self.count(match &outcome {
                     Ok(reason) => reason.as_str(),
@@ -183,12 +193,15 @@ impl Cluster {
                         .map(|at| files[*at as usize].clone())
                         .collect()
                 };
-                self.disk.split = Some((paths(&split.train), paths(&split.validation)));
+                let (train, validation) = (paths(&split.train), paths(&split.validation));
+                self.order(Kept::Split(train, validation));
             }
             Fact::EpochEnded(summary) => {
                 self.witness_epoch(summary);
-                self.disk.validation_losses.push(summary.validation_loss);
-                self.disk.generation = summary.generation;
+                if let Some(coordinator) = &mut self.coordinator {
+                    coordinator.validation_losses.push(summary.validation_loss);
+                }
+                self.order(Kept::Epoch(summary.validation_loss, summary.generation));
             }
             Fact::Lost { .. } => self.count("workers lost"),
             Fact::Left { .. } => self.count("workers left"),
@@ -197,10 +210,12 @@ impl Cluster {
             Fact::Recovered { .. } => self.count("recoveries"),
             Fact::WentBack { position } => {
                 self.count("ways back to an older state");
-                self.disk
-                    .validation_losses
-                    .truncate(position.epoch as usize - 1);
-                self.disk.checkpoints.retain(|at, _| at <= position);
+                if let Some(coordinator) = &mut self.coordinator {
+                    coordinator
+                        .validation_losses
+                        .truncate(position.epoch as usize - 1);
+                }
+                self.order(Kept::Back(*position));
             }
             _ => {}
         }

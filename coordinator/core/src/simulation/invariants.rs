@@ -89,6 +89,13 @@ impl Cluster {
         }
     }
 
+    /// Validation losses of the epochs that the coordinator has judged.
+    fn judged(&self) -> &[f64] {
+        self.coordinator
+            .as_ref()
+            .map_or(&[], |coordinator| &coordinator.validation_losses)
+    }
+
     /// Before what the core asks for is done.
     pub(super) fn witness_actions(&mut self, actions: &[Action]) {
         if let Some(end) = actions.iter().position(|a| matches!(a, Action::End(_)))
@@ -96,7 +103,7 @@ impl Cluster {
         {
             self.fail("nothing follows the end", &format!("{actions:?}"));
         }
-        let validation_losses = self.disk.validation_losses.clone();
+        let validation_losses = self.judged().to_vec();
         let mut went_back = false;
         for action in actions {
             match action {
@@ -223,7 +230,7 @@ impl Cluster {
     }
 
     pub(super) fn witness_epoch(&self, summary: &FinishedEpoch) {
-        let validation_losses = &self.disk.validation_losses;
+        let validation_losses = self.judged();
         if summary.epoch as usize != validation_losses.len() + 1 {
             self.fail("each epoch is judged once", &format!("{summary:?}"));
         }
@@ -246,7 +253,7 @@ impl Cluster {
         if tiled != Some(self.scenario.reference.steps) {
             self.fail("the ledger holds each step once", &format!("{summary:?}"));
         }
-        let mut losses = validation_losses.clone();
+        let mut losses = validation_losses.to_vec();
         losses.push(summary.validation_loss);
         let stopping = Reference::replay(&self.scenario.recipe, &losses);
         if (stopping.best(), stopping.wait()) != (summary.best, summary.wait) {
@@ -314,7 +321,9 @@ impl Cluster {
         let newest = self.disk.newest().map(normal);
         let hangs =
             self.disk.was_torn || self.processes.iter().any(|p| p.hung || p.frozen.is_some());
-        let Some(coordinator) = self.coordinator.as_ref().filter(|_| !hangs) else {
+        // Nothing can be resumed of a run whose split was never durable.
+        let split = self.disk.split.is_some();
+        let Some(coordinator) = self.coordinator.as_ref().filter(|_| split && !hangs) else {
             return;
         };
         for (worker, sid) in &coordinator.sessions {

@@ -25,7 +25,7 @@ use cluster::Cluster;
 /// Schedules that every change has to pass.
 const SCHEDULES: u64 = 10_000;
 /// What the schedules have to contain, so that the invariants are not kept by idleness.
-const CONTAINED: [&str; 16] = [
+const CONTAINED: [&str; 17] = [
     "faults",
     "workers lost",
     "workers left",
@@ -33,6 +33,7 @@ const CONTAINED: [&str; 16] = [
     "stalls named",
     "recoveries",
     "resumed coordinators",
+    "epoch records lost",
     "ways back to an older state",
     "generations from the beginning",
     "generations from a held state",

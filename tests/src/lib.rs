@@ -7,7 +7,6 @@ mod ended;
 mod journal;
 mod process;
 mod programs;
-mod random;
 mod run;
 
 pub mod baseline;
@@ -21,7 +20,6 @@ pub use ended::Ended;
 pub use journal::journal;
 pub use process::{Process, alive, all_gone, go_on, kill, pause, terminate};
 pub use programs::{binary, coordinator, scratch, worker};
-pub use random::Random;
 pub use run::Run;
 
 /// The settings of a run that takes seconds: few small demo images, and nothing whose result

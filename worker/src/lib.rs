@@ -7,5 +7,6 @@ pub mod control;
 pub mod data;
 pub mod error;
 pub mod model;
+mod random;
 pub mod telemetry;
 pub mod trainer;

@@ -168,9 +168,6 @@ pub fn resume(config: &RunConfig) -> Result<OpenedRun, Failure> {
 }
 
 /// 16 random hexadecimal digits.
-fn random_name() -> std::io::Result<String> {
-    use std::io::Read;
-    let mut bytes = [0; 8];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(format!("{:016x}", u64::from_le_bytes(bytes)))
+fn random_name() -> Result<String, getrandom::Error> {
+    Ok(format!("{:016x}", getrandom::u64()?))
 }

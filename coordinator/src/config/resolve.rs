@@ -3,7 +3,7 @@
 //! Looks only whether files are there; it opens none.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use super::sources::{Merged, Origin};
 use super::{
@@ -163,10 +163,7 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
 
 /// `runs/<UTC time>`, with a number where two runs start in the same second.
 fn unused_run_dir(root: &Path, now: SystemTime) -> PathBuf {
-    let seconds = now
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let name = format!("{DEFAULT_RUNS}/{}", timestamp(seconds));
+    let name = format!("{DEFAULT_RUNS}/{}", timestamp(now));
     let mut candidate = name.clone();
     let mut number = 2;
     while exists(root, &candidate) {
@@ -176,36 +173,21 @@ fn unused_run_dir(root: &Path, now: SystemTime) -> PathBuf {
     PathBuf::from(candidate)
 }
 
-/// `20260131-235959` in UTC. Days become a date by Howard Hinnant's `civil_from_days`
-/// (<https://howardhinnant.github.io/date_algorithms.html>), for dates from 1970 on.
-fn timestamp(seconds: u64) -> String {
-    let (days, clock) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (clock / 3_600, clock / 60 % 60, clock % 60);
-    format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
+/// `20260131-235959` in UTC.
+fn timestamp(time: SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).unwrap_or_default();
+    time.strftime("%Y%m%d-%H%M%S").to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn run_directories_carry_the_time_and_never_collide() {
-        // Recorded with `date -u -d @SECONDS +%Y%m%d-%H%M%S`.
-        assert_eq!(timestamp(0), "19700101-000000");
-        assert_eq!(timestamp(951_782_400), "20000229-000000");
-        assert_eq!(timestamp(1_767_225_599), "20251231-235959");
+        let later = UNIX_EPOCH + Duration::from_secs(1_767_225_599);
+        assert_eq!(timestamp(later), "20251231-235959");
         let root = tempfile::tempdir().unwrap();
         let first = unused_run_dir(root.path(), UNIX_EPOCH);
         assert_eq!(first, Path::new("runs/19700101-000000"));

@@ -4,11 +4,10 @@ use std::time::SystemTime;
 
 use super::Observers;
 use crate::app::open::RunHistory;
-use crate::net::clock::unix_seconds;
+use crate::net::clock::{rfc3339, unix_seconds};
 use crate::observe::metrics::{self, RunState, WorkerState};
 use crate::observe::report::curves::EpochPoint;
 use crate::store::JournalEntry;
-use crate::store::journal::rfc3339;
 use coordinator_core::WorkerId;
 use coordinator_core::early_stopping::EarlyStopping;
 use coordinator_core::event::{Cause, Position};

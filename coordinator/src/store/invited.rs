@@ -4,10 +4,11 @@
 
 use std::net::SocketAddr;
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use super::resume::read_if_there;
-use super::{RunStore, StoreError, hex};
+use super::{RunStore, StoreError};
 
 /// By what workers that were spawned for the run are let in.
 pub const INVITED: &str = "invited.json";
@@ -37,7 +38,11 @@ impl RunStore {
     pub fn write_invited(&self, invited: &Invited) -> Result<(), StoreError> {
         let file = File {
             apart: invited.apart,
-            sha256: invited.digests.iter().map(|sum| hex::encode(sum)).collect(),
+            sha256: invited
+                .digests
+                .iter()
+                .map(|sum| HEXLOWER.encode(sum))
+                .collect(),
         };
         let text = serde_json::to_vec(&file).map_err(|error| StoreError::Damaged {
             path: self.root.join(INVITED),
@@ -61,7 +66,10 @@ impl RunStore {
         };
         let file: File =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let digests = file.sha256.iter().map(|text| hex::sha256(text));
+        let digests = file
+            .sha256
+            .iter()
+            .map(|text| HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok());
         Ok(Invited {
             apart: file.apart,
             digests: digests

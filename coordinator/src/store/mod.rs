@@ -7,7 +7,6 @@ pub mod checkpoints;
 mod epochs;
 mod error;
 mod header;
-mod hex;
 mod invited;
 pub mod journal;
 mod lock;

@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use super::{StoreError, atomic, hex};
+use super::{StoreError, atomic};
 
 /// A file under way. Dropped without [`Upload::commit`], it leaves nothing behind.
 #[derive(Debug)]
@@ -62,8 +63,8 @@ impl Upload {
         if actual.as_slice() != expected {
             return Err(StoreError::Checksum {
                 path: self.path,
-                expected: hex::encode(expected),
-                actual: hex::encode(&actual),
+                expected: HEXLOWER.encode(expected),
+                actual: HEXLOWER.encode(&actual),
             });
         }
         match atomic::replace(self.file, &self.path) {

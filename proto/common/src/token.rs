@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tonic::metadata::{Ascii, MetadataValue};
 
@@ -43,7 +44,7 @@ pub enum TokenError {
     },
     /// The system gives no random bytes.
     #[error("cannot get random bytes for a join token: {0}")]
-    Entropy(std::io::Error),
+    Entropy(getrandom::Error),
 }
 
 /// A secret of [`MIN_TOKEN_BYTES`] to 4,096 visible ASCII characters. `Debug` hides it, and
@@ -108,15 +109,8 @@ impl Token {
     /// [`TokenError::Entropy`] when the system has no such generator.
     pub fn fresh() -> Result<Self, TokenError> {
         let mut bytes = [0; FRESH_BYTES];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            let rest = bytes.get_mut(filled..).unwrap_or_default();
-            filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())
-                .map_err(|error| TokenError::Entropy(error.into()))?;
-        }
-        Ok(Self(
-            bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        ))
+        getrandom::fill(&mut bytes).map_err(TokenError::Entropy)?;
+        Ok(Self(HEXLOWER.encode(&bytes)))
     }
 
     /// The value of [`HEADER`], marked so that HTTP/2 neither indexes nor prints it.

@@ -1,6 +1,5 @@
 //! A client of the wire contract that does not keep to it.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use proto::v1;
@@ -25,7 +24,7 @@ fn greeting() -> v1::Register {
     v1::Register {
         protocol_version: proto::PROTOCOL_VERSION,
         host: "stranger".to_owned(),
-        instance: RandomState::new().build_hasher().finish().max(1),
+        instance: fastrand::u64(1..),
         ..Default::default()
     }
 }

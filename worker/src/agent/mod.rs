@@ -54,7 +54,8 @@ pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
     let local_rank: Option<u32> = std::env::var(proto::LOCAL_RANK_VARIABLE)
         .ok()
         .and_then(|local_rank| local_rank.parse().ok());
-    let who = Identity::new(local_rank);
+    let who = Identity::new(local_rank)
+        .map_err(|error| AgentError::Training(format!("cannot draw an id: {error}")))?;
     let health = Health::start(cli.health_file.as_deref())
         .map_err(|error| AgentError::Usage(format!("cannot write --health-file: {error}")))?;
     let mut asked_to_end = signal(SignalKind::terminate())

@@ -1,6 +1,5 @@
 //! How a worker gets to its coordinator: it tries until somebody answers, or its patience ends.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use proto::v1;
@@ -33,13 +32,12 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Of a process in a launcher's `local_rank`, or in none.
-    pub(crate) fn new(local_rank: Option<u32>) -> Self {
-        // The keys of a standard hasher come from the system's random numbers.
-        let instance = RandomState::new().build_hasher().finish().max(1);
-        Self {
+    pub(crate) fn new(local_rank: Option<u32>) -> Result<Self, getrandom::Error> {
+        Ok(Self {
             local_rank,
-            instance,
-        }
+            // 0 stands for no id.
+            instance: getrandom::u64()?.max(1),
+        })
     }
 }
 

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{MANIFEST, Position, STATE};
-use crate::store::{atomic, hex};
+use crate::store::atomic;
 
 /// The version of the format that this program writes and reads.
 const VERSION: u32 = 1;
@@ -108,7 +109,7 @@ pub(super) fn write(
         epoch: position.epoch,
         completed: position.completed,
         bytes,
-        sha256: hex::encode(sha256),
+        sha256: HEXLOWER.encode(sha256),
     };
     let text = serde_json::to_vec(&manifest)?;
     atomic::write(&directory.join(MANIFEST), |file| {
@@ -134,7 +135,9 @@ pub(super) fn open(directory: &Path, position: Position) -> Result<State, Flaw> 
             version: manifest.version,
         });
     }
-    let sha256 = hex::sha256(&manifest.sha256).ok_or_else(|| damaged(&"sha256 is no sha256"))?;
+    let sha256 = HEXLOWER.decode(manifest.sha256.as_bytes());
+    let sha256 = sha256.ok().and_then(|sum| sum.try_into().ok());
+    let sha256 = sha256.ok_or_else(|| damaged(&"sha256 is no sha256"))?;
     let stated = Position {
         epoch: manifest.epoch,
         completed: manifest.completed,
@@ -173,8 +176,8 @@ pub(super) fn prove(directory: &Path, position: Position) -> Result<State, Flaw>
     let sum = sum.finalize();
     if sum.as_slice() != state.sha256 {
         return Err(Flaw::Checksum {
-            actual: hex::encode(&sum),
-            expected: hex::encode(&state.sha256),
+            actual: HEXLOWER.encode(&sum),
+            expected: HEXLOWER.encode(&state.sha256),
         });
     }
     Ok(state)

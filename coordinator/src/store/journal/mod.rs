@@ -4,7 +4,6 @@
 //! writers would count each other's lines as torn.
 
 mod entry;
-mod time;
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -14,9 +13,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub use entry::JournalEntry;
-pub use time::rfc3339;
 
 use super::{StoreError, atomic};
+use crate::net::clock::rfc3339;
 
 /// The journal's file.
 pub const EVENTS: &str = "events.jsonl";
@@ -74,7 +73,7 @@ impl Journal {
     /// As [`Journal::append`].
     pub fn append_at(&mut self, now: SystemTime, entry: &JournalEntry) -> Result<(), StoreError> {
         let line = Line {
-            time: time::rfc3339(now),
+            time: rfc3339(now),
             entry,
         };
         let written = serde_json::to_vec(&line)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use integration_tests::fault::{Target, first_step_after_recovery, now, recoveries};
-use integration_tests::{Random, Run, SMALL, kill};
+use integration_tests::{Run, SMALL, kill};
 
 use crate::caught;
 use crate::table::times;
@@ -17,7 +17,7 @@ pub(crate) fn run(seed: u64) -> bool {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("\nload: {}", load.trim());
     println!("\n| SIGKILL of a worker | blows | median | maximum |\n|---|---:|---:|---:|");
-    let mut random = Random::new(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
     let line = |name: &str, measured: Result<Vec<f64>, String>| match measured {
         Ok(seconds) => {
             println!("| {name} | {} | {} |", seconds.len(), times(seconds));
@@ -41,23 +41,23 @@ fn endless(further: &[&str]) -> Run {
 }
 
 /// All on one run, each somewhere in a step.
-fn replaced(random: &mut Random) -> Vec<f64> {
+fn replaced(random: &mut fastrand::Rng) -> Vec<f64> {
     let mut run = endless(&[]);
     let mut seconds = Vec::new();
     for _ in 0..BLOWS {
-        std::thread::sleep(Duration::from_secs_f64(random.between(1.0, 2.0)));
-        let target = random.one_of(&[Target::RankZero, Target::RankOne]);
+        std::thread::sleep(Duration::from_secs_f64(1.0 + random.f64()));
+        let target = [Target::RankZero, Target::RankOne][random.usize(..2)];
         seconds.push(strike(&mut run, target));
     }
     seconds
 }
 
 /// Each on a run of its own.
-fn shrunk(random: &mut Random) -> Vec<f64> {
+fn shrunk(random: &mut fastrand::Rng) -> Vec<f64> {
     let strike_one = |_| {
         let mut run = endless(&["--max-restarts=0", "--rejoin-timeout=0"]);
-        std::thread::sleep(Duration::from_secs_f64(random.between(0.0, 0.5)));
-        let target = random.one_of(&[Target::RankZero, Target::RankOne]);
+        std::thread::sleep(Duration::from_secs_f64(0.5 * random.f64()));
+        let target = [Target::RankZero, Target::RankOne][random.usize(..2)];
         strike(&mut run, target)
     };
     (0..BLOWS).map(strike_one).collect()

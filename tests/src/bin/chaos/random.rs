@@ -7,7 +7,7 @@ use integration_tests::baseline::Baseline;
 use integration_tests::fault::{
     Fault, Target, first_step, first_step_after_recovery, now, recoveries,
 };
-use integration_tests::{Ended, Random, Run, SMALL, STEADY};
+use integration_tests::{Ended, Run, SMALL, STEADY};
 
 use crate::caught;
 use crate::table::{Row, by_cause};
@@ -29,7 +29,7 @@ pub(crate) fn run(minutes: f64, seed: u64) -> anyhow::Result<bool> {
     println!("the same one for {minutes} minutes under fire");
     let mut rows = Vec::new();
     let deadline = Instant::now() + Duration::from_secs_f64(60.0 * minutes);
-    let mut random = Random::new(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
     // The length is a guess: a run that comes to its end too early is followed by another.
     let result = caught(|| {
         loop {
@@ -61,7 +61,7 @@ pub(crate) fn run(minutes: f64, seed: u64) -> anyhow::Result<bool> {
 fn under_fire(
     arguments: &[&str],
     deadline: Instant,
-    random: &mut Random,
+    random: &mut fastrand::Rng,
     rows: &mut Vec<Row>,
 ) -> Ended {
     // Whoever is struck again and again has not failed by itself.
@@ -71,12 +71,12 @@ fn under_fire(
     let mut run = Run::start(&all).patiently(patience);
     while Instant::now() < deadline {
         // Everything is drawn before it is known what happens, so that SEED draws the same.
-        let hasty = random.draw().is_multiple_of(4);
-        let quiet = random.between(0.0, if hasty { 1.0 } else { 5.0 });
-        let target = random.one_of(&Target::ALL);
-        let pause = Duration::from_secs_f64(random.between(0.2, 8.0));
-        let fault = random.one_of(&[Fault::Kill, Fault::Kill, Fault::Pause(pause)]);
-        let absence = random.between(0.0, 3.0);
+        let hasty = random.u32(..4) == 0;
+        let quiet = random.f64() * if hasty { 1.0 } else { 5.0 };
+        let target = Target::ALL[random.usize(..Target::ALL.len())];
+        let pause = Duration::from_secs_f64(0.2 + 7.8 * random.f64());
+        let fault = [Fault::Kill, Fault::Kill, Fault::Pause(pause)][random.usize(..3)];
+        let absence = 3.0 * random.f64();
         std::thread::sleep(Duration::from_secs_f64(quiet));
         if run.has_ended() {
             break;

@@ -1,7 +1,7 @@
-"""Checks everything under deploy/ that can be checked without a cluster or a daemon.
+"""Checks the files in deploy/ without a cluster and without Docker.
 
-Run it by `make deploy-check`, which installs requirements.txt. Each check yields sentences about
-what is wrong. A check whose tool is missing is named as skipped, never counted as passed.
+`make deploy-check` runs it and installs requirements.txt. Each check yields one sentence for each
+problem. A check whose tool is missing is reported as skipped.
 """
 
 import sys
@@ -27,7 +27,7 @@ def main():
     for check in CHECKS:
         name = " ".join(check.__doc__.split()).rstrip(".")
         try:
-            # Once each: profiles and overlays share much.
+            # Without duplicates: profiles and overlays have much in common.
             wrong = list(dict.fromkeys(check()))
         except Skipped as reason:
             skipped += 1

@@ -1,4 +1,4 @@
-"""What several files say about the same thing, and whether they say the same."""
+"""Whether files agree about values that several of them contain."""
 
 import os
 import re
@@ -15,7 +15,7 @@ FLAG = re.compile(r"^--([a-z0-9-]+)")
 
 @cache
 def known_flags(program):
-    """The long flags of a program, from its help."""
+    """The long flags of a program, from its --help."""
     target = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
     for build in ("debug", "release"):
         binary = target / build / program
@@ -26,7 +26,7 @@ def known_flags(program):
 
 
 def uses():
-    """Each (place, program, arguments, environment) that starts one of the programs."""
+    """Each (place, program, arguments, environment) with which a file starts one of the programs."""
     image = dict(re.findall(r"(FINETUNE_[A-Z_]+)=(\S+)", DOCKERFILE))
     yield "Dockerfile", "worker", [], image
     for profile in ("cpu", "gpu"):
@@ -42,7 +42,7 @@ def uses():
 
 
 def flags_exist():
-    """Flags: each one in Dockerfile, compose file and manifests is known to its program."""
+    """Flags: the programs know all flags in the Dockerfile, the compose file and the manifests."""
     for place, program, arguments, variables in uses():
         flags = {found.group(1) for found in map(FLAG.match, arguments) if found}
         flags |= {
@@ -55,13 +55,13 @@ def flags_exist():
 
 
 def subcommands_exist():
-    """Flags: the probes' `coordinator health` exists."""
+    """Flags: `coordinator health`, which the probes run, exists."""
     known_flags("coordinator")
     target = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
     binary = next(target / build / "coordinator" for build in ("debug", "release")
                   if (target / build / "coordinator").exists())
     if run(str(binary), "health", "--help").returncode:
-        yield "coordinator has no `health`"
+        yield "coordinator has no subcommand `health`"
 
 
 def value(arguments, flag):
@@ -80,10 +80,10 @@ def ports_agree():
             if found != [grpc, metrics]:
                 yield f"{place} listens on {found}"
         elif arguments and value(arguments, "coordinator") != f"http://coordinator:{grpc}":
-            yield f"{place} looks for {value(arguments, 'coordinator')}"
+            yield f"{place} connects to {value(arguments, 'coordinator')}"
     shown = {port["target"] for port in compose.services("cpu")["coordinator"]["ports"]}
     if shown != {int(metrics)}:
-        yield f"compose shows the coordinator's ports {shown}"
+        yield f"compose publishes the ports {shown} of the coordinator"
     for overlay in OVERLAYS:
         for name, template in pods(f"overlays/{overlay}"):
             ports = {port["name"]: port["containerPort"]
@@ -102,7 +102,7 @@ def ports_agree():
             if one["kind"] == "NetworkPolicy":
                 rules = (one["spec"].get("ingress") or []) + (one["spec"].get("egress") or [])
                 allowed = {port["port"] for rule in rules for port in rule.get("ports") or []}
-                # Beside its own: names, and traces over OTLP's gRPC.
+                # Other ports: DNS, and OTLP over gRPC.
                 if not allowed <= {int(grpc), int(metrics), 53, 4317}:
                     yield f"{name} allows the ports {sorted(allowed)}"
 
@@ -119,11 +119,11 @@ def images_agree():
             if build := service.get("build"):
                 built.add(service["image"])
                 if build["target"] not in targets:
-                    yield f"compose {name} builds {build['target']}, which is no target"
+                    yield f"compose {name} builds {build['target']}, which is not a target"
                 if service["image"] != f"finetune/{build['target']}:{version}":
-                    yield f"compose {name} calls {build['target']} {service['image']}"
+                    yield f"compose {name} names the image of {build['target']} {service['image']}"
             elif service["image"].endswith(":latest") or ":" not in service["image"]:
-                yield f"compose {name} pins no version of {service['image']}"
+                yield f"compose {name} does not pin a version of {service['image']}"
     for overlay in OVERLAYS:
         for _, template in pods(f"overlays/{overlay}"):
             deployed |= {one["image"] for one in template["spec"]["containers"]}
@@ -132,7 +132,7 @@ def images_agree():
 
 
 def graces_agree():
-    """Times: compose and Kubernetes give the drain the same time."""
+    """Times: compose and Kubernetes have the same grace periods."""
     services = {name.split("-")[0]: one for name, one in compose.services("cpu").items()}
     for overlay in OVERLAYS:
         for name, template in pods(f"overlays/{overlay}"):
@@ -145,7 +145,7 @@ def graces_agree():
 
 
 def mounts_exist():
-    """Files: what compose mounts from here exists, and is looked for where it is mounted."""
+    """Files: the files that compose mounts exist, and Grafana and Prometheus use them."""
     services = compose.services("cpu")
     mounted = {}
     for name in ("prometheus", "grafana"):
@@ -153,11 +153,15 @@ def mounts_exist():
             if volume["type"] == "bind":
                 mounted[volume["source"]] = volume["target"]
                 if not (DEPLOY / volume["source"]).exists():
-                    yield f"compose mounts {volume['source']}, which is not there"
+                    yield f"compose mounts {volume['source']}, which does not exist"
     for provider in sorted((DEPLOY / "grafana" / "provisioning" / "dashboards").glob("*.y*ml")):
         for one in yaml.safe_load(provider.read_text())["providers"]:
             if one["options"]["path"] != mounted["./grafana/dashboards"]:
-                yield f"{provider.name} looks for dashboards in {one['options']['path']}"
+                yield f"{provider.name} has the dashboards in {one['options']['path']}, which is not mounted"
+    variables = set(services["grafana"]["environment"])
+    for source in sorted((DEPLOY / "grafana" / "provisioning" / "datasources").glob("*.y*ml")):
+        for name in set(re.findall(r"\$\{(\w+)\}", source.read_text())) - variables:
+            yield f"{source.name} needs {name}, which compose does not set for grafana"
     configuration = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     looked_up = [
         (name, lookup["port"])

@@ -1,4 +1,4 @@
-"""The compose file: its schema, what compose makes of it, and what the containers may do."""
+"""The compose file: its schema, its services, and the privileges of the containers."""
 
 import json
 from functools import cache
@@ -10,7 +10,7 @@ FILE = str(DEPLOY / "compose.yaml")
 
 @cache
 def services(profile):
-    """The services as compose would start them."""
+    """The services, as compose reads them."""
     done = run(
         "docker-compose", "-f", FILE, "--profile", profile, "config", "--format", "json",
         "--no-path-resolution",
@@ -28,7 +28,7 @@ def follows_the_specification():
 
 
 def profiles_start_what_they_should():
-    """compose.yaml: compose reads it, and each profile starts its own workers only."""
+    """compose.yaml: each profile starts its own workers only."""
     always = {"token", "coordinator", "prometheus", "grafana"}
     for profile in ("cpu", "gpu"):
         found, wanted = set(services(profile)), always | {f"worker-{profile}"}
@@ -37,14 +37,14 @@ def profiles_start_what_they_should():
 
 
 def containers_are_locked():
-    """compose.yaml: every container is without root, capabilities and a writable root."""
+    """compose.yaml: no container has root, capabilities or a writable root file system."""
     for profile in ("cpu", "gpu"):
         for name, service in services(profile).items():
             user = service.get("user", "").split(":")[0]
             if not user.isdigit() or user == "0":
-                yield f"{name} runs as root or by a name"
+                yield f"{name} runs as root, or its user is not a number"
             if service.get("read_only") is not True:
-                yield f"{name} may write to its root file system"
+                yield f"{name} has a writable root file system"
             if service.get("cap_drop") != ["ALL"] or service.get("cap_add"):
                 yield f"{name} has capabilities"
             if "no-new-privileges:true" not in service.get("security_opt", []):
@@ -55,7 +55,7 @@ def containers_are_locked():
                 yield f"{name} shares the host's namespaces"
             for port in service.get("ports", []):
                 if port.get("host_ip") != "127.0.0.1":
-                    yield f"{name} shows port {port['target']} to other machines"
+                    yield f"{name} publishes port {port['target']} to other machines"
 
 
 CHECKS = [

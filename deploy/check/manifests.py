@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: that they build, follow the schemas, and refer to what there is."""
+"""The Kubernetes manifests: they build, follow the schemas, and have no dangling references."""
 
 import kubernetes_validate
 from tools import OVERLAYS, objects, pods
@@ -12,7 +12,7 @@ def overlays():
 
 
 def follow_the_schemas():
-    """k8s: each overlay builds, and follows Kubernetes' schemas strictly."""
+    """k8s: each overlay builds and follows the schemas of Kubernetes."""
     version = kubernetes_validate.latest_version()
     for path in overlays():
         for made in objects(path):
@@ -26,7 +26,7 @@ def follow_the_schemas():
 
 
 def components_build():
-    """k8s: the optional components build, with resources of the base's labels."""
+    """k8s: the ServiceMonitor builds and selects the coordinator."""
     (monitor,) = objects("components/service-monitor")
     selector = monitor["spec"]["selector"]["matchLabels"]
     services = [made for made in objects("overlays/cpu") if made["kind"] == "Service"]
@@ -39,7 +39,7 @@ def components_build():
 
 
 def references_resolve():
-    """k8s: volumes, secrets, services and selectors name what exists."""
+    """k8s: volumes, secrets, services and selectors refer to existing objects."""
     for path in overlays():
         made = objects(path)
         names = {(one["kind"], one["metadata"]["name"]) for one in made}

@@ -1,8 +1,7 @@
-"""The rules of Kubernetes' restricted Pod Security profile, each with a pod that breaks it.
+"""The rules of the restricted Pod Security profile of Kubernetes, each with a pod that violates it.
 
-The names are those of the Pod Security Standards; the restricted profile contains the baseline.
-Before the manifests are judged, every rule has to refuse its example: one that refuses nothing
-would be no rule.
+The names are those of the Pod Security Standards; the restricted profile includes the baseline. Each
+rule must reject its example, so that no rule passes because it checks nothing.
 """
 
 from tools import OVERLAYS, pods
@@ -26,14 +25,14 @@ def containers(spec):
 
 
 def contexts(spec):
-    """The pod's and each container's security context."""
+    """The security contexts of the pod and of each container."""
     yield spec.get("securityContext") or {}
     for container in containers(spec):
         yield container.get("securityContext") or {}
 
 
 def of_all(spec, key, good):
-    """Whether each container has a good value, of its own or the pod's."""
+    """Whether the value of each container is good; without one, that of the pod counts."""
     shared = (spec.get("securityContext") or {}).get(key)
     own = [(container.get("securityContext") or {}).get(key, shared) for container in containers(spec)]
     return all(good(value) for value in own)
@@ -60,7 +59,7 @@ def context(**values):
     return {"containers": [{"securityContext": values}]}
 
 
-# Name, whether a pod's spec keeps the rule, and one that does not.
+# The name, a function that says whether the spec of a pod follows the rule, and one that does not.
 RULES = [
     ("HostProcess",
      lambda spec: not any((one.get("windowsOptions") or {}).get("hostProcess") for one in contexts(spec)),
@@ -118,24 +117,24 @@ RULES = [
 ]
 
 
-def the_rules_refuse():
-    """k8s: each rule of the restricted profile refuses the pod that breaks it."""
+def the_rules_reject_their_examples():
+    """k8s: each rule of the restricted profile rejects its example."""
     return [f"{name} accepts its example" for name, keeps, example in RULES if keeps(example)]
 
 
-def the_profile_is_kept():
-    """k8s: every pod keeps every rule of the restricted profile, with a read-only root."""
+def pods_follow_the_profile():
+    """k8s: all pods follow the restricted profile, with a read-only root file system."""
     for overlay in OVERLAYS:
         for pod, template in pods(f"overlays/{overlay}"):
             spec = template["spec"]
             for name, keeps, _ in RULES:
                 if not keeps(spec):
-                    yield f"{overlay}: {pod} breaks {name}"
+                    yield f"{overlay}: {pod} violates {name}"
             for container in containers(spec):
                 if not container["securityContext"].get("readOnlyRootFilesystem"):
-                    yield f"{overlay}: {pod} may write to its root file system"
+                    yield f"{overlay}: {pod} has a writable root file system"
             if spec.get("automountServiceAccountToken") is not False:
-                yield f"{overlay}: {pod} holds a token for Kubernetes' API"
+                yield f"{overlay}: {pod} mounts a token for the Kubernetes API"
 
 
-CHECKS = [the_rules_refuse, the_profile_is_kept]
+CHECKS = [the_rules_reject_their_examples, pods_follow_the_profile]

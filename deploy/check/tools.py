@@ -1,4 +1,4 @@
-"""Where things lie and how programs are run; knows no rule."""
+"""Paths, and functions that run programs."""
 
 import shutil
 import subprocess
@@ -14,31 +14,30 @@ OVERLAYS = ("cpu", "gpu")
 
 
 class Skipped(Exception):
-    """A check cannot be made here; the text says what is missing."""
+    """A check cannot run; the text says which tool is missing."""
 
 
 def run(*command, **options):
-    """Runs a program; one of this Python's own, where there is one of that name."""
+    """Runs a program, preferably the one in the folder of this Python."""
     own = Path(sys.executable).parent / command[0]
     program = str(own) if own.exists() else shutil.which(command[0])
     if program is None:
-        raise Skipped(f"there is no {command[0]} here")
+        raise Skipped(f"{command[0]} is not installed")
     return subprocess.run(
         [program, *command[1:]], capture_output=True, text=True, check=False, **options
     )
 
 
 def complaints(done):
-    """What a linter said, when it was not content."""
+    """The output of a linter that failed, as lines."""
     return (done.stdout + done.stderr).splitlines() if done.returncode else []
 
 
 @cache
 def objects(path):
-    """The Kubernetes objects that kustomize makes of a folder below k8s/.
+    """The Kubernetes objects that kustomize builds from a folder below k8s/.
 
-    The secret's file is everybody's own and not in the repository, so the build runs on a copy
-    that has one.
+    The file of the secret is not in the repository, so the build runs on a copy with one.
     """
     import tempfile
 

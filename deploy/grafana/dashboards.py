@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""The source of dashboards/*.json. Run it to write them, with --check to see whether they are up
-to date. It needs nothing but Python.
+"""Generates dashboards/*.json; with --check it compares them. It needs only Python.
 
-Every query is bound to the run that is chosen above the dashboard (`Q`), so that runs which follow
-each other at the same address are told apart. A panel is one line: title, kind, unit, queries; what
-all panels of a kind share stands in the functions before the dashboards.
+Every query is limited to the run that is selected above the dashboard (`Q`), because runs may follow
+each other at the same address. A panel is a call with title, unit and queries; the functions before
+the dashboards have the options that panels of a kind share.
 """
 
 import json
@@ -14,15 +13,15 @@ import sys
 FOLDER = pathlib.Path(__file__).parent / "dashboards"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 OF_RUN = 'and on (job, instance) finetune_run_info{run="$run"}'
-# Also when the run is over: who was there in the time that is shown.
+# The same for a run that has ended within the time range.
 OF_RUN_EVER = 'and on (job, instance) last_over_time(finetune_run_info{run="$run"}[$__range])'
 
 
 class Q:
-    """A query for the chosen run, and the legend of its series."""
+    """A query for the selected run, and the legend of its series."""
 
     def __init__(self, expr, legend="", table=False, last=False):
-        """`last`: one moment, the end of the time that is shown; so is a `table`, of all labels."""
+        """`last`: an instant query at the end of the time range; so is `table`, with all labels."""
         bound = OF_RUN_EVER if table or last else OF_RUN
         self.expr = f"({expr}) {bound}"
         self.legend, self.table, self.instant = legend, table, table or last
@@ -59,8 +58,8 @@ def panel(kind, title, unit, queries, width, height, options, custom=None, **mor
 
 
 def graph(title, unit, *queries, width=12, height=8, stack=False, steps=False, points=False, fill=0, **more):
-    """Curves over time. Its legend is a list that scrolls, so that 64 ranks do not push the curves
-    out of the panel, with the largest last value on top."""
+    """Curves over time. The legend is a table that scrolls, with the largest last value on top, so that
+    64 ranks leave room for the curves."""
     custom = {
         "drawStyle": "points" if points else "line",
         "lineInterpolation": "stepAfter" if steps else "linear",
@@ -85,7 +84,7 @@ def graph(title, unit, *queries, width=12, height=8, stack=False, steps=False, p
 
 
 def number(title, unit, *queries, width=4, words=False, **more):
-    """The last value, or with `words` the last legend."""
+    """The last value, or with `words` the legend of the last series."""
     options = {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "textMode": "name" if words else "auto",
@@ -99,7 +98,7 @@ def number(title, unit, *queries, width=4, words=False, **more):
 
 
 def bar(title, *queries, width=4, **more):
-    """A share that fills up."""
+    """A horizontal bar from 0 to 100 %."""
     options = {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "orientation": "horizontal",
@@ -111,7 +110,7 @@ def bar(title, *queries, width=4, **more):
 
 
 def by_rank(title, unit, query, column, width=24, **more):
-    """One stacked bar for each rank, as it is now."""
+    """One stacked bar for each rank, with the current values."""
     options = {
         "xField": f"rank\\{column}",
         "orientation": "auto",
@@ -134,7 +133,7 @@ def by_rank(title, unit, query, column, width=24, **more):
 
 
 def table(title, query, columns, width=24, **more):
-    """The labels of the series, a row for each."""
+    """The labels of each series as a row."""
     order = {name: at for at, name in enumerate(columns)}
     options = {"showHeader": True, "cellHeight": "sm"}
     keep = {"id": "filterFieldsByName", "options": {"include": {"names": columns}}}
@@ -149,7 +148,7 @@ def row(title, *panels, collapsed=False):
 
 
 def named(name, **properties):
-    """An override for the series of this name."""
+    """An override for the series with this name."""
     values = [{"id": key.replace("__", "."), "value": value} for key, value in properties.items()]
     return {"matcher": {"id": "byName", "options": name}, "properties": values}
 
@@ -159,7 +158,7 @@ def fixed(color):
 
 
 def limits(*steps):
-    """Colours from a value on; the first is for everything below."""
+    """Colours from a value on; the first is for all values below."""
     return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in steps]}
 
 
@@ -168,7 +167,7 @@ RANK = 'rank=~"$rank"'
 
 
 def events(name, expr, color, text):
-    """A mark wherever the query is above zero."""
+    """An annotation wherever the query is above zero."""
     return {
         "name": name,
         "datasource": SOURCE,
@@ -186,20 +185,20 @@ RECOVERED = events(
     "orange",
     "recovered: {{cause}}",
 )
-BEST = events("Best epoch", "changes(finetune_best_epoch[30s]) > 0", "green", "best epoch so far")
+BEST = events("Best epoch", "changes(finetune_best_epoch[30s]) > 0", "green", "new best epoch")
 
 RUN = (
     row(
-        "Where the run stands",
+        "Progress",
         number("State", "none", Q("last_over_time(finetune_run_state[$__range]) == 1", "{{state}}", last=True), words=True),
         number("Stop reason", "none", Q("last_over_time(finetune_stop_reason_info[$__range]) == 1", "{{reason}}", last=True),
-               words=True, noValue="it has not stopped"),
-        number("Epoch", "none", Q("finetune_epoch", "now"), Q("finetune_epochs_target", "at most")),
-        bar("This epoch's steps", Q("finetune_epoch_steps / (finetune_epoch_steps_target > 0)", "done"), noValue="before the first"),
+               words=True, noValue="not stopped"),
+        number("Epoch", "none", Q("finetune_epoch", "current"), Q("finetune_epochs_target", "maximum")),
+        bar("Steps of this epoch", Q("finetune_epoch_steps / (finetune_epoch_steps_target > 0)", "done"), noValue="no epoch yet"),
         bar(
             "Patience used",
-            Q("finetune_early_stop_wait_epochs / finetune_early_stop_patience_epochs", "epochs without a better one"),
-            about="At 100 % the run stops.",
+            Q("finetune_early_stop_wait_epochs / finetune_early_stop_patience_epochs", "epochs without improvement"),
+            about="The run stops at 100 %.",
             color={"mode": "thresholds"},
             thresholds=limits((None, "blue"), (0.99, "orange")),
         ),
@@ -212,7 +211,7 @@ RUN = (
             "none",
             Q("finetune_loss", "{{split}}"),
             Q("finetune_best_validation_loss", "best validation"),
-            about="Cross entropy: of the epoch so far in training, of the last epoch in validation.",
+            about="Cross entropy: the mean of the current epoch in training, the last epoch in validation.",
             decimals=3,
             overrides=[
                 named("validation", custom__lineInterpolation="stepAfter"),
@@ -220,23 +219,23 @@ RUN = (
             ],
         ),
         graph("Accuracy", "percentunit", Q("finetune_accuracy_ratio", "{{split}}"), steps=True, max=1, decimals=2),
-        graph("Epochs", "none", Q("finetune_epoch", "under way"), Q("finetune_best_epoch", "best"),
+        graph("Epochs", "none", Q("finetune_epoch", "current"), Q("finetune_best_epoch", "best"),
               Q("finetune_early_stop_wait_epochs", "since the best"), Q("finetune_early_stop_patience_epochs", "patience"), steps=True, min=0),
-        graph("Learning rate of each layer group", "sci", Q("finetune_learning_rate", "{{group}}"), steps=True),
+        graph("Learning rate of each parameter group", "sci", Q("finetune_learning_rate", "{{group}}"), steps=True),
     ),
     row(
-        "Speed and safety",
+        "Throughput and checkpoints",
         graph("Images per second", "suffix: images/s", Q("finetune_images_per_second", "this epoch"),
-              Q("rate(finetune_samples_total[1m])", "passed, {{split}}"), min=0),
+              Q("rate(finetune_samples_total[1m])", "last minute, {{split}}"), min=0),
         graph("Steps per second", "suffix: steps/s", Q("rate(finetune_steps_total[1m])", "all ranks together"), min=0),
         graph("Age of the last step and of the last checkpoint", "s",
               Q("time() - (finetune_last_step_timestamp_seconds > 0)", "step"),
               Q("time() - (finetune_checkpoint_last_success_timestamp_seconds > 0)", "checkpoint"), min=0),
-        graph("Steps that are in no checkpoint", "suffix: steps", Q("finetune_checkpoint_lag_steps", "would be made again"),
-              Q("finetune_epoch_steps_target", "an epoch"), min=0,
-              overrides=[named("an epoch", custom__lineStyle=DASHED)]),
+        graph("Steps since the last checkpoint", "suffix: steps", Q("finetune_checkpoint_lag_steps", "steps to repeat"),
+              Q("finetune_epoch_steps_target", "one epoch"), min=0,
+              overrides=[named("one epoch", custom__lineStyle=DASHED)]),
         number("Checkpoint size", "bytes", Q("finetune_checkpoint_bytes", "bytes"), width=6),
-        number("Pictures skipped", "none", Q("finetune_decode_errors_total", "unreadable"), width=6,
+        number("Images skipped", "none", Q("finetune_decode_errors_total", "unreadable"), width=6,
                color={"mode": "thresholds"}, thresholds=limits((None, "text"), (1, "orange"))),
         number("Run", "none", Q("finetune_run_info", "{{model}} on {{dataset}}"), width=6, words=True),
         number("Coordinator", "none", Q("finetune_build_info", "{{version}}"), width=6, words=True),
@@ -245,49 +244,49 @@ RUN = (
 
 FLEET = (
     row(
-        "Who is there",
+        "Workers",
         graph("Workers by state", "none", Q("finetune_workers", "{{state}}"), steps=True, min=0, decimals=0,
               overrides=[named("expected", custom__lineStyle=DASHED, color=fixed("text")),
                          named("lost", color=fixed("red")), named("healthy", color=fixed("green")),
                          named("joined", color=fixed("blue"))]),
-        graph("Time since each rank was last heard of", "s",
+        graph("Age of the last heartbeat by rank", "s",
               Q(f"time() - finetune_worker_last_heartbeat_timestamp_seconds{{{RANK}}}", "rank {{rank}}"), min=0,
-              about="A worker speaks every second, however busy it is."),
-        number("Generation", "none", Q("finetune_generation", "of the membership"), width=6),
+              about="A worker sends a heartbeat every second, in every phase."),
+        number("Generation", "none", Q("finetune_generation", "generation"), width=6),
         number("Workers lost", "none", Q("finetune_workers_lost_total", "since the start"), width=6,
                color={"mode": "thresholds"}, thresholds=limits((None, "text"), (1, "orange"))),
         number("Recoveries", "none",
                Q("sum by (job, instance) (finetune_recovery_duration_seconds_count)", "since the start"), width=6),
-        number("Mean time of a recovery", "s", Q(
+        number("Mean recovery time", "s", Q(
             "sum by (job, instance) (finetune_recovery_duration_seconds_sum) "
             "/ (sum by (job, instance) (finetune_recovery_duration_seconds_count) > 0)", "mean"),
             width=6, noValue="none yet"),
-        table("Who held which rank", Q("last_over_time(finetune_worker_info[$__range])", table=True),
+        table("Ranks", Q("last_over_time(finetune_worker_info[$__range])", table=True),
               ["rank", "host", "device", "gpu_uuid"]),
     ),
     row(
-        "What they spend their time on",
+        "Time by phase",
         graph("Share of a step by phase, all ranks", "percentunit",
               Q("instance:finetune_phase:ratio_rate5m", "{{phase}}"), stack=True, min=0, max=1,
-              about="The rest is the worker's own work between the phases."),
-        graph("Busy time of a step over the group's median", "none",
+              about="The remainder is work between the phases."),
+        graph("Straggler ratio by rank", "none",
               Q(f"finetune_straggler_ratio{{{RANK}}}", "rank {{rank}}"), decimals=2,
-              about="Above 1.2 the others wait for it, in every step."),
-        by_rank("Share of a step by rank and phase, now", "percentunit",
+              about="The busy time of a step, divided by the median over all ranks. Above 1.2 the other ranks wait noticeably."),
+        by_rank("Share of a step by rank and phase, current", "percentunit",
                 Q(f"rank:finetune_phase:ratio_rate5m{{{RANK}}}", table=True), "phase"),
         graph("Mean time of a step by rank", "s",
               Q(f"rate(finetune_step_duration_seconds_sum{{{RANK}}}[1m]) / rate(finetune_step_duration_seconds_count{{{RANK}}}[1m])",
                 "rank {{rank}}"), min=0),
         graph("Time of a step, all ranks", "s",
               *(Q("histogram_quantile(%s, sum by (job, instance, le) (rate(finetune_step_duration_seconds_bucket[5m])))"
-                  % q, f"{name}") for q, name in ((0.5, "median"), (0.99, "99 of 100"))), min=0),
+                  % q, f"{name}") for q, name in ((0.5, "median"), (0.99, "99th percentile"))), min=0),
         graph("Mean time of a phase by rank", "s",
               Q(f'rate(finetune_phase_duration_seconds_sum{{{RANK}, phase="$phase"}}[1m]) '
                 f'/ rate(finetune_phase_duration_seconds_count{{{RANK}, phase="$phase"}}[1m])', "rank {{rank}}"),
-              width=24, min=0, about="The phase is chosen above. A validation is there once an epoch."),
+              width=24, min=0, about="Select the phase above. Validation is once in an epoch."),
     ),
     row(
-        "GPUs, where the DCGM exporter runs",
+        "GPUs (with the DCGM exporter)",
         *(graph(title, unit, Q(
             f'finetune_worker_info{{{RANK}, gpu_uuid!=""}} * on (gpu_uuid) group_left () '
             f'max by (gpu_uuid) (label_replace({metric}, "gpu_uuid", "$1", "UUID", "(.+)"))',
@@ -304,35 +303,35 @@ FLEET = (
 
 COORDINATOR = (
     row(
-        "Calls of the workers",
+        "gRPC calls",
         graph("Calls by method and code", "reqps",
               Q("rate(finetune_grpc_requests_total[1m])", "{{method}} {{code}}"), min=0,
-              about="A worker has one session; what it says in it is counted as messages below."),
-        graph("Time to answer, mean", "s", Q(
+              about="A worker has one session; its messages are counted below."),
+        graph("Mean duration of a call", "s", Q(
             "rate(finetune_grpc_request_duration_seconds_sum[5m]) / "
             "(rate(finetune_grpc_request_duration_seconds_count[5m]) > 0)", "{{method}}"), points=True, min=0),
     ),
     row(
-        "The task that owns the run",
-        graph("Messages that wait", "none", Q("finetune_driver_queue_length", "waiting"), min=0, width=8),
-        graph("Messages dealt with", "suffix: /s", Q("rate(finetune_driver_events_total[1m])", "messages"), min=0, width=8),
-        graph("Share of the time at work", "percentunit", Q("rate(finetune_driver_busy_seconds_total[1m])", "busy"),
-              min=0, width=8, about="One task: at 100 % everything waits for it."),
+        "Driver",
+        graph("Queue length", "none", Q("finetune_driver_queue_length", "messages"), min=0, width=8),
+        graph("Messages processed", "suffix: /s", Q("rate(finetune_driver_events_total[1m])", "messages"), min=0, width=8),
+        graph("Utilisation of the driver", "percentunit", Q("rate(finetune_driver_busy_seconds_total[1m])", "busy"),
+              min=0, width=8, about="The driver is one task. At 100 % it is the bottleneck of the run."),
     ),
     row(
-        "Images for workers without data",
-        graph("Images given out", "Bps",
+        "Data for workers",
+        graph("Images sent", "Bps",
               Q("rate(finetune_data_sent_bytes_total[1m])", "sent"),
               Q("finetune_data_bandwidth_limit_bytes_per_second", "limit"), min=0, width=24,
-              about="Only workers with --data coordinator take any. The limit is --data-bandwidth."),
+              about="To workers with --data coordinator. The limit is --data-bandwidth."),
     ),
     row(
-        "The process",
+        "Process",
         graph("Memory", "bytes", Q('process_resident_memory_bytes{job="finetune"}', "resident"), min=0, width=8),
-        graph("Processor cores", "none", Q('rate(process_cpu_seconds_total{job="finetune"}[1m])', "in use"), min=0, decimals=2, width=8),
+        graph("CPU cores", "none", Q('rate(process_cpu_seconds_total{job="finetune"}[1m])', "in use"), min=0, decimals=2, width=8),
         graph("Open files", "none", Q('process_open_fds{job="finetune"}', "open"), min=0, width=8),
-        graph("Time of a scrape", "s", Q('scrape_duration_seconds{job="finetune"}', "scrape"), min=0),
-        graph("Series of a scrape", "none", Q('scrape_samples_scraped{job="finetune"}', "series"), min=0),
+        graph("Duration of a scrape", "s", Q('scrape_duration_seconds{job="finetune"}', "scrape"), min=0),
+        graph("Series in a scrape", "none", Q('scrape_samples_scraped{job="finetune"}', "series"), min=0),
     ),
 )
 
@@ -360,7 +359,7 @@ PHASE_VARIABLE = variable("phase", "Phase", "label_values(finetune_phase_duratio
 
 
 def lay_out(rows):
-    """Panels from left to right, then down; a collapsed row keeps its own."""
+    """Places panels from left to right, then down. A collapsed row contains its panels."""
     y, number, out = 0, 0, []
     for line in rows:
         panels, line = line["panels"], {**line, "panels": []}
@@ -417,7 +416,7 @@ def main():
         else:
             path.write_text(text)
     if stale:
-        sys.exit(f"not what dashboards.py makes: {', '.join(stale)}; run it and commit them")
+        sys.exit(f"out of date: {', '.join(stale)}; run dashboards.py and commit the files")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ train: setup ## Set up, build, and train two workers on the built-in demo set (A
 	$(TARGET)/release/coordinator --workers 2 --data demo $(ARGS)
 
 .PHONY: test
-test: setup ## Build and run every test
-	cargo build --locked --workspace --bins
+test: setup ## Build and run all tests
 	if command -v cargo-nextest >/dev/null 2>&1; then \
 	    cargo nextest run --locked --workspace; \
 	    cargo test --locked --workspace --doc; \
@@ -38,20 +37,20 @@ test: setup ## Build and run every test
 	fi
 
 .PHONY: simulate
-simulate: setup ## Play a million schedules of a simulated cluster (SIMULATIONS=... plays as many)
-	SIMULATIONS=$(or $(SIMULATIONS),1000000) cargo test --release --locked -p coordinator --lib \
+simulate: ## Simulate a million random schedules of a cluster (SIMULATIONS= sets the number)
+	SIMULATIONS=$(or $(SIMULATIONS),1000000) cargo test --release --locked -p coordinator-core --lib \
 	    every_schedule -- --nocapture
 
 .PHONY: chaos
-chaos: setup ## Kill and stop processes at every moment (MINUTES=10: at random; SEED= repeats it)
+chaos: setup ## Kill and stop processes at each point of a run (MINUTES=10: at random; SEED= repeats)
 	cargo build --release --locked -p coordinator -p worker -p integration-tests --bins
 	MINUTES="$(MINUTES)" SEED="$(SEED)" ONLY="$(ONLY)" $(TARGET)/release/chaos
 
-# Versions of what looks at the page; both come from npm and have no dependencies.
+# Both come from npm and have no dependencies.
 PAGE_TEST := playwright-core@1.65.1 axe-core@4.14.1
 
 .PHONY: page-test
-page-test: setup ## Look at the coordinator's page with a browser during a real run (screenshots are kept)
+page-test: setup ## Test the coordinator's page in Chromium during a real run
 	@for tool in node npm $${CHROMIUM:-chromium}; do \
 	    command -v "$$tool" >/dev/null 2>&1 || { \
 	        echo "missing: $$tool; on Debian or Ubuntu: apt install nodejs npm chromium" >&2; exit 1; }; \
@@ -59,26 +58,37 @@ page-test: setup ## Look at the coordinator's page with a browser during a real 
 	cargo build --release --locked -p coordinator -p worker
 	npm install --silent --no-audit --no-fund --no-save --prefix $(TARGET)/page-test $(PAGE_TEST)
 	PAGE_TEST_MODULES="$(abspath $(TARGET)/page-test)" \
-	PAGE_TEST_PICTURES="$(abspath $(TARGET)/page-test/pictures)" \
+	PAGE_TEST_SCREENSHOTS="$(abspath $(TARGET)/page-test/screenshots)" \
 	COORDINATOR="$(abspath $(TARGET)/release/coordinator)" WORKER="$(abspath $(TARGET)/release/worker)" \
 	    node tests/page/test.mjs
 
+# PYTHON= names one that has the packages already.
+OBSERVABILITY := $(TARGET)/observability/venv
+
 .PHONY: observability
-observability: setup ## Watch real runs by a real Prometheus: alerts fire, dashboards have data (PYTHON=...)
+observability: setup ## Test alerts and dashboards with a real Prometheus and real runs (PYTHON=)
 	cargo build --release --locked -p coordinator -p worker
-	$(or $(PYTHON),python3) tests/observability/main.py --coordinator $(TARGET)/release/coordinator \
-	    --worker $(TARGET)/release/worker --pictures $(TARGET)/observability
+ifndef PYTHON
+	python3 -m venv $(OBSERVABILITY)
+	$(OBSERVABILITY)/bin/pip install --quiet --disable-pip-version-check \
+	    -r tests/observability/requirements.txt
+endif
+	$(or $(PYTHON),$(OBSERVABILITY)/bin/python) tests/observability/main.py --coordinator $(TARGET)/release/coordinator \
+	    --worker $(TARGET)/release/worker --drawings $(TARGET)/observability
 
 .PHONY: crowd
-crowd: setup ## Many simulated workers against one coordinator, with figures (WORKERS=64 SECONDS=20)
+crowd: setup ## Measure one coordinator with many simulated workers (WORKERS=64 SECONDS=20)
 	cargo build --release --locked -p coordinator -p integration-tests --bin coordinator --bin crowd
 	$(TARGET)/release/crowd $(or $(WORKERS),64) $(or $(SECONDS),20)
 
-# PyTorch as its users install it, apart from .venv; PYTHON= names one that has torch and torchvision.
+# An installation of PyTorch apart from .venv; PYTHON= names one that has torch and torchvision.
 BENCH := $(TARGET)/bench/venv
 BENCH_STAMP := $(BENCH)/installed.stamp
 # DATA= LIMIT= SIZE= EPOCHS= GLOBAL_BATCH= WEIGHTS= DEVICE=cuda WORKERS="1 2" VARIANTS= ROUNDS= DRY=1
-BENCH_ARGS = --target $(TARGET)/release --chart .readme/bench.png \
+# RECORD=1 replaces the committed results and the chart; otherwise they go below target/.
+BENCH_ARGS = --target $(TARGET)/release \
+    --results $(if $(RECORD),tests/bench/results,$(TARGET)/bench/results) \
+    --chart $(if $(RECORD),.readme/bench.png,$(TARGET)/bench/bench.png) \
     $(if $(DATA),--data "$(DATA)") $(if $(LIMIT),--limit $(LIMIT)) $(if $(SIZE),--size $(SIZE)) \
     $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(GLOBAL_BATCH),--global-batch $(GLOBAL_BATCH)) \
     $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(DEVICE),--device $(DEVICE)) \
@@ -86,7 +96,7 @@ BENCH_ARGS = --target $(TARGET)/release --chart .readme/bench.png \
     $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: bench
-bench: ## Measure against PyTorch (DATA= LIMIT= WEIGHTS= DEVICE=cuda ROUNDS=3; DRY=1 prints the commands)
+bench: ## Compare with PyTorch (DATA= WEIGHTS= DEVICE=cuda; RECORD=1 keeps results; DRY=1 prints commands)
 ifdef DRY
 	python3 -B tests/bench/test.py
 	python3 -B tests/bench/main.py $(BENCH_ARGS) --dry
@@ -101,19 +111,32 @@ $(BENCH_STAMP): tests/bench/requirements.txt
 	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+CARGO_DENY := 0.20.2
+
 .PHONY: lint
-lint: setup ## Check formatting, lints, documentation, and licences where cargo-deny is installed
+lint: setup ## Check formatting, lints, documentation, and dependencies (with cargo-deny)
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
-	if command -v cargo-deny >/dev/null 2>&1; then \
+	@PATH="$(abspath $(TARGET)/tools/bin):$$PATH"; \
+	if ! command -v cargo-deny >/dev/null 2>&1; then \
+	    echo "SKIPPED: licences, sources and advisories of dependencies: cargo-deny is not installed" \
+	        "(make cargo-deny)" >&2; \
+	    test -z "$${CI:-}"; \
+	elif cargo deny --config .deny.toml fetch db; then \
 	    cargo deny --config .deny.toml check; \
 	else \
-	    echo "cargo-deny is not installed: licences and advisories were not checked"; \
+	    cargo deny --config .deny.toml check bans licenses sources; \
+	    echo "SKIPPED: advisories: the RustSec database cannot be downloaded here" >&2; \
 	fi
 
+.PHONY: cargo-deny
+cargo-deny: ## Install cargo-deny below target/, unless it is installed already
+	command -v cargo-deny >/dev/null 2>&1 || \
+	    cargo install --locked --root $(TARGET)/tools cargo-deny@$(CARGO_DENY)
+
 .PHONY: deploy-check
-deploy-check: setup ## Check Dockerfile, compose file and Kubernetes manifests, and that they agree
+deploy-check: setup ## Check the Dockerfile, the compose file and the Kubernetes manifests
 	cargo build --locked -p coordinator -p worker
 	python3 -m venv $(TARGET)/deploy-check
 	$(TARGET)/deploy-check/bin/pip install --quiet --disable-pip-version-check \

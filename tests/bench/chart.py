@@ -1,4 +1,4 @@
-"""The picture for the README: per number of workers, time of the whole job and training speed."""
+"""The chart in the README: time to the first step, time of the whole job and training speed."""
 
 import statistics
 

@@ -1,11 +1,11 @@
-"""The command line of each program that is compared. Pure: settings in, words out."""
+"""The command line of each program that is compared. No side effects."""
 
 NAMES = {"notebook": "PyTorch, as users write it", "tuned": "PyTorch, tuned",
          "compiled": "PyTorch, tuned and compiled", "ours": "this project"}
 
 
 def command(variant, workers, settings, out):
-    """The words of one run of `variant`, which leaves its results in the folder `out`."""
+    """The command line of one run of `variant`, which writes its results into the folder `out`."""
     return (coordinator if variant == "ours" else pytorch)(variant, workers, settings, out)
 
 
@@ -21,7 +21,7 @@ def coordinator(_, workers, s, out):
 
 def pytorch(variant, workers, s, out):
     script = f"{s.scripts}/{'notebook' if variant == 'notebook' else 'tuned'}.py"
-    # The notebook's user has torchrun always, the other only where there is something to join.
+    # A notebook user always takes torchrun; the tuned program takes it for more than one rank.
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", workers]
     words = [s.python, *(torchrun if variant == "notebook" or workers > 1 else []), script,
              "--data", s.data, "--size", s.size, "--epochs", s.epochs, "--patience", s.patience,
@@ -33,13 +33,13 @@ def pytorch(variant, workers, s, out):
 
 
 def environment(workers, s):
-    """What is set beside the inherited environment: the processors, divided among the ranks."""
+    """Variables in addition to the inherited environment: the cores, divided among the ranks."""
     return {"OMP_NUM_THREADS": str(max(1, s.cores // workers))}
 
 
 def rounds(variants, workers, count):
-    """What runs when: in each round every variant once, in turned order, so that none always
-    comes first or after the same other."""
+    """The order of the runs: each round has every variant once, in rotated order, so that none
+    is always first or always after the same other."""
     for number in range(count):
         for each in workers:
             turn = number % len(variants)

@@ -1,5 +1,5 @@
-"""Decode and resize on one thread: Pillow with torchvision's Resize, as the notebook does it.
-As a program it is the counterpart of worker/examples/decode.rs, with the same words.
+"""Decode and resize on one thread: Pillow with torchvision's Resize, as in the notebook.
+As a program it is the counterpart of worker/examples/decode.rs, with the same arguments.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ SAMPLES = 300
 
 
 def compare(python, script, example, paths, size, rounds):
-    """Images a second of both, taken in turn: {"pillow": […], "ours": […]}."""
+    """Images a second of both, measured alternately: {"pillow": […], "ours": […]}."""
     chosen = "".join(f"{path}\n" for path in paths[::max(1, len(paths) // SAMPLES)])
     commands = {"pillow": [python, script, str(size), "2"], "ours": [example, str(size), "2"]}
     rates = {name: [] for name in commands}
@@ -19,7 +19,7 @@ def compare(python, script, example, paths, size, rounds):
             done = subprocess.run(command, input=chosen, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise SystemExit(f"{command[0]}: {done.stderr}")
-            # The first pass warms up.
+            # The first pass warms the caches up.
             rates[name].append(float(done.stdout.split()[-1]))
     return rates
 

@@ -1,7 +1,7 @@
-"""`make bench`: this project beside PyTorch on the same pictures, samples and steps, in one go.
+"""`make bench`: this project and PyTorch on the same images, samples and steps.
 
-Reads its settings, runs everything in turn, and writes the results. How a command is made, measured
-and summarised stands in commands.py, measure.py and table.py.
+Reads the settings, runs all programs in turn, and prints the results; with --results and --chart it
+writes them. commands.py has the command lines, measure.py the measurement, table.py the summary.
 """
 
 import argparse
@@ -31,11 +31,11 @@ def settings():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch and torchvision")
     parser.add_argument("--target", type=pathlib.Path, required=True, help="folder of the release binaries")
-    parser.add_argument("--results", type=pathlib.Path, default=SCRIPTS / "results")
-    parser.add_argument("--chart", type=pathlib.Path)
+    parser.add_argument("--results", type=pathlib.Path, help="folder for the results")
+    parser.add_argument("--chart", type=pathlib.Path, help="file for the chart")
     parser.add_argument("--data", type=pathlib.Path)
     parser.add_argument("--weights", type=pathlib.Path)
-    parser.add_argument("--limit", type=int, help="pictures of each class")
+    parser.add_argument("--limit", type=int, help="images of each class")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--patience", type=int, default=3)
@@ -56,15 +56,15 @@ def settings():
     return given
 
 
-def drawn(given, folder):
-    """The demo set, which the worker draws where it is not there yet."""
+def demo_set(given, folder):
+    """The demo set, which a worker creates if it does not exist."""
     data = folder / "data/demo"
     if not data.is_dir() and not given.dry:
         folder.mkdir(parents=True, exist_ok=True)
         words = [given.coordinator, "--data", "demo", "--limit-per-class", 2, "--image-size", 48, "--epochs", 1,
-                 "--worker-binary", given.worker, "--run-dir", folder / "drawing", "--metrics-listen", "127.0.0.1:0"]
+                 "--worker-binary", given.worker, "--run-dir", folder / "demo-run", "--metrics-listen", "127.0.0.1:0"]
         subprocess.run([str(word) for word in words], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        shutil.rmtree(folder / "drawing")
+        shutil.rmtree(folder / "demo-run")
     return data
 
 
@@ -72,7 +72,7 @@ def main():
     given = settings()
     kept = given.target.resolve().parent / "bench"
     usual = pathlib.Path("data/caltech101")
-    given.data = (given.data or (usual if usual.is_dir() else drawn(given, kept))).resolve()
+    given.data = (given.data or (usual if usual.is_dir() else demo_set(given, kept))).resolve()
     plan = list(commands.rounds(given.variants, given.workers, given.rounds))
     if given.dry:
         for number, workers, variant in plan:
@@ -85,7 +85,7 @@ def main():
     paths, _, classes = order.listed(given.data, given.limit)
     described = machine.describe(given.python, SCRIPTS)
     if given.device == "cuda" and max(given.workers) > len(described["gpus"]):
-        raise SystemExit(f"{max(given.workers)} workers need as many GPUs, here are {len(described['gpus'])}")
+        raise SystemExit(f"{max(given.workers)} workers need as many GPUs; this machine has {len(described['gpus'])}")
     runs = {str(workers): {variant: [] for variant in given.variants} for workers in given.workers}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for place, (number, workers, variant) in enumerate(plan, 1):
@@ -109,30 +109,33 @@ def main():
     result = {
         "title": f"Beside PyTorch, on the {'GPU' if given.device == 'cuda' else 'CPU'}",
         "machine": described, "machine_sentence": machine.sentence(described), "images": len(train),
-        "what": f"ResNet18 from {'pretrained' if given.weights else 'random'} weights, {len(paths)} pictures of "
+        "what": f"ResNet18 from {'pretrained' if given.weights else 'random'} weights, {len(paths)} images of "
                 f"{len(classes)} classes ({len(train)} to train on, {len(validation)} to validate), {given.size} px, "
                 f"batch {given.global_batch} over all workers, {given.epochs} epochs, {given.rounds} rounds in turn. "
                 f"Every time counts from exec; `import torch, torchvision` takes "
                 f"{described['torch_import_seconds']:.1f} s of PyTorch's.",
         "runs": runs, "decoding": decoded}
-    given.results.mkdir(parents=True, exist_ok=True)
-    name = given.results / machine.slug(described)
-    name.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     text = table.markdown(result)
-    name.with_suffix(".md").write_text(text)
+    print(f"\n{text}")
+    if given.results:
+        given.results.mkdir(parents=True, exist_ok=True)
+        name = given.results / machine.slug(described)
+        name.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        name.with_suffix(".md").write_text(text)
+        print(f"written: {name}.md, .json")
     if given.chart:
         chart.draw(result, given.chart)
-    print(f"\n{text}\nwritten: {name}.md, .json")
+        print(f"written: {given.chart}")
     return 1 if any(table.differences(measured) for measured in runs.values()) else 0
 
 
 def check_split(paths, seed, out):
-    """The coordinator's own account of who trains and who validates must be that of order.py."""
-    said = json.loads((out / "run/split.json").read_text())
+    """Checks that the coordinator's split is that of order.py."""
+    written = json.loads((out / "run/split.json").read_text())
     for name, indices in zip(("train", "validation"), order.split(len(paths), 0.2, seed)):
         ours = [f"{paths[index].parent.name}/{paths[index].name}" for index in indices]
-        if ours != said[name]:
-            raise SystemExit(f"the {name} set of {out} is not the one that PyTorch was given")
+        if ours != written[name]:
+            raise SystemExit(f"the {name} set of {out} differs from the one of the PyTorch programs")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Runs one command and measures it from outside: wall time, CPU seconds and memory of all of its
-processes, and when its first optimizer step was complete.
+"""Runs one command and measures it from outside: wall time, CPU time and memory of all of its
+processes, and the time of its first optimizer step.
 """
 
 import json
@@ -11,30 +11,30 @@ import threading
 import time
 import urllib.request
 
-PATIENCE = 3600
+TIMEOUT = 3600
 
 
 def run(variant, command, environment, out):
-    """What one run took. Every time counts from the moment of exec."""
+    """The measurements of one run. All times are from exec."""
     out.mkdir(parents=True)
     log = out / "output.txt"
     with open(log, "w") as output:
         began = time.time()
         process = subprocess.Popen(command, env=os.environ | environment, cwd=out, stdin=subprocess.DEVNULL,
                                    stdout=output, stderr=subprocess.STDOUT)
-    watch = Watch(process.pid, log if variant == "ours" else None)
-    killer = threading.Timer(PATIENCE, process.terminate)
+    monitor = Monitor(process.pid, log if variant == "ours" else None)
+    killer = threading.Timer(TIMEOUT, process.terminate)
     killer.start()
     _, status, usage = os.wait4(process.pid, 0)
     ended = time.time()
     process.returncode = os.waitstatus_to_exitcode(status)
     killer.cancel()
-    watch.end()
+    monitor.stop()
     if process.returncode != 0:
-        raise SystemExit(f"{variant} ended with {process.returncode}; the end of {log}:\n{log.read_text()[-3000:]}")
-    first, epochs = of_coordinator(out, watch) if variant == "ours" else of_pytorch(out)
+        raise SystemExit(f"{variant} exited with code {process.returncode}; the end of {log}:\n{log.read_text()[-3000:]}")
+    first, epochs = of_coordinator(out, monitor) if variant == "ours" else of_pytorch(out)
     return {"first_step": first - began, "job": ended - began, "epochs": epochs,
-            "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_pss": watch.pss, "peak_rss": watch.rss}
+            "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_pss": monitor.pss, "peak_rss": monitor.rss}
 
 
 def of_pytorch(out):
@@ -42,23 +42,23 @@ def of_pytorch(out):
     return events[0]["first_step"], events[1:]
 
 
-def of_coordinator(out, watch):
-    """Its own lines in the words of the PyTorch programs."""
+def of_coordinator(out, monitor):
+    """The coordinator's metrics under the names of the PyTorch programs."""
     split = json.loads((out / "run/split.json").read_text())
     epochs = []
     for line in (out / "run/metrics.jsonl").read_text().splitlines():
-        said = json.loads(line)
-        epochs.append({"epoch": said["epoch"], "train_seconds": len(split["train"]) / said["images_per_second"],
-                       "validation_seconds": said["seconds"]["validation"], "seconds": said["seconds"]["total"],
-                       "train_loss": said["train_loss"], "validation_loss": said["validation_loss"],
-                       "accuracy": said["validation_accuracy"]})
-    if watch.first_step is None:
-        raise SystemExit(f"no step was seen at the metrics of the run in {out}")
-    return watch.first_step, epochs
+        epoch = json.loads(line)
+        epochs.append({"epoch": epoch["epoch"], "train_seconds": len(split["train"]) / epoch["images_per_second"],
+                       "validation_seconds": epoch["seconds"]["validation"], "seconds": epoch["seconds"]["total"],
+                       "train_loss": epoch["train_loss"], "validation_loss": epoch["validation_loss"],
+                       "accuracy": epoch["validation_accuracy"]})
+    if monitor.first_step is None:
+        raise SystemExit(f"the metrics of the run in {out} never showed a step")
+    return monitor.first_step, epochs
 
 
-class Watch:
-    """Threads that look at a process and its descendants, and at the coordinator's metrics."""
+class Monitor:
+    """Threads that poll the memory of a process and its descendants, and the coordinator's metrics."""
 
     def __init__(self, pid, log):
         self.pid, self.log = pid, log
@@ -70,20 +70,20 @@ class Watch:
         for thread in self.threads:
             thread.start()
 
-    def end(self):
+    def stop(self):
         self.over.set()
         for thread in self.threads:
             thread.join()
 
     def memory(self):
-        """Seldom: each look walks all pages of all processes, which the run that is measured pays for."""
+        """Polls rarely: reading the memory of a process takes time from the run that is measured."""
         while not self.over.wait(2):
             sums = [memory_of(pid) for pid in descendants(self.pid)]
             self.pss = max(self.pss, sum(pss for pss, _ in sums))
             self.rss = max(self.rss, sum(rss for _, rss in sums))
 
     def steps(self):
-        """Looks every 20 ms until a step is counted; then it costs nothing more."""
+        """Polls every 20 ms until the first step is counted."""
         address = None
         while not self.over.wait(0.02):
             if address is None:
@@ -93,9 +93,9 @@ class Watch:
             try:
                 text = urllib.request.urlopen(address, timeout=5).read().decode()
             except OSError:
-                continue  # It is about to end.
+                continue  # The coordinator is about to exit.
             if (count := value(text, "finetune_steps_total")) >= 1:
-                # With one step its own time stamp is exact, with more (short steps) now is close.
+                # After one step its timestamp is exact; after several short steps now is close enough.
                 stamp = value(text, "finetune_last_step_timestamp_seconds")
                 self.first_step = stamp if count == 1 else time.time()
                 return
@@ -107,13 +107,13 @@ def value(text, series):
 
 
 def descendants(pid):
-    """The process and all below it."""
+    """The process and its descendants."""
     children = {}
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
         except OSError:
-            continue  # It ended just now.
+            continue  # The process has just exited.
         children.setdefault(parent, []).append(int(stat.parent.name))
     found = [pid]
     for each in found:
@@ -122,7 +122,7 @@ def descendants(pid):
 
 
 def memory_of(pid):
-    """Proportional and resident set size in bytes; shared pages count once only in the first."""
+    """Proportional and resident set size in bytes; the former counts shared pages once."""
     try:
         text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:

@@ -1,5 +1,5 @@
-"""(a) The notebook's recipe as PyTorch's users write it: DDP under torchrun, a DataLoader with
-workers, fp32, torchvision's transforms. Nothing is tuned, nothing is made slow.
+"""The notebook's recipe as users of PyTorch write it: DDP with torchrun, a DataLoader with workers,
+fp32, torchvision's transforms. It is not tuned, and not slowed down.
 """
 
 import os
@@ -16,8 +16,8 @@ import shared
 
 
 class Folder(Dataset):
-    def __init__(self, pictures, size):
-        self.pictures = pictures
+    def __init__(self, images, size):
+        self.images = images
         self.transform = transforms.Compose([
             transforms.Resize((size, size)),
             transforms.ToTensor(),
@@ -25,11 +25,11 @@ class Folder(Dataset):
         ])
 
     def __len__(self):
-        return len(self.pictures.paths)
+        return len(self.images.paths)
 
     def __getitem__(self, index):
-        with Image.open(self.pictures.paths[index]) as image:
-            return self.transform(image.convert("RGB")), self.pictures.labels[index]
+        with Image.open(self.images.paths[index]) as image:
+            return self.transform(image.convert("RGB")), self.images.labels[index]
 
 
 def main():
@@ -41,9 +41,9 @@ def main():
     dist.init_process_group("nccl" if cuda else "gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
     report = shared.Report(args, rank)
-    pictures = shared.Pictures(args, rank, world)
-    dataset = Folder(pictures, args.size)
-    model = shared.network(args, len(pictures.classes)).to(device)
+    data = shared.Images(args, rank, world)
+    dataset = Folder(data, args.size)
+    model = shared.network(args, len(data.classes)).to(device)
     model = DistributedDataParallel(model, device_ids=[device.index] if cuda else None)
     optimizer = torch.optim.Adam(shared.groups(model.module, args.rates))
     criterion = torch.nn.CrossEntropyLoss()
@@ -56,7 +56,7 @@ def main():
         began = time.monotonic()
         model.train()
         total = 0.0
-        for images, labels in loader(pictures.steps(epoch)):
+        for images, labels in loader(data.steps(epoch)):
             images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
             loss = criterion(model(images), labels)
@@ -69,9 +69,9 @@ def main():
         model.eval()
         losses, correct = 0.0, 0
         with torch.no_grad():
-            for images, labels in loader(pictures.validation_batches(64)):
+            for images, labels in loader(data.validation_batches(64)):
                 images, labels = images.to(device), labels.to(device)
-                # Not through DDP: the ranks may differ in their number of batches.
+                # Not through DDP: ranks may have different numbers of batches.
                 outputs = model.module(images)
                 losses += criterion(outputs, labels).item() * len(labels)
                 correct += (outputs.argmax(1) == labels).sum().item()
@@ -80,12 +80,12 @@ def main():
         total, losses, correct = sums.tolist()
         validated = time.monotonic()
 
-        validation_loss = losses / len(pictures.validation)
+        validation_loss = losses / len(data.validation)
         if stopping.better(validation_loss) and rank == 0:
             torch.save(model.module.state_dict(), args.out / "best.pth")
         report.write(epoch=epoch, train_seconds=trained - began, validation_seconds=validated - trained,
-                     seconds=time.monotonic() - began, train_loss=total / len(pictures.train),
-                     validation_loss=validation_loss, accuracy=correct / len(pictures.validation))
+                     seconds=time.monotonic() - began, train_loss=total / len(data.train),
+                     validation_loss=validation_loss, accuracy=correct / len(data.validation))
         if stopping.stop():
             break
     dist.destroy_process_group()

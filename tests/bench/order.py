@@ -1,6 +1,6 @@
 """The coordinator's list, split and order of samples, so that all programs make the same steps.
 
-Mirrors coordinator/src/core/{random,split,shard}.rs; the benchmark compares the result with the
+The algorithms are those of coordinator/core/src; the benchmark compares the result with the
 split.json of a real run.
 """
 
@@ -26,7 +26,7 @@ def listed(data, limit):
 
 
 class SplitMix64:
-    """The generator of random.rs."""
+    """The random number generator of the coordinator."""
 
     def __init__(self, *keys):
         self.state = 0
@@ -57,13 +57,13 @@ class SplitMix64:
 def split(count, fraction, seed):
     """Indices of the training and of the validation set."""
     order = SplitMix64(seed, SPLIT_STREAM).shuffled(range(count))
-    # Half away from zero, as Rust rounds.
+    # Rounded half away from zero, as in Rust.
     wanted = min(max(int(count * fraction + 0.5), 1), count - 1)
     return sorted(order[wanted:]), sorted(order[:wanted])
 
 
 def steps(train, global_batch, seed, epoch, rank, world):
-    """For each step of an epoch, the samples of one rank."""
+    """The samples of one rank, for each step of an epoch."""
     order = SplitMix64(seed, EPOCH_STREAM, epoch).shuffled(train)
     batches = [order[at:at + global_batch] for at in range(0, len(order), global_batch)]
     return [share(batch, rank, world) for batch in batches]

@@ -1,6 +1,6 @@
-"""What both PyTorch programs share: arguments, the picture list, the network, and what they report.
+"""Code of both PyTorch programs: arguments, the list of images, the network, and the report.
 
-Nothing here makes one of them quicker; how they train is their own.
+Nothing here makes one of them faster; each has its own training loop.
 """
 
 import argparse
@@ -31,8 +31,8 @@ def arguments():
     return parser.parse_args()
 
 
-class Pictures:
-    """The picture list in the coordinator's order, and which of them form which step."""
+class Images:
+    """The list of images in the coordinator's order, and the samples of each step."""
 
     def __init__(self, args, rank, world):
         self.args, self.rank, self.world = args, rank, world
@@ -50,7 +50,7 @@ class Pictures:
 
 
 def network(args, classes):
-    """torchvision's ResNet18 with the weights that all programs start from."""
+    """torchvision's ResNet18 with the initial weights of all programs."""
     model = models.resnet18(num_classes=classes)
     model.load_state_dict(load_file(args.weights))
     return model
@@ -67,7 +67,7 @@ def groups(model, rates):
 
 
 class Report:
-    """Rank 0's events, a JSON line each, for the one who measures."""
+    """The events of rank 0, one line of JSON each, which measure.py reads."""
 
     def __init__(self, args, rank):
         self.path = args.out / "events.jsonl" if rank == 0 else None
@@ -79,7 +79,7 @@ class Report:
                 print(json.dumps(event), file=file)
 
     def step(self, device):
-        """After each optimizer step: tells when the first one was complete."""
+        """Called after each optimizer step; reports the time of the first one."""
         if not self.stepped:
             self.stepped = True
             synchronize(device)
@@ -87,7 +87,7 @@ class Report:
 
 
 class EarlyStopping:
-    """The notebook's rule: strictly better, or `patience` epochs are counted."""
+    """The notebook's rule: stop after `patience` epochs without a lower loss."""
 
     def __init__(self, patience):
         self.patience, self.best, self.waited = patience, float("inf"), 0
@@ -109,11 +109,11 @@ def synchronize(device):
 
 
 def leave():
-    """Ends the process without taking the interpreter apart.
+    """Exits without shutting the interpreter down.
 
-    PyTorch 2.11 can deadlock there: the Reducer's destructor holds the interpreter's lock while it joins
-    Gloo's thread, which waits for that lock to drop a tensor. It would count
-    against PyTorch, and leaving early never does.
+    PyTorch 2.11 can deadlock there: the Reducer's destructor holds the GIL while it joins Gloo's
+    thread, which waits for the GIL to drop a tensor. That would count against PyTorch; exiting
+    early never does.
     """
     sys.stdout.flush()
     os._exit(0)

@@ -1,7 +1,7 @@
-"""Writes the weights that all programs start from: torchvision's ResNet18 with a head for the classes,
-so that a difference of losses is one of training and not of the draw of the head.
+"""Writes the initial weights of all programs: torchvision's ResNet18 with a new head for the classes.
+With the same head, different losses mean different training.
 
-Words: target file, number of classes, seed, and optionally the pretrained weights.
+Arguments: target file, number of classes, seed, and optionally the pretrained weights.
 """
 
 import pathlib

@@ -1,5 +1,5 @@
-"""Medians, spread and ratios of the runs, the check that all did the same work, and Markdown.
-Pure: measurements in, text and verdicts out.
+"""Medians, spread and ratios of the runs, and the check that their losses agree, as Markdown.
+No side effects.
 """
 
 import statistics
@@ -8,7 +8,7 @@ from commands import NAMES
 
 GIB = 1 << 30
 
-# Title, whether more is better, and where it stands in one run's measurement.
+# Title, whether more is better, and how it follows from the measurements of a run.
 ROWS = (
     ("exec to first step, s", False, lambda run, _: run["first_step"]),
     ("first epoch, s", False, lambda run, _: run["epochs"][0]["seconds"]),
@@ -20,12 +20,13 @@ ROWS = (
     ("CPU time, s", False, lambda run, _: run["cpu_seconds"]),
 )
 
-# Two programs may differ by that share of the loss, however quiet the repeats are: bf16 does as much.
+# The losses of two programs may differ by this share, even if repeats agree more closely: bf16 is no
+# more exact.
 TOLERANCE = 0.02
 
 
 def of_later(run, key):
-    """The median over the epochs after the first, or of the first where there is no other."""
+    """The median over the epochs after the first, or the first if there is only one."""
     return statistics.median(epoch[key] for epoch in run["epochs"][1:] or run["epochs"])
 
 
@@ -34,22 +35,22 @@ def values(runs, row, images):
 
 
 def ratio(theirs, ours, more_is_better):
-    """How many times better `ours` is."""
+    """The factor by which `ours` is better."""
     theirs, ours = statistics.median(theirs), statistics.median(ours)
     return ours / theirs if more_is_better else theirs / ours
 
 
 def losses(runs):
-    """For each loss what the last epochs of the repeats ended with."""
+    """The losses after the last epoch, of all repeats."""
     return {name: [run["epochs"][-1][f"{name}_loss"] for run in runs] for name in ("train", "validation")}
 
 
 def differences(measured):
-    """Sentences, one for each loss in which two variants differ by more than noise.
+    """One sentence for each loss in which two variants differ by more than noise.
 
-    Noise is what repeats with other seeds differ by (largest minus smallest, of the noisier of both),
-    at least TOLERANCE of the loss. Compared are means of differences within rounds: in a round all have
-    the same seed, so the same split and steps.
+    Noise is the range over repeats with other seeds (of the noisier variant), and at least TOLERANCE
+    of the loss. The differences are taken within rounds, where all programs have the same seed and so
+    the same split and steps; their means are compared.
     """
     found = []
     ours = losses(measured["ours"]) if "ours" in measured else None
@@ -58,13 +59,13 @@ def differences(measured):
             continue
         theirs = losses(measured[variant])
         if {len(run["epochs"]) for run in measured[variant]} != {len(run["epochs"]) for run in measured["ours"]}:
-            found.append(f"{variant} and ours made different numbers of epochs")
+            found.append(f"{variant} and ours ran different numbers of epochs")
         for name in ours:
             pairs = list(zip(ours[name], theirs[name]))
             difference = statistics.mean(a - b for a, b in pairs)
             limit = noise(ours[name], theirs[name])
             if not abs(difference) <= limit:
-                found.append(f"{name} loss: ours is off {variant}'s by {difference:+.4f}, noise is {limit:.4f}")
+                found.append(f"{name} loss: ours differs from {variant} by {difference:+.4f}, noise is {limit:.4f}")
     return found
 
 
@@ -73,7 +74,7 @@ def noise(a, b):
 
 
 def markdown(result):
-    """The whole file of results."""
+    """The file of results."""
     lines = [f"# {result['title']}", "", result["machine_sentence"] + ".", "", result["what"], ""]
     for workers, measured in result["runs"].items():
         others = [variant for variant in measured if variant != "ours"]

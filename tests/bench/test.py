@@ -1,5 +1,5 @@
-"""What can be checked without torch, data and time: commands for both devices, the order of the
-rounds and of the samples, the figures of the table, and that unequal losses are noticed.
+"""Tests without torch and without data: the command lines for both devices, the order of the rounds
+and of the samples, the figures of the table, and the comparison of losses.
 """
 
 import types

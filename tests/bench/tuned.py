@@ -1,8 +1,8 @@
-"""(b) The same recipe by someone who knows PyTorch: pictures decoded once into shared memory (on a
-GPU: kept in its memory), channels_last, bf16 autocast, fused Adam, DDP without buffer broadcasts or
-gradient copies, nothing read back before the end of an epoch, `torch.compile` on request.
+"""The same recipe, tuned: images decoded once into shared memory (on a GPU: kept in its memory),
+channels_last, bf16 autocast, fused Adam, DDP without buffer broadcasts or gradient copies, no loss
+read back before the end of an epoch, `torch.compile` on request.
 
-One rank runs without torchrun and without DDP.
+A single rank runs without torchrun and without DDP.
 """
 
 import os
@@ -19,11 +19,11 @@ import shared
 
 
 class Cache:
-    """All pictures as bytes, [n, S·S·3], decoded by all ranks and threads together."""
+    """All images as bytes, [n, S·S·3], decoded by all threads of all ranks."""
 
-    def __init__(self, pictures, args, rank, world):
-        self.size, self.paths = args.size, pictures.paths
-        # The name tells concurrent runs apart; the folder of a run is its own.
+    def __init__(self, data, args, rank, world):
+        self.size, self.paths = args.size, data.paths
+        # The name is unique: a run has a folder of its own.
         self.file = f"/dev/shm/bench-{args.out.parent.name}-{args.out.name}-{os.getppid()}"
         length = args.size * args.size * 3
         if world > 1:
@@ -48,7 +48,7 @@ class Cache:
         if rank == 0:
             os.unlink(self.file)
         self.rows, self.labels = self.rows.to(device), torch.tensor(labels, device=device)
-        # (x / 255 - mean) / deviation, along whole rows, so that it vectorises.
+        # (x / 255 - mean) / deviation for whole rows, which vectorises.
         repeat = self.size * self.size
         scale = torch.tensor([1 / (255 * each) for each in shared.DEVIATION])
         shift = torch.tensor([-mean / each for mean, each in zip(shared.MEAN, shared.DEVIATION)])
@@ -58,7 +58,7 @@ class Cache:
     def batch(self, indices):
         indices = torch.tensor(indices, device=self.device)
         rows = torch.addcmul(self.shift, self.rows[indices].float(), self.scale)
-        images = rows.view(-1, self.size, self.size, 3).permute(0, 3, 1, 2)  # That is channels_last.
+        images = rows.view(-1, self.size, self.size, 3).permute(0, 3, 1, 2)  # This layout is channels_last.
         return images, self.labels[indices]
 
 
@@ -71,7 +71,7 @@ def computes_in_bf16(cuda):
 
 
 def average_batch_norm(model, world):
-    """One all-reduce of all running statistics before a validation, instead of one each step."""
+    """One all-reduce of all running statistics before validation, instead of one in each step."""
     statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
     flat = torch.cat([each.reshape(-1) for each in statistics])
     dist.all_reduce(flat)
@@ -91,10 +91,10 @@ def main():
     if world > 1:
         dist.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
     report = shared.Report(args, rank)
-    pictures = shared.Pictures(args, rank, world)
-    cache = Cache(pictures, args, rank, world)
+    data = shared.Images(args, rank, world)
+    cache = Cache(data, args, rank, world)
 
-    model = shared.network(args, len(pictures.classes)).to(device, memory_format=torch.channels_last)
+    model = shared.network(args, len(data.classes)).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(shared.groups(model, args.rates), fused=True)
     step = torch.compile(model, mode="reduce-overhead" if cuda and world == 1 else None) if args.compile else model
     if world > 1:
@@ -103,13 +103,13 @@ def main():
     criterion = torch.nn.CrossEntropyLoss()
     autocast = torch.autocast(args.device, torch.bfloat16, enabled=computes_in_bf16(cuda))
     stopping = shared.EarlyStopping(args.patience)
-    cache.finish(rank, world, device, pictures.labels)
+    cache.finish(rank, world, device, data.labels)
 
     for epoch in range(1, args.epochs + 1):
         began = time.monotonic()
         model.train()
         sums = torch.zeros(3, dtype=torch.float64, device=device)
-        for indices in pictures.steps(epoch):
+        for indices in data.steps(epoch):
             images, labels = cache.batch(indices)
             with autocast:
                 loss = criterion(step(images), labels)
@@ -125,7 +125,7 @@ def main():
         with torch.inference_mode(), autocast:
             if world > 1:
                 average_batch_norm(model, world)
-            for indices in pictures.validation_batches(256 if cuda else 64):
+            for indices in data.validation_batches(256 if cuda else 64):
                 images, labels = cache.batch(indices)
                 outputs = model(images)
                 sums[1] += criterion(outputs, labels) * len(indices)
@@ -135,12 +135,12 @@ def main():
         total, losses, correct = sums.tolist()
         validated = time.monotonic()
 
-        validation_loss = losses / len(pictures.validation)
+        validation_loss = losses / len(data.validation)
         if stopping.better(validation_loss) and rank == 0:
             torch.save(model.state_dict(), args.out / "best.pth")
         report.write(epoch=epoch, train_seconds=trained - began, validation_seconds=validated - trained,
-                     seconds=time.monotonic() - began, train_loss=total / len(pictures.train),
-                     validation_loss=validation_loss, accuracy=correct / len(pictures.validation))
+                     seconds=time.monotonic() - began, train_loss=total / len(data.train),
+                     validation_loss=validation_loss, accuracy=correct / len(data.validation))
         if stopping.stop():
             break
     if world > 1:

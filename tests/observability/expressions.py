@@ -1,4 +1,4 @@
-"""What the dashboards ask, with their variables filled in."""
+"""The queries of the dashboards, with values for their variables."""
 
 import json
 
@@ -10,7 +10,7 @@ class Panel:
         self.dashboard, self.title, self.kind, self.queries, self.unit = dashboard, title, kind, queries, unit
 
     def filled(self, run):
-        """Expression, legend and whether it is asked for one moment, of each query."""
+        """Expression, legend and whether it is an instant query, of each query."""
         values = {"$run": run, "$rank": ".*", "$phase": "forward_backward", "$__range": "10m"}
         for expr, legend, instant in self.queries:
             for name, value in values.items():

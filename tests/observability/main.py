@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Shows that what is in deploy/prometheus and deploy/grafana holds: the files are sound, a real
-Prometheus that scrapes real runs has data for every question of the dashboards, nothing fires in a
-run that goes well, and the alerts fire when something is done to a run. `make observability` runs
-it. Needs promtool and prometheus, and the packages of requirements.txt; it installs nothing.
+"""Tests deploy/prometheus and deploy/grafana with a real Prometheus that scrapes real runs: the files
+are valid, every query of the dashboards has data, no alert fires in a run without faults, and each
+alert fires after its fault. `make observability` runs it. It needs promtool and prometheus, and the
+packages of requirements.txt; it installs nothing.
 """
 
 import argparse
@@ -20,14 +20,14 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY, GRAFANA = ROOT / "deploy/prometheus", ROOT / "deploy/grafana"
 
-# Questions without an answer here, and why.
+# Panels without data in these runs.
 NEEDS_A_GPU = {"Utilisation", "Memory used", "Temperature", "Power", "Last XID error"}
-NEEDS_A_LOSS = {"Recoveries", "Mean time of a recovery"}
-# Alerts that no run here sets off; tests/firing.yml in deploy/prometheus shows that they fire.
+NEEDS_A_LOSS = {"Recoveries", "Mean recovery time"}
+# Alerts that fire in no run here, and why; deploy/prometheus/tests/firing.yml tests them.
 ONLY_BY_RULE_TEST = {"FinetuneGpuXid": "no GPU", "FinetuneDataWait": "the demo set is in memory",
-                     "FinetuneCheckpointTooOld": "no disk that refuses"}
-# With their patience shortened to seconds these see what two busy cores do to any run.
-NERVOUS = {"FinetuneStraggler", "FinetuneDataWait"}
+                     "FinetuneCheckpointTooOld": "no failing disk"}
+# With times of seconds these fire in any run on two busy cores.
+SENSITIVE = {"FinetuneStraggler", "FinetuneDataWait"}
 
 
 def missing():
@@ -42,19 +42,19 @@ def missing():
 if lacks := missing():
     sys.exit("missing: " + "; ".join(lacks))
 
-import pictures  # noqa: E402
+import drawing  # noqa: E402
 import schema  # noqa: E402
 import yaml  # noqa: E402
 from expressions import panels  # noqa: E402
 from prom import SHORT, Prometheus, until  # noqa: E402
-from runs import ENDLESS, HeldThread, Run  # noqa: E402
+from runs import ENDLESS, HungThread, Run  # noqa: E402
 
 
 def say(line):
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
-def sound_files():
+def check_files():
     for command in (
         ["promtool", "check", "config", DEPLOY / "prometheus.yml"],
         ["promtool", "check", "rules", *(DEPLOY / "rules").glob("*.yml")],
@@ -69,7 +69,7 @@ def sound_files():
             assert rule["labels"]["severity"] in ("critical", "warning", "info"), rule["alert"]
             assert notes["summary"] and notes["description"] and notes["runbook"], rule["alert"]
     schema.check(GRAFANA / "dashboards")
-    say("files: sound")
+    say("files: valid")
 
 
 def rules():
@@ -85,10 +85,10 @@ def free_port():
 
 
 class Bench:
-    """The runs, and the Prometheus that watches them."""
+    """The runs, and the Prometheus that scrapes them."""
 
-    def __init__(self, programs, folder, pictures_in):
-        self.programs, self.folder, self.pictures = programs, folder, pictures_in
+    def __init__(self, programs, folder, drawings):
+        self.programs, self.folder, self.drawings = programs, folder, drawings
         self.prometheus = Prometheus(folder / "prometheus", DEPLOY, free_port())
         self.fired = set()
 
@@ -98,26 +98,26 @@ class Bench:
         return run
 
     def sees(self, alert, seconds=40):
-        """Waits until `alert` fires; it is pending before, if it has any patience."""
+        """Waits until `alert` fires, and checks that it was pending before if it has a `for` time."""
 
-        until(f"{alert} fires", seconds, lambda: alert in self.seen())
-        patient = any(rule.get("alert") == alert and "for" in rule for rule in rules())
-        waited = f'count_over_time(ALERTS{{alertname="{SHORT}{alert}", alertstate="pending"}}[10m])'
-        assert not patient or self.prometheus.at(waited, time.time()), f"{alert} was never pending"
-        say(f"  {alert}: {'pending, then ' if patient else ''}firing")
+        until(f"{alert} to fire", seconds, lambda: alert in self.seen())
+        delayed = any(rule.get("alert") == alert and "for" in rule for rule in rules())
+        pending = f'count_over_time(ALERTS{{alertname="{SHORT}{alert}", alertstate="pending"}}[10m])'
+        assert not delayed or self.prometheus.at(pending, time.time()), f"{alert} was never pending"
+        say(f"  {alert}: {'pending, then ' if delayed else ''}firing")
 
     def now(self):
-        """The impatient alerts that fire."""
+        """The shortened alerts that are firing."""
         states = self.prometheus.alerts().items()
         return {name.removeprefix(SHORT) for name, of in states if name.startswith(SHORT) and "firing" in of}
 
     def seen(self):
-        """The impatient alerts that have fired so far, those of now included."""
+        """The shortened alerts that have fired so far."""
         self.fired |= self.now()
         return self.fired
 
     def answered(self, run, without):
-        """Whether the dashboards have data of `run`, but for the titles `without`."""
+        """Checks that all panels have data of `run`, except those with the titles `without`."""
         empty = []
         for panel in panels(GRAFANA / "dashboards"):
             for expr, _, instant in panel.filled(run.name):
@@ -130,18 +130,18 @@ class Bench:
         for title in ("Run", "Fleet", "Coordinator"):
             drawn = [p for p in panels(GRAFANA / "dashboards")
                      if p.dashboard == title and p.title not in NEEDS_A_GPU and p.kind != "annotation"]
-            path = self.pictures / f"{run.name}-{title.lower()}.png"
-            pictures.draw(path, title, drawn, self.prometheus, run)
+            path = self.drawings / f"{run.name}-{title.lower()}.png"
+            drawing.draw(path, title, drawn, self.prometheus, run)
             say(f"  {path}")
 
     def end(self):
         self.prometheus.end()
 
 
-def goes_well(bench):
-    """Nothing fires while workers gather and train, nor afterwards, but that it stopped early."""
-    say("a run that goes well")
-    with bench.run("well", "--limit-per-class=30", "--epochs=40", "--patience=4",
+def no_fault(bench):
+    """No alert fires in a run without faults and after it, except that it stopped early."""
+    say("a run without faults")
+    with bench.run("no-fault", "--limit-per-class=30", "--epochs=40", "--patience=4",
                    "--layer-lr=uniform=1e-3", "--metrics-linger=20") as run:
         while run.process.poll() is None:
             firing(bench)
@@ -157,17 +157,17 @@ def goes_well(bench):
         if "record" in rule and not rule["record"].startswith("rank:dcgm"):
             assert bench.prometheus.over(rule["record"], run.began, run.ended), f"{rule['record']} has no data"
     bench.draw(run)
-    say("  nothing fired in 70 s after it, and every panel has data")
+    say("  no alert fired during the run and for 70 s after it, and every panel has data")
 
 
 def firing(bench):
-    let = {"FinetuneEarlyStop", *(SHORT + name for name in NERVOUS | {"FinetuneEarlyStop"})}
+    allowed = {"FinetuneEarlyStop", *(SHORT + name for name in SENSITIVE | {"FinetuneEarlyStop"})}
     fires = {name for name, states in bench.prometheus.alerts().items() if "firing" in states}
-    assert fires <= let, f"fires in a run that goes well: {fires}"
+    assert fires <= allowed, f"fires in a run without faults: {fires - allowed}"
 
 
 def loses_workers(bench):
-    """A worker that stops answering, one that hangs in its step, one that is slow; then the coordinator dies."""
+    """A stopped worker, one that hangs in a step, a slow one; then the coordinator is killed."""
     say("a run that loses workers")
     with bench.run("faults", *ENDLESS, "--stall-timeout=25", "--max-restarts=9") as run:
         until("a few steps", 60, lambda: run.steps() > 20)
@@ -181,12 +181,12 @@ def loses_workers(bench):
         before = run.steps()
         until("further steps", 60, lambda: run.steps() > before + 20)
         held = run.both()[1]
-        with HeldThread(held):
+        with HungThread(held):
             bench.sees("FinetuneNoProgress")
-            until("the hung one is put down", 60, lambda: run.value(
+            until("the eviction of the hung worker", 60, lambda: run.value(
                 'finetune_recovery_duration_seconds_count{cause="worker_put_down"}') >= 1)
-        # A new worker may be slow at first; this is about one that stays so.
-        until("all are equally fast", 60, lambda: "FinetuneStraggler" not in bench.now())
+        # A new worker is slow at first, which is not what the alert is for.
+        until("equally fast workers", 60, lambda: "FinetuneStraggler" not in bench.now())
         slow = run.both()[1]
         deadline = time.monotonic() + 60
         while "FinetuneStraggler" not in bench.now() and time.monotonic() < deadline:
@@ -194,21 +194,21 @@ def loses_workers(bench):
             time.sleep(0.08)
             os.kill(slow, signal.SIGCONT)
             time.sleep(0.02)
-        assert "FinetuneStraggler" in bench.now(), "nobody noticed the slow worker"
+        assert "FinetuneStraggler" in bench.now(), "FinetuneStraggler did not fire for the slow worker"
         bench.sees("FinetuneStraggler", 5)
-        left = run.workers()
+        remaining = run.workers()
         run.process.kill()
         run.ended = time.time()
         bench.sees("FinetuneCoordinatorDown")
-        for worker in left:
+        for worker in remaining:
             os.kill(worker, signal.SIGKILL)
-    # A coordinator that was killed gave no reason.
+    # A coordinator that was killed exports no stop reason.
     bench.answered(run, NEEDS_A_GPU | {"Stop reason"})
     bench.draw(run)
 
 
-def is_not_helped(bench):
-    """A killed worker that nobody replaces, and then the last one."""
+def loses_all_workers(bench):
+    """A killed worker without a replacement, and then the last one."""
     say("a run that fails")
     with bench.run("fails", *ENDLESS, "--max-restarts=0", "--metrics-linger=20") as run:
         until("a few steps", 60, lambda: run.steps() > 20)
@@ -220,28 +220,28 @@ def is_not_helped(bench):
 
 
 def diverges(bench):
-    """A learning rate at which the loss is soon no number."""
-    say("a run whose loss is poisoned")
-    with bench.run("poison", "--limit-per-class=12", "--layer-lr=uniform=1e30", "--metrics-linger=20") as run:
+    """A learning rate with which the loss becomes NaN."""
+    say("a run that diverges")
+    with bench.run("diverges", "--limit-per-class=12", "--layer-lr=uniform=1e30", "--metrics-linger=20") as run:
         bench.sees("FinetuneLossNotFinite", 60)
         assert run.wait(60) == 10, run.output.read_text()
 
 
-SCENES = (goes_well, loses_workers, is_not_helped, diverges)
+SCENES = (no_fault, loses_workers, loses_all_workers, diverges)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--coordinator", type=pathlib.Path, required=True)
     parser.add_argument("--worker", type=pathlib.Path, required=True)
-    parser.add_argument("--only", choices=[scene.__name__ for scene in SCENES], help="one scene of all")
-    parser.add_argument("--pictures", type=pathlib.Path, required=True, help="where the pictures go")
+    parser.add_argument("--only", choices=[scene.__name__ for scene in SCENES], help="run one scene")
+    parser.add_argument("--drawings", type=pathlib.Path, required=True, help="folder for the drawn dashboards")
     arguments = parser.parse_args()
-    sound_files()
-    arguments.pictures.mkdir(parents=True, exist_ok=True)
+    check_files()
+    arguments.drawings.mkdir(parents=True, exist_ok=True)
     programs = {name: getattr(arguments, name).resolve() for name in ("coordinator", "worker")}
     with tempfile.TemporaryDirectory(prefix="observability-") as folder:
-        bench = Bench(programs, pathlib.Path(folder), arguments.pictures.resolve())
+        bench = Bench(programs, pathlib.Path(folder), arguments.drawings.resolve())
         try:
             for scene in SCENES:
                 if arguments.only in (None, scene.__name__):
@@ -251,11 +251,11 @@ def main():
     if arguments.only:
         return
     silent = {rule["alert"] for rule in rules() if "alert" in rule} - bench.fired
-    assert silent == set(ONLY_BY_RULE_TEST), f"these alerts did not fire: {silent}"
+    assert silent == set(ONLY_BY_RULE_TEST), f"alerts that did not fire, other than {set(ONLY_BY_RULE_TEST)}: {silent}"
     for alert, why in ONLY_BY_RULE_TEST.items():
-        say(f"{alert}: not set off here ({why}), only by its rule test")
-    say(f"panels not answered here, for want of a GPU: {', '.join(sorted(NEEDS_A_GPU))}")
-    say("all holds")
+        say(f"{alert}: tested only by its rule test ({why})")
+    say(f"panels without data, because there is no GPU: {', '.join(sorted(NEEDS_A_GPU))}")
+    say("all checks passed")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Prometheus of our own, over HTTP: started, asked, ended. It knows nothing of what is asked."""
+"""A Prometheus server: start, query over HTTP, stop."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 
 
-# What the names of alerts with less patience begin with.
+# The prefix of the alerts whose times are shortened.
 SHORT = "Short"
 
 
@@ -19,8 +19,7 @@ def get(url):
 
 
 def shortened(text):
-    """The alerts again under names of their own, with a test's patience: minutes become seconds, so
-    that a fault of seconds is seen."""
+    """The alerts under other names and with shorter times, so that they fire within seconds."""
     text = text.replace("name: finetune", "name: short").replace("alert: Finetune", f"alert: {SHORT}Finetune")
     text = re.sub(r"for: \d+m", "for: 3s", text)
     windows = {"5m": "10s", "10m": "60s", "15m": "120s", "30m": "120s"}
@@ -29,9 +28,9 @@ def shortened(text):
 
 
 class Prometheus:
-    """One that scrapes every second and evaluates the rules of `deploy`, as they are and, the
-    alerts, shortened as well. It is one and not two, since a coordinator whose run is over serves
-    its last values to the first that comes."""
+    """A server that scrapes every second and evaluates the rules of `deploy`, and the alerts with
+    shortened times as well. There is one server for both, because a coordinator whose run is over
+    exits after its first scrape."""
 
     def __init__(self, folder, deploy, port):
         self.folder, self.url = folder, f"http://127.0.0.1:{port}"
@@ -53,7 +52,7 @@ class Prometheus:
              f"--web.listen-address=127.0.0.1:{port}"],
             stdout=self.log, stderr=self.log)
         try:
-            until("Prometheus answers", 60, self.ready)
+            until("Prometheus to answer", 60, self.ready)
         except AssertionError:
             self.end()
             raise
@@ -63,7 +62,7 @@ class Prometheus:
         return get(f"{self.url}/-/ready")
 
     def watch(self, *addresses):
-        """Scrapes these, and those before no longer."""
+        """Sets the addresses to scrape."""
         new = self.folder / "new.json"
         new.write_text(json.dumps([{"targets": list(addresses)}]))
         new.rename(self.folder / "targets.json")
@@ -76,7 +75,7 @@ class Prometheus:
             raise AssertionError(f"{parameters}: {error.read().decode()}") from error
 
     def over(self, expr, start, end):
-        """The series of an expression over a time, those without any sample left out."""
+        """The series of an expression over a time range, without empty ones."""
         step = max(1, (end - start) / 300)
         return self.ask("query_range", query=expr, start=start, end=end, step=step)["result"]
 
@@ -84,7 +83,7 @@ class Prometheus:
         return self.ask("query", query=expr, time=when)["result"]
 
     def alerts(self):
-        """The alerts that are there now: name to the states of its instances."""
+        """The current alerts: from the name to the states of its instances."""
         states = {}
         for alert in self.ask("alerts")["alerts"]:
             states.setdefault(alert["labels"]["alertname"], set()).add(alert["state"])
@@ -97,7 +96,7 @@ class Prometheus:
 
 
 def until(what, seconds, holds):
-    """Waits until `holds` gives something true, and gives that back."""
+    """Waits until `holds` returns a true value, and returns that."""
     deadline, why = time.monotonic() + seconds, ""
     while time.monotonic() < deadline:
         try:
@@ -106,4 +105,4 @@ def until(what, seconds, holds):
         except OSError as error:
             why = f" ({error})"
         time.sleep(0.2)
-    raise AssertionError(f"not within {seconds} s: {what}{why}")
+    raise AssertionError(f"timed out after {seconds} s waiting for {what}{why}")

@@ -1,4 +1,4 @@
-"""Real runs of the coordinator with two local workers on the demo set, and what is done to them."""
+"""Real runs of the coordinator with two local workers on the demo set, and a fault for a thread."""
 
 import ctypes
 import os
@@ -17,7 +17,7 @@ ENDLESS = ["--limit-per-class=12", "--epochs=2000", "--patience=1000", "--layer-
 
 
 class Run:
-    """One run. `with` ends all of its processes."""
+    """One run. At the end of `with` all of its processes are killed."""
 
     def __init__(self, programs, folder, name, *flags):
         self.name, self.began = name, time.time()
@@ -27,14 +27,14 @@ class Run:
                 [programs["coordinator"], *SMALL, f"--worker-binary={programs['worker']}",
                  f"--run-dir={folder / name}", *flags],
                 cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        self.address = until(f"the address of {name}", 30, self.shown)
+        self.address = until(f"the address of {name}", 30, self.metrics_address)
 
-    def shown(self):
-        """Where it shows its metrics, once it does."""
+    def metrics_address(self):
+        """The address of the metrics, once it is printed."""
         assert self.process.poll() is None, self.output.read_text()
-        return self.said(r"metrics: http://([^/]+)/")
+        return self.printed(r"metrics: http://([^/]+)/")
 
-    def said(self, pattern):
+    def printed(self, pattern):
         found = re.search(pattern, self.output.read_text())
         return found and found[1]
 
@@ -55,18 +55,18 @@ class Run:
         try:
             listed = {int(pid) for each in children for pid in each.read_text().split()}
         except OSError:
-            return []  # A thread ended just now.
+            return []  # A thread has just exited.
         for child in listed:
             try:
                 environment = pathlib.Path(f"/proc/{child}/environ").read_bytes()
             except OSError:
-                continue  # It ended just now.
+                continue  # The process has just exited.
             if rank := re.search(rb"FINETUNE_LOCAL_RANK=(\d+)", environment):
                 found[int(rank[1])] = child
         return [found[rank] for rank in sorted(found)]
 
     def both(self):
-        """Its two workers, once there are two."""
+        """The two workers, once both have started."""
         return until("both workers", 60, lambda: (found := self.workers()) and len(found) == 2 and found)
 
     def wait(self, seconds):
@@ -89,9 +89,9 @@ class Run:
         self.ended = getattr(self, "ended", time.time())
 
 
-class HeldThread:
-    """Holds the training thread of a worker, while its other threads go on: a hung step, with
-    heartbeats. `with` lets it go."""
+class HungThread:
+    """Stops the training thread of a worker, while its other threads continue: a hung step, with
+    heartbeats. At the end of `with` the thread continues."""
 
     SEIZE, INTERRUPT, DETACH = 0x4206, 0x4207, 17
 
@@ -108,5 +108,5 @@ class HeldThread:
         return self
 
     def __exit__(self, *_):
-        # Its process may have been replaced meanwhile.
+        # This fails if the process was replaced meanwhile.
         self.ptrace(self.DETACH, self.thread, None, None)

@@ -1,5 +1,5 @@
-"""Whether the dashboards are what Grafana's schema knows: read into the types of its foundation SDK
-and written again, nothing may be lost."""
+"""Whether the dashboards follow Grafana's schema: reading them into the types of its foundation SDK
+and writing them again must not lose anything."""
 
 import json
 
@@ -7,7 +7,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-# Prometheus's own keys of an annotation, which the schema of dashboards leaves to the plugin.
+# Keys of an annotation that belong to the Prometheus plugin and not to the schema of dashboards.
 OPEN = {"step", "titleFormat"}
 
 

@@ -1,20 +1,20 @@
-// A real run for the browser to look at: a coordinator that starts two workers on the demo set.
-// Ends what it started on every path.
+// A real run for the test: a coordinator that starts two workers on the demo set. `stop` ends all
+// of its processes.
 
 import { spawn } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const PATIENCE = 240_000;
+const TIMEOUT = 240_000;
 
-/** Waits until `holds` gives something, and gives that. */
-export async function eventually(what, holds, patience = PATIENCE) {
-  const deadline = Date.now() + patience;
+/** Waits until `holds` returns a true value, and returns that. */
+export async function eventually(what, holds, timeout = TIMEOUT) {
+  const deadline = Date.now() + timeout;
   for (;;) {
     const value = await holds();
     if (value) return value;
-    if (Date.now() > deadline) throw new Error(`not in time: ${what}`);
+    if (Date.now() > deadline) throw new Error(`timed out waiting for ${what}`);
     await new Promise((resume) => setTimeout(resume, 100));
   }
 }
@@ -25,7 +25,7 @@ export class Run {
   #child = null;
   #address = null;
 
-  /** Starts the run, or goes on with it on the same ports. */
+  /** Starts the run, or resumes it with the same addresses. */
   async start(programs, flags = []) {
     const resumed = this.#address !== null;
     const place = ["--metrics-listen", this.#address ?? "127.0.0.1:0"];
@@ -43,7 +43,7 @@ export class Run {
       stream.on("data", (text) => (this.output += text));
     }
     this.url = await eventually("an address", () => {
-      if (child.exitCode !== null) throw new Error(`the coordinator ended:\n${this.output}`);
+      if (child.exitCode !== null) throw new Error(`the coordinator exited:\n${this.output}`);
       return this.output.match(/page: +(http:\S+)/)?.[1];
     });
     this.#address = new URL(this.url).host;
@@ -63,7 +63,7 @@ export class Run {
       .filter((name) => /^\d+$/.test(name))
       .filter((pid) => {
         try {
-          // After the name, which may hold anything: state and parent.
+          // The state and the parent follow the name, which may contain any character.
           const [, parent] = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1).split(" ");
           return Number(parent) === this.#child.pid;
         } catch {
@@ -79,10 +79,10 @@ export class Run {
   }
 
   ended() {
-    return eventually("the end of the coordinator", () => this.#child.exitCode !== null || this.#child.signalCode !== null);
+    return eventually("the coordinator to exit", () => this.#child.exitCode !== null || this.#child.signalCode !== null);
   }
 
-  /** Nothing stays behind. */
+  /** Kills all processes and removes all files. */
   stop() {
     if (this.#child?.exitCode === null && this.#child.signalCode === null) {
       const workers = this.workers();

@@ -1,5 +1,5 @@
-// States of a run that a short real one does not show: 64 workers, a failure, nothing yet, and
-// texts that try to be markup. Each is a change of a status that a real coordinator gave.
+// States that a short real run does not have: 64 workers, a failure, no data yet, and text that
+// looks like markup. Each is a modified status of a real coordinator.
 
 const time = (second) => new Date(Date.UTC(2026, 0, 1, 12, 0, second)).toISOString();
 

@@ -1,6 +1,6 @@
-// The coordinator's page, looked at by a browser while a real run goes on: values move, a killed
-// worker and a killed coordinator show, nothing is asked from elsewhere, the keyboard reaches
-// everything, axe finds nothing. Screenshots of each state go to a folder, for people to look at.
+// The coordinator's page in a browser during a real run: values change, the loss of a worker and of
+// the coordinator are shown, no other server gets a request, all controls are reachable by keyboard,
+// and axe finds no accessibility violation. A screenshot of each state is saved.
 
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
@@ -11,20 +11,20 @@ import { Run, eventually } from "./run.mjs";
 import { HOSTILE, states } from "./states.mjs";
 
 const programs = { coordinator: process.env.COORDINATOR, worker: process.env.WORKER };
-const pictures = process.env.PAGE_TEST_PICTURES;
+const screenshots = process.env.PAGE_TEST_SCREENSHOTS;
 const PHONE = { width: 390, height: 844 };
-mkdirSync(pictures, { recursive: true });
+mkdirSync(screenshots, { recursive: true });
 
 const run = new Run();
 const browser = await launch();
 try {
   await run.start(programs, ["--metrics-linger=600", "--epochs=6"]);
-  const { page, wrong } = await open(browser, run.url);
+  const { page, errors } = await open(browser, run.url);
   await page.goto(run.url);
   const text = (id) => page.locator(`#${id}`).textContent();
-  const shot = (name, from = page) => from.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
+  const shot = (name, from = page) => from.screenshot({ path: join(screenshots, `${name}.png`), fullPage: true });
 
-  await step("values move while the run trains", async () => {
+  await step("values change while the run trains", async () => {
     await eventually("live", async () => (await text("link")) === "live");
     await eventually("training", async () => (await text("state")) === "Training");
     const first = await text("figures");
@@ -37,28 +37,28 @@ try {
     assert.match(await text("rates"), /fc/);
   });
 
-  await step("a worker that is killed shows, and so does the recovery", async () => {
+  await step("the loss of a worker and the recovery are shown", async () => {
     process.kill(run.workers()[0], "SIGKILL");
     await eventually("the loss", async () => /Lost.*rank/.test(await text("events")));
     await eventually("the recovery", async () => /Recovered in /.test(await text("events")));
     await eventually("training again", async () => (await text("state")) === "Training");
   });
 
-  await step("a coordinator that is gone shows, and its successor brings the curves back", async () => {
+  await step("the loss of the coordinator is shown, and the resumed run has the earlier curves", async () => {
     await eventually("two epochs", async () => (await page.locator("#history tbody tr").count()) >= 2);
     const lines = await page.locator("#history tbody tr").count();
     await run.kill("SIGKILL");
-    await eventually("that it is gone", async () => /is gone since/.test(await text("link")));
-    assert.equal(await page.locator("#history tbody tr").count(), lines, "the last state stays");
+    await eventually("the loss of the coordinator", async () => /is gone since/.test(await text("link")));
+    assert.equal(await page.locator("#history tbody tr").count(), lines, "the last state stays visible");
     await shot("gone");
     await run.start(programs, ["--metrics-linger=600"]);
     await eventually("live", async () => (await text("link")) === "live");
-    assert.ok((await page.locator("#history tbody tr").count()) >= lines, "the curves survive");
+    assert.ok((await page.locator("#history tbody tr").count()) >= lines, "the curves have the earlier epochs");
     assert.match(await text("events"), /Resumed/);
     await eventually("training", async () => (await text("state")) === "Training");
   });
 
-  await step("the keyboard reaches everything in reading order", async () => {
+  await step("the keyboard reaches all controls in reading order", async () => {
     await page.evaluate(() => document.activeElement.blur());
     const reached = [];
     for (let presses = 0; presses < 8; presses += 1) {
@@ -67,7 +67,7 @@ try {
         await page.evaluate(() => {
           const node = document.activeElement;
           const outline = getComputedStyle(node).outlineStyle;
-          return `${node.getAttribute("aria-label") ?? node.textContent.trim()}${outline === "none" ? " (not seen)" : ""}`;
+          return `${node.getAttribute("aria-label") ?? node.textContent.trim()}${outline === "none" ? " (no outline)" : ""}`;
         }),
       );
     }
@@ -82,7 +82,7 @@ try {
     await page.evaluate(() => document.activeElement.blur());
   });
 
-  await step("it looks right and axe finds nothing, in the light, in the dark, on a phone", async () => {
+  await step("layout and accessibility are right, in light mode, in dark mode, and on a phone", async () => {
     await check(page, "light");
     await page.emulateMedia({ colorScheme: "dark" });
     await check(page, "dark");
@@ -112,32 +112,32 @@ try {
       await check(other.page, name);
       await other.page.setViewportSize(PHONE);
       await check(other.page, `${name}-phone`);
-      assert.deepEqual(other.wrong, []);
+      assert.deepEqual(other.errors, []);
       await other.context.close();
     });
   }
 
-  await step("the end shows with its picture, and stays when the coordinator has ended", async () => {
+  await step("the result is shown with its predictions, and stays when the coordinator has exited", async () => {
     await eventually("the end", async () => (await text("link")) === "run ended", 400_000);
     assert.equal(await text("state"), "Finished");
     await page.locator("#predictions img").waitFor();
     assert.ok((await page.locator("#predictions img").evaluate((image) => image.naturalWidth)) > 100);
     await check(page, "finished");
     await run.kill("SIGINT");
-    await eventually("its last word", async () => /has ended/.test(await text("link")));
+    await eventually("the exit of the coordinator", async () => /has ended/.test(await text("link")));
     assert.equal(await text("state"), "Finished");
   });
 
-  assert.deepEqual(wrong, [], "errors, or requests to elsewhere");
-  console.log(`ok; the pictures are in ${pictures}`);
+  assert.deepEqual(errors, [], "errors of the page");
+  console.log(`ok; the screenshots are in ${screenshots}`);
 
-  /** No horizontal scrolling, no violation that axe knows, and a picture. */
+  /** Takes a screenshot; checks that nothing is wider than the window, and that axe finds nothing. */
   async function check(page, name) {
     await new Promise((resume) => setTimeout(resume, 300));
     await shot(name, page);
     const surplus = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     assert.ok(surplus <= 0, `${name} is ${surplus} pixels too wide`);
-    // Not as a script element: the page's policy refuses those, and rightly.
+    // Not as a script element, which the content security policy of the page refuses.
     await page.evaluate(modules("axe-core").source);
     const { violations } = await page.evaluate(() => window.axe.run());
     const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);

@@ -1,5 +1,5 @@
-"""Draws each panel's queries with the data of a run, for people to look at. It is no Grafana: the
-curves, bars and numbers are those that it would show, the looks are not."""
+"""Draws the queries of each panel with the data of a run. Curves, bars and numbers are those that
+Grafana would show; the style is not."""
 
 import re
 
@@ -19,8 +19,7 @@ def named(legend, labels):
 
 
 def draw(path, title, panels, prometheus, run):
-    """Writes the dashboard `title` with the data of `run`; numbers and tables first, since they are
-    small here."""
+    """Writes the dashboard `title` with the data of `run`, numbers and tables first."""
     columns = 3
     panels = sorted(panels, key=lambda panel: panel.kind not in NUMBERS)
     rows = -(-len(panels) // columns)
@@ -43,7 +42,7 @@ def draw(path, title, panels, prometheus, run):
 
 def lines(panel, prometheus, run):
     for expr, legend, instant in panel.filled(run.name):
-        # What is asked for one moment looks back; the rest was there a moment before the end.
+        # An instant query looks back over the run; other series end a little before the run does.
         for series in prometheus.at(expr, run.ended if instant else run.ended - 3):
             labels = {k: v for k, v in series["metric"].items() if k not in ("__name__", "job", "instance")}
             yield f"{labels if instant else named(legend, labels)}: {float(series['value'][1]):.4g}"

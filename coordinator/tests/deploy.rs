@@ -1,5 +1,5 @@
-//! What the files in `deploy/` ask for is what the coordinator shows: no name there is unknown
-//! here, and no metric here is without a panel.
+//! Dashboards and rules in `deploy/` use metrics that the coordinator exports, and all of these are on
+//! a dashboard.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -23,8 +23,8 @@ fn files(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-/// Whatever looks like the name of a metric of this project. Recorded series have colons, and
-/// count as one word.
+/// The words that begin like a metric of this project. The name of a recorded series, which has
+/// colons, is one word.
 fn names(text: &str) -> BTreeSet<String> {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     text.split(|c| !part(c))
@@ -33,7 +33,7 @@ fn names(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Every name under which Prometheus knows the metrics of the table.
+/// The names of all series of the metrics in the table.
 fn known() -> BTreeSet<String> {
     let series = |kind| match kind {
         Kind::Histogram => &["_bucket", "_sum", "_count"][..],
@@ -51,17 +51,17 @@ fn known() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_metric_that_is_asked_for_exists() {
+fn every_metric_in_use_exists() {
     let (mut all, known) = (Vec::new(), known());
     files(&deploy(), &mut all);
-    let mut asked = 0;
+    let mut used = 0;
     for (path, text) in all {
         for name in names(&text) {
-            asked += 1;
+            used += 1;
             assert!(known.contains(&name), "{}: {name}", path.display());
         }
     }
-    assert!(asked > TABLE.len(), "only {asked} names were found");
+    assert!(used > TABLE.len(), "only {used} names were found");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn every_metric_is_on_a_dashboard() {
     let mut dashboards = Vec::new();
     files(&deploy().join("grafana/dashboards"), &mut dashboards);
     let shown: String = dashboards.into_iter().map(|(_, text)| text).collect();
-    // What a recording rule computes is shown where that is.
+    // A recorded series shows the metrics that it is computed from.
     let recorded =
         std::fs::read_to_string(deploy().join("prometheus/rules/recording.yml")).unwrap();
     let shown = names(&(shown + &recorded));

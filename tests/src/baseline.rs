@@ -1,4 +1,4 @@
-//! What a run has to come to, whatever happens to it: the result of one that nothing happened to.
+//! The result of a run without faults, which a run with faults must have as well.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::{Ended, Run, binary, ended, scratch};
 
-/// How much losses, and weights, of the same result may differ.
+/// The largest difference between losses, and between weights, that counts as the same result.
 pub const TOLERANCE: f64 = 1e-5;
 
-/// The result of an undisturbed run.
+/// The result of a run without faults.
 #[derive(Debug)]
 pub struct Baseline {
     epochs: Vec<Value>,
@@ -21,32 +21,32 @@ pub struct Baseline {
 /// The largest differences between two results that count as the same.
 #[derive(Debug, Clone, Copy)]
 pub struct Agreement {
-    /// Of losses.
+    /// Between losses.
     pub losses: f64,
-    /// Of weights.
+    /// Between weights.
     pub weights: f64,
 }
 
 impl Baseline {
-    /// The result of a small run of two workers with these arguments. It is computed once for
-    /// these very binaries and kept, for however many tests ask for it.
+    /// The result of a small run of two workers with these arguments. It is computed once for a
+    /// build of the binaries and kept for all tests.
     pub fn of(arguments: &[&str]) -> Self {
-        let shelf = scratch().join("undisturbed");
-        std::fs::create_dir_all(&shelf).expect("the target folder is writable");
-        let lock = std::fs::File::create(shelf.join("lock")).expect("a file");
+        let cache = scratch().join("baselines");
+        std::fs::create_dir_all(&cache).expect("the target folder is writable");
+        let lock = std::fs::File::create(cache.join("lock")).expect("a file");
         lock.lock().expect("a lock");
-        let folder = shelf.join(key(arguments));
+        let folder = cache.join(key(arguments));
         if !folder.exists() {
-            // Of other binaries, or of arguments that nobody uses any more.
-            let old = std::fs::read_dir(&shelf).expect("a folder").flatten();
+            // Results of other builds are of no use any more.
+            let old = std::fs::read_dir(&cache).expect("a folder").flatten();
             for old in
                 old.filter(|entry| !entry.file_name().to_string_lossy().starts_with(&programs()))
             {
-                // The lock is a file.
+                // This fails for the lock, which is a file and stays.
                 let _ = std::fs::remove_dir_all(old.path());
             }
-            let patience = Duration::from_secs(3600);
-            let run = Run::small(2, arguments).patiently(patience);
+            let timeout = Duration::from_secs(3600);
+            let run = Run::small(2, arguments).with_timeout(timeout);
             let ended = run.wait().succeeded().left_no_process();
             keep(&ended, &folder);
         }
@@ -56,11 +56,11 @@ impl Baseline {
         }
     }
 
-    /// Checks that `run_dir` holds this result: each epoch once with the same losses, each of
-    /// its steps once, and the same best weights.
+    /// Checks that `run_dir` holds this result: each epoch once with the same losses, each step
+    /// of it once, and the same best weights.
     ///
     /// # Errors
-    /// The first difference, in words.
+    /// The first difference.
     pub fn compare(&self, run_dir: &Path) -> Result<Agreement, String> {
         let epochs = ended::epochs(run_dir);
         if epochs.len() != self.epochs.len() {
@@ -77,9 +77,9 @@ impl Baseline {
                     return Err(format!("{key} is {a} instead of {b}: {epoch}"));
                 }
             }
-            let steps = |line: &Value| line["ledger"].as_array().and_then(|rows| tiles(rows));
+            let steps = |line: &Value| line["ledger"].as_array().and_then(|rows| contiguous(rows));
             if steps(epoch).is_none() || steps(epoch) != steps(expected) {
-                return Err(format!("its steps are not each made once: {epoch}"));
+                return Err(format!("a step was made twice or not at all: {epoch}"));
             }
         }
         let mut difference: f64 = 0.0;
@@ -112,7 +112,7 @@ impl Baseline {
         }
     }
 
-    /// How long the undisturbed epochs took, in seconds.
+    /// The mean time of an epoch, in seconds.
     pub fn epoch_seconds(&self) -> f64 {
         let seconds = self
             .epochs
@@ -122,13 +122,13 @@ impl Baseline {
     }
 }
 
-/// Not so for what is no number.
+/// False for NaN.
 fn close(apart: f64) -> bool {
     apart < TOLERANCE
 }
 
-/// Where the rows end, if each begins where the one before it ends.
-fn tiles(rows: &[Value]) -> Option<u64> {
+/// The end of the last row, if each row begins where the one before it ends.
+fn contiguous(rows: &[Value]) -> Option<u64> {
     rows.iter().try_fold(0, |next, row| {
         let (first, end) = (row["first"].as_u64()?, row["end"].as_u64()?);
         (first == next && end >= first).then_some(end)

@@ -1,7 +1,7 @@
-//! A file system of its own for a run: small enough to be filled, and seen by nobody else.
+//! A small file system for one run, which a test can fill up or make read-only.
 //!
 //! It is a tmpfs in a mount namespace, which a sleeping process keeps alive. Processes of the
-//! run enter the namespace; the test looks in through `/proc/PID/root`.
+//! run enter the namespace; the test sees the files through `/proc/PID/root`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::programs::{binary, clean};
 
-/// A mounted file system. It is gone with this value.
+/// A mounted file system; dropping it unmounts it.
 #[derive(Debug)]
 pub struct Disk {
     holder: Child,
@@ -17,8 +17,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk of so many MiB; none, with a line that says why, where the system does not let
-    /// the caller mount one.
+    /// A file system of `size` MiB; none, with a printed reason, without the right to mount one.
     pub fn of_mebibytes(size: u32) -> Option<Self> {
         let at = tempfile::tempdir().expect("a temporary folder");
         let script = format!(
@@ -42,7 +41,7 @@ impl Disk {
         let deadline = Instant::now() + Duration::from_secs(10);
         let mounted = disk.outside().join("mounted");
         while !mounted.exists() {
-            let ended = disk.holder.try_wait().expect("it can be waited for");
+            let ended = disk.holder.try_wait().expect("a child of this process");
             if ended.is_some() || Instant::now() > deadline {
                 println!("skipped: a mount namespace is not permitted here");
                 return None;
@@ -52,25 +51,25 @@ impl Disk {
         Some(disk)
     }
 
-    /// Where it is mounted, for those who are in the namespace.
+    /// The mount point, inside the namespace.
     pub fn inside(&self) -> &Path {
         self.at.path()
     }
 
-    /// The same folder for everybody else.
+    /// The same folder, for processes outside the namespace.
     pub fn outside(&self) -> PathBuf {
         let path = self.at.path().strip_prefix("/").expect("an absolute path");
         PathBuf::from(format!("/proc/{}/root", self.holder.id())).join(path)
     }
 
-    /// A coordinator that sees the disk.
+    /// A command that starts the coordinator inside the namespace.
     pub(crate) fn coordinator(&self) -> Command {
         let mut command = clean(self.enter());
         command.arg(binary("coordinator"));
         command
     }
 
-    /// Writes until no byte is left, and names the file that takes all the room.
+    /// Fills the file system to the last byte; the file that does is returned.
     pub fn fill(&self) -> PathBuf {
         let path = self.outside().join("filler");
         let mut file = std::fs::File::create(&path).expect("a file");
@@ -80,7 +79,7 @@ impl Disk {
         path
     }
 
-    /// Lets nobody write any more. Nothing may be open for writing.
+    /// Remounts the file system read-only. No file may be open for writing.
     pub fn make_read_only(&self) {
         let status = self
             .enter()
@@ -93,7 +92,7 @@ impl Disk {
     fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--mount", "--target", &self.holder.id().to_string(), "--"]);
-        // Its folder is given by the path, as everybody else's.
+        // `clean` sets the folder of the program.
         command.current_dir("/");
         command
     }
@@ -101,7 +100,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Both fail only when it has ended.
+        // Both fail only if it has exited.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }

@@ -1,4 +1,4 @@
-//! A run that has ended, and what it left.
+//! A run that has ended, and the files that it left.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -6,48 +6,48 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::run::Place;
+use crate::run::Location;
 use crate::{Run, journal, read};
 
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// The exit code; -1 for a signal.
+    /// The exit code of the coordinator; -1 if a signal ended it.
     pub code: i32,
-    /// Everything it printed.
+    /// Everything that it printed.
     pub output: String,
-    place: Place,
+    location: Location,
 }
 
 impl Ended {
-    pub(crate) fn new(status: ExitStatus, output: String, place: Place) -> Self {
+    pub(crate) fn new(status: ExitStatus, output: String, location: Location) -> Self {
         Self {
             code: status.code().unwrap_or(-1),
             output,
-            place,
+            location,
         }
     }
 
-    /// Starts a coordinator that goes on with this run.
+    /// Starts a coordinator that resumes this run.
     pub fn resume(self, arguments: &[&str]) -> Run {
         self.resume_with(arguments, |_| {})
     }
 
-    /// The same, of a command that is `prepare`d first.
+    /// The same, after `prepare` has changed the command.
     pub fn resume_with(
         self,
         arguments: &[&str],
         prepare: impl FnOnce(&mut std::process::Command),
     ) -> Run {
-        let mut command = self.place.clone().resume();
+        let mut command = self.location.clone().resume();
         command.args(arguments);
         prepare(&mut command);
-        self.place.spawn(command)
+        self.location.spawn(command)
     }
 
     /// The run directory.
     pub fn path(&self) -> PathBuf {
-        self.place.run_dir()
+        self.location.run_dir()
     }
 
     /// Checks that the run succeeded.
@@ -56,21 +56,21 @@ impl Ended {
         self
     }
 
-    /// Whether the run came to its end: also if its coordinator was killed just after that.
+    /// Whether the run was completed, even if its coordinator was killed just after that.
     pub fn has_finished(&self) -> bool {
         let last = || journal(&self.path()).pop();
-        let well = |entry: Value| entry["event"] == "ended" && entry["ok"] == true;
-        self.code == 0 || (self.code == -1 && last().is_some_and(well))
+        let completed = |entry: Value| entry["event"] == "ended" && entry["ok"] == true;
+        self.code == 0 || (self.code == -1 && last().is_some_and(completed))
     }
 
-    /// Checks that no worker is left, after a moment in which they may end.
+    /// Checks that the workers exit within a few seconds.
     pub fn left_no_process(self) -> Self {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !self.place.workers().is_empty() {
+        while !self.location.workers().is_empty() {
             assert!(
                 Instant::now() < deadline,
-                "still there: {:?}\n{}",
-                self.place.workers(),
+                "still running: {:?}\n{}",
+                self.location.workers(),
                 self.output
             );
             std::thread::sleep(Duration::from_millis(20));
@@ -83,7 +83,7 @@ impl Ended {
         epochs(&self.path())
     }
 
-    /// One number of every epoch.
+    /// One value of every epoch.
     pub fn column(&self, key: &str) -> Vec<f64> {
         self.epochs()
             .iter()

@@ -1,5 +1,5 @@
-//! When to strike: moments in the life of a run, as they can be seen from outside. What a worker
-//! is doing its own log says, when `RUST_LOG` asks it to.
+//! When to inject a fault: the phases of a run, as a test can observe them. The phase of a worker
+//! is in its own log if `RUST_LOG` is [`LOGS`].
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -8,35 +8,41 @@ use std::time::{Duration, Instant};
 
 use crate::{Run, STEADY_EPOCHS, STEADY_STEPS};
 
-/// What `RUST_LOG` has to be for the moments within a step to be seen.
+/// The value of `RUST_LOG` with which workers log the phases of a step.
 pub const LOGS: &str = "warn,worker=info,worker::agent::activity=debug";
 
-const LOOK_EVERY: Duration = Duration::from_micros(300);
-const PATIENCE: Duration = Duration::from_secs(120);
+const POLL_INTERVAL: Duration = Duration::from_micros(300);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A moment of a run with the settings of [`crate::STEADY`].
+/// A phase of a run with the settings of [`crate::STEADY`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum InjectionPoint {
-    /// The worker's process is there, and is not yet known to the coordinator, or just so.
+    /// The process of the worker exists; it is about to register, or has just registered.
     Joining,
+    /// The worker decodes images.
     Decoding,
+    /// The worker joins the process group.
     Forming,
+    /// The worker waits for the next batch.
     DataWait,
+    /// The forward pass of a step.
     Forward,
-    /// Of which the all-reduce is a part: they overlap.
+    /// The backward pass of a step, which overlaps with the all-reduce.
     Backward,
+    /// The optimizer of a step.
     Optimizer,
+    /// The validation at the end of an epoch.
     Validation,
-    /// A worker hands over a checkpoint, or the coordinator writes it.
+    /// A worker uploads a checkpoint, or the coordinator writes it.
     Checkpoint,
+    /// An epoch has just been recorded.
     BetweenEpochs,
-    /// The last epoch is judged.
+    /// The last epoch has just been recorded.
     Finishing,
 }
 
 impl InjectionPoint {
-    /// All of them, in the order of a run.
+    /// All points, in the order of a run.
     pub const ALL: [Self; 11] = [
         Self::Joining,
         Self::Decoding,
@@ -51,7 +57,7 @@ impl InjectionPoint {
         Self::Finishing,
     ];
 
-    /// In a few words.
+    /// The name in tables and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Joining => "joining",
@@ -68,21 +74,22 @@ impl InjectionPoint {
         }
     }
 
-    /// Returns in that moment of the worker in `local_rank`, in an epoch and at a step that `draw`, a
-    /// number, decides; `written` when it is the coordinator whose checkpoint counts.
-    pub fn wait(self, run: &mut Run, local_rank: u32, written: bool, draw: u64) {
+    /// Waits until the worker with this local rank is in the phase. The number `draw` chooses the
+    /// epoch and the step. `coordinator` is whether the fault is injected into the coordinator:
+    /// then [`Self::Checkpoint`] is when it writes, not when the worker uploads.
+    pub fn wait(self, run: &mut Run, local_rank: u32, coordinator: bool, draw: u64) {
         let log = run.path().join(format!("logs/worker-{local_rank}.log"));
-        // In the second epoch or the third; the first or the second.
+        // The step is in the second or third epoch; the epoch is the first or the second.
         let step = STEADY_STEPS as u64 + 1 + draw % (2 * STEADY_STEPS as u64 - 2);
         let epoch = 1 + (draw % 2) as usize;
         let mut phase = |name: &str, occurrence: u64| {
             let mut tail = Tail::new(&log, format!("\"PHASE_{name}\""));
-            look(run, || tail.count() >= occurrence);
+            poll(run, || tail.count() >= occurrence);
         };
         match self {
             Self::Joining => {
-                look(run, || log.exists());
-                // The loading of its libraries is the longest part of it.
+                poll(run, || log.exists());
+                // Most of this phase is the loading of libtorch.
                 std::thread::sleep(Duration::from_millis(draw % 400));
             }
             Self::Decoding => phase("PREPARING", 1),
@@ -92,24 +99,24 @@ impl InjectionPoint {
             Self::Backward => phase("BACKWARD", step),
             Self::Optimizer => phase("OPTIMIZER", step),
             Self::Validation => {
-                // It is entered once more for each chunk.
+                // The phase is logged once for each chunk.
                 phase("OPTIMIZER", (STEADY_STEPS * (epoch + 1)) as u64);
                 let mut tail = Tail::new(&log, "\"PHASE_VALIDATION\"".to_owned());
                 let before = tail.count();
-                look(run, || tail.count() > before);
+                poll(run, || tail.count() > before);
             }
             Self::Checkpoint => {
                 let folder = run.path().join("checkpoints");
-                judged(run, epoch);
-                if written {
-                    look(run, || holds_partial(&folder));
+                recorded(run, epoch);
+                if coordinator {
+                    poll(run, || holds_partial(&folder));
                 } else {
                     std::thread::sleep(Duration::from_millis(20 + draw % 130));
                 }
             }
-            Self::BetweenEpochs => judged(run, epoch),
+            Self::BetweenEpochs => recorded(run, epoch),
             Self::Finishing => {
-                judged(run, STEADY_EPOCHS);
+                recorded(run, STEADY_EPOCHS);
                 std::thread::sleep(Duration::from_millis(draw % 80));
             }
         }
@@ -124,23 +131,31 @@ fn holds_partial(folder: &Path) -> bool {
     })
 }
 
-/// Returns as soon as so many epochs are on record.
-fn judged(run: &mut Run, epochs: usize) {
+/// Waits until so many epochs are in `metrics.jsonl`.
+fn recorded(run: &mut Run, epochs: usize) {
     let metrics = run.path().join("metrics.jsonl");
-    look(run, || crate::read(&metrics).lines().count() >= epochs);
+    poll(run, || crate::read(&metrics).lines().count() >= epochs);
 }
 
-/// Looks as often as it can without taking much of a processor.
-fn look(run: &mut Run, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+/// Polls as often as possible without using much of a core.
+fn poll(run: &mut Run, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + TIMEOUT;
     while !holds() {
-        assert!(!run.has_ended(), "ended too early:\n{}", run.output());
-        assert!(Instant::now() < deadline, "too late:\n{}", run.output());
-        std::thread::sleep(LOOK_EVERY);
+        assert!(
+            !run.has_ended(),
+            "the coordinator exited before the injection point:\n{}",
+            run.output()
+        );
+        assert!(
+            Instant::now() < deadline,
+            "timed out waiting for the injection point:\n{}",
+            run.output()
+        );
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// How often a word stands in a growing file, read piece by piece.
+/// Counts a word in a file that another process appends to.
 struct Tail<'a> {
     path: &'a Path,
     word: String,
@@ -161,35 +176,35 @@ impl<'a> Tail<'a> {
     }
 
     fn count(&mut self) -> u64 {
-        // There is no log before there is a worker.
+        // The file does not exist before the worker does.
         if let Ok(mut file) = File::open(self.path)
             && file.seek(SeekFrom::Start(self.offset)).is_ok()
         {
             let mut new = Vec::new();
             self.offset += file.read_to_end(&mut new).unwrap_or(0) as u64;
             self.rest.push_str(&String::from_utf8_lossy(&new));
-            let whole = self.rest.rfind('\n').map_or(0, |end| end + 1);
-            self.seen += self.rest[..whole].matches(&self.word).count() as u64;
-            self.rest.drain(..whole);
+            let complete = self.rest.rfind('\n').map_or(0, |end| end + 1);
+            self.seen += self.rest[..complete].matches(&self.word).count() as u64;
+            self.rest.drain(..complete);
         }
         self.seen
     }
 }
 
-/// How often the worker in `local_rank`, or one before it in its place, has made a step.
+/// The steps that the workers with this local rank have made, one worker after the other.
 pub(crate) fn steps_made(run_dir: &Path, local_rank: u32) -> u64 {
     let log = run_dir.join(format!("logs/worker-{local_rank}.log"));
     Tail::new(&log, "\"PHASE_OPTIMIZER\"".to_owned()).count()
 }
 
-/// Where the two ranks are by their own logs, in words.
+/// The phases of the two ranks, by their own logs.
 pub(crate) fn phases(run_dir: &Path) -> String {
     let phase = |local_rank: u32| {
         let log = crate::read(&run_dir.join(format!("logs/worker-{local_rank}.log")));
         let last = log.rsplit_once("\"PHASE_");
         let word = last.and_then(|(_, rest)| rest.split('"').next());
         let word = word.unwrap_or("starting").to_lowercase().replace('_', " ");
-        // Between two things it waits for the coordinator.
+        // Between two phases it waits for the coordinator.
         word.replace("unspecified", "idle")
     };
     format!("rank 0 in {}, rank 1 in {}", phase(0), phase(1))

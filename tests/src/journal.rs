@@ -1,10 +1,10 @@
-//! `events.jsonl` as somebody reads it who does not know the program.
+//! `events.jsonl`, read without the types of the program.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-/// The whole lines of the journal in a run directory.
+/// The complete lines of the journal in a run directory.
 pub fn journal(run_dir: &Path) -> Vec<Value> {
     crate::read(&run_dir.join("events.jsonl"))
         .lines()

@@ -1,5 +1,5 @@
-//! Starts the real binaries, waits for what they say, strikes them, and leaves no process behind.
-//! Whatever it is told to expect and does not find, it panics about: it is for tests.
+//! The harness of the tests of whole runs: it starts the real binaries, waits for their output,
+//! injects faults, and leaves no process behind. It panics when an expectation does not hold.
 
 #![allow(clippy::expect_used, reason = "a test harness fails by panicking")]
 
@@ -18,12 +18,12 @@ pub mod network;
 
 pub use ended::Ended;
 pub use journal::journal;
-pub use process::{Process, alive, all_gone, go_on, kill, pause, terminate};
+pub use process::{Process, alive, assert_exited, kill, pause, terminate, unpause};
 pub use programs::{binary, coordinator, scratch, worker};
 pub use run::Run;
 
-/// The settings of a run that takes seconds: few small demo images, and nothing whose result
-/// depends on how the samples lie on the ranks.
+/// The settings of a run that takes seconds: few small demo images, and a result that does not
+/// depend on which rank has which samples.
 pub const SMALL: &[&str] = &[
     "--data=demo",
     "--limit-per-class=12",
@@ -38,8 +38,8 @@ pub const SMALL: &[&str] = &[
     "--metrics-linger=0",
 ];
 
-/// Beside [`SMALL`]: long enough to be hit in the middle, and with rates under which Adam does
-/// not divide noise by noise, so that weights can be compared.
+/// In addition to [`SMALL`]: long enough for a fault in the middle, and with a learning rate so
+/// small that rounding errors, which Adam amplifies, do not show when weights are compared.
 pub const STEADY: &[&str] = &[
     "--epochs=3",
     "--patience=9",
@@ -47,13 +47,13 @@ pub const STEADY: &[&str] = &[
     "--lr-schedule=constant",
     "--seed=11",
 ];
-/// Epochs of a run with [`STEADY`].
+/// The epochs of a run with [`STEADY`].
 pub const STEADY_EPOCHS: usize = 3;
-/// Steps of each: 96 samples by 16.
+/// The steps of each epoch: 96 samples in batches of 16.
 pub const STEADY_STEPS: usize = 6;
 
 fn read(path: &std::path::Path) -> String {
-    // What is not there, or no longer, reads as nothing.
+    // A file that does not exist reads as an empty one.
     let bytes = std::fs::read(path).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }

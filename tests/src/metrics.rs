@@ -1,13 +1,13 @@
-//! What a coordinator shows over HTTP while it runs.
+//! Requests to the HTTP server of a coordinator.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// The body at `path` of `address`, `HOST:PORT`.
+/// The body of `path` at `address` (`HOST:PORT`).
 ///
 /// # Errors
-/// Nobody answers there, or not within two seconds.
+/// There is no answer, or none within two seconds.
 pub fn get(address: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -19,7 +19,7 @@ pub fn get(address: &str, path: &str) -> std::io::Result<String> {
     Ok(body.unwrap_or_default())
 }
 
-/// The value of a series without labels.
+/// The value of a series: its name, with its labels if it has any.
 pub fn value(scraped: &str, series: &str) -> Option<f64> {
     scraped.lines().find_map(|line| {
         let value = line.strip_prefix(series)?.strip_prefix(' ')?;

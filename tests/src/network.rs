@@ -1,8 +1,8 @@
-//! Hosts with addresses of their own on one machine: network namespaces behind a switch.
+//! Several hosts on one machine: network namespaces with an address each, behind a bridge.
 
 use std::process::{Command, Stdio};
 
-/// So many hosts, until dropped. Host `n` has the address 10.213.0.(n + 1).
+/// Hosts, removed when this is dropped. Host `n` has the address 10.213.0.(n + 1).
 #[derive(Debug)]
 pub struct Network {
     switch: String,
@@ -10,8 +10,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// `None`, after a word about it, where namespaces may not be made.
-    pub fn of(hosts: usize) -> Option<Self> {
+    /// None, with a printed reason, without the right to create network namespaces.
+    pub fn with_hosts(hosts: usize) -> Option<Self> {
         let id = std::process::id();
         let network = Self {
             switch: format!("finetune-{id}-switch"),
@@ -49,22 +49,22 @@ impl Network {
         format!("10.213.0.{}", host + 1)
     }
 
-    /// Pulls the cable of a host out at the switch: it keeps its address, and what it sends is
-    /// lost in silence.
-    pub fn cut(&self, host: usize) {
-        self.cable(host, "down");
+    /// Takes the link of a host down at the bridge: the host keeps its address, and its packets
+    /// are lost without an error.
+    pub fn disconnect(&self, host: usize) {
+        self.set_link(host, "down");
     }
 
-    /// Puts it in again.
-    pub fn mend(&self, host: usize) {
-        self.cable(host, "up");
+    /// Takes the link of a host up again.
+    pub fn reconnect(&self, host: usize) {
+        self.set_link(host, "up");
     }
 
-    fn cable(&self, host: usize, state: &str) {
-        ip(&format!("-n {} link set port{host} {state}", self.switch)).expect("it was possible");
+    fn set_link(&self, host: usize, state: &str) {
+        ip(&format!("-n {} link set port{host} {state}", self.switch)).expect("the link exists");
     }
 
-    /// The same command, run on one of the hosts.
+    /// The same command, to be run on one of the hosts.
     pub fn on(&self, host: usize, command: &Command) -> Command {
         let mut inside = Command::new("ip");
         inside.args(["netns", "exec", &self.hosts[host]]);
@@ -86,7 +86,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         for name in self.hosts.iter().chain([&self.switch]) {
-            // One that was not made cannot be removed.
+            // This fails for a namespace that was not created.
             let _ = ip(&format!("netns delete {name}"));
         }
     }

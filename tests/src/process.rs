@@ -1,20 +1,20 @@
-//! Processes: which belong to a run, and what can be done to them.
+//! Processes: which ones belong to a run, and the signals that a test sends to them.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-/// In the environment of every process of a run, so that it is found also when its parent is
-/// gone.
+/// A variable in the environment of every process of a run, by which it is found even when its
+/// parent has exited.
 pub(crate) const MARK: &str = "INTEGRATION_RUN";
 
 /// A live process of a run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
-    /// Its place with the launcher; none for the coordinator and for workers started by hand.
+    /// None for a worker that the test started.
     pub local_rank: Option<u32>,
-    /// Its id.
+    /// The process id.
     pub pid: u32,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn workers_of(mark: &str) -> Vec<Process> {
 }
 
 fn worker_of(mark: &str, pid: u32) -> Option<Process> {
-    // The memory of a zombie is gone, and its environment with it.
+    // A zombie has no environment any more.
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let value = |name: &str| {
         environment.split(|byte| *byte == 0).find_map(|entry| {
@@ -38,7 +38,7 @@ fn worker_of(mark: &str, pid: u32) -> Option<Process> {
             entry.strip_prefix(name)?.strip_prefix('=')
         })
     };
-    // Between fork and exec it still has its parent's name.
+    // Between fork and exec a child still has its parent's name.
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     (value(MARK) == Some(mark) && name.trim_end() == "worker").then(|| Process {
         local_rank: value(proto::LOCAL_RANK_VARIABLE)
@@ -55,31 +55,31 @@ pub fn alive(pid: u32) -> bool {
         .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
-/// Checks that processes end within a few seconds.
-pub fn all_gone(pids: &[u32]) {
+/// Checks that processes exit within a few seconds.
+pub fn assert_exited(pids: &[u32]) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while pids.iter().any(|pid| alive(*pid)) {
-        assert!(Instant::now() < deadline, "still there: {pids:?}");
+        assert!(Instant::now() < deadline, "still running: {pids:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// Sends SIGKILL. One that has ended by itself stays so.
+/// Sends SIGKILL, if the process has not exited.
 pub fn kill(process: u32) {
     send(process, Signal::KILL);
 }
 
-/// Sends SIGSTOP.
+/// Sends SIGSTOP, if the process has not exited.
 pub fn pause(process: u32) {
     send(process, Signal::STOP);
 }
 
-/// Sends SIGCONT.
-pub fn go_on(process: u32) {
+/// Sends SIGCONT, if the process has not exited.
+pub fn unpause(process: u32) {
     send(process, Signal::CONT);
 }
 
-/// Sends SIGTERM.
+/// Sends SIGTERM, if the process has not exited.
 pub fn terminate(process: u32) {
     send(process, Signal::TERM);
 }

@@ -1,4 +1,4 @@
-//! The programs under test, and where they run.
+//! The programs under test, and the folder that they run in.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -19,7 +19,7 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Where tests run, so that they share one demo set.
+/// The folder that all tests run in, so that they share one demo set.
 pub fn scratch() -> PathBuf {
     let mut path = binary("coordinator");
     path.pop();
@@ -29,19 +29,19 @@ pub fn scratch() -> PathBuf {
     path
 }
 
-/// A coordinator command without any argument, unaffected by the caller's environment.
+/// A command that starts the coordinator; `FINETUNE_*` variables of the caller are removed.
 pub fn coordinator() -> Command {
     clean(Command::new(binary("coordinator")))
 }
 
-/// A worker that joins the run at `url`.
+/// A command that starts a worker, which joins the run at `url`.
 pub fn worker(url: &str) -> Command {
     let mut command = clean(Command::new(binary("worker")));
     command.args(["--coordinator", url]);
     command
 }
 
-/// The same settings for everybody, wherever the tests are started from.
+/// The same folder and environment, wherever the tests are started from.
 pub(crate) fn clean(mut command: Command) -> Command {
     command.current_dir(scratch()).stdin(Stdio::null());
     for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("FINETUNE_")) {

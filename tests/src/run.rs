@@ -1,4 +1,4 @@
-//! A run of the coordinator, from its start to its end.
+//! A coordinator process and its workers, from start to exit.
 
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -11,26 +11,26 @@ use crate::disk::Disk;
 use crate::process::{MARK, Process, pid, workers_of};
 use crate::{Ended, SMALL, coordinator, kill, metrics, read};
 
-/// The longest that any one run may take, on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long a run may take, on a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// A run of the coordinator in a run directory of its own.
+/// A coordinator in a run directory of its own.
 #[derive(Debug)]
 pub struct Run {
     child: Child,
-    place: Place,
-    patience: Duration,
+    location: Location,
+    timeout: Duration,
 }
 
-/// Where a run has its directory and its output.
+/// The folder of a run's directory and of its output.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     directory: Arc<tempfile::TempDir>,
-    /// A file system of its own, mounted at `directory`.
+    /// A file system that holds the run directory, if it has one of its own.
     disk: Option<Arc<Disk>>,
 }
 
-impl Place {
+impl Location {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary folder");
         Self {
@@ -39,7 +39,7 @@ impl Place {
         }
     }
 
-    /// As the processes of the run see it.
+    /// The run directory, as the processes of the run see it.
     fn inside(&self) -> PathBuf {
         match &self.disk {
             Some(disk) => disk.inside().join("run"),
@@ -47,7 +47,7 @@ impl Place {
         }
     }
 
-    /// As everybody else sees it.
+    /// The run directory, as all other processes see it.
     pub(crate) fn run_dir(&self) -> PathBuf {
         match &self.disk {
             Some(disk) => disk.outside().join("run"),
@@ -71,8 +71,8 @@ impl Place {
             .stderr(output);
         Run {
             child: command.spawn().expect("the coordinator starts"),
-            place: self,
-            patience: PATIENCE,
+            location: self,
+            timeout: TIMEOUT,
         }
     }
 
@@ -95,62 +95,69 @@ impl Place {
 }
 
 impl Run {
-    /// Starts a run with these arguments and a fresh run directory.
+    /// Starts a coordinator with these arguments and a new run directory.
     pub fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, |_| {})
     }
 
-    /// The same, of a command that is `prepare`d first.
+    /// The same, after `prepare` has changed the command.
     pub fn start_with(arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
-        Self::start_at(Place::new(), arguments, prepare)
+        Self::start_at(Location::new(), arguments, prepare)
     }
 
     /// The same, with the run directory on `disk`.
     pub fn start_on(disk: Arc<Disk>, arguments: &[&str]) -> Self {
-        let place = Place {
+        let location = Location {
             disk: Some(disk),
-            ..Place::new()
+            ..Location::new()
         };
-        Self::start_at(place, arguments, |_| {})
+        Self::start_at(location, arguments, |_| {})
     }
 
-    fn start_at(place: Place, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
-        let mut command = place.command();
-        command.args(arguments).arg("--run-dir").arg(place.inside());
+    fn start_at(
+        location: Location,
+        arguments: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut command = location.command();
+        command
+            .args(arguments)
+            .arg("--run-dir")
+            .arg(location.inside());
         prepare(&mut command);
-        place.spawn(command)
+        location.spawn(command)
     }
 
-    /// A small run with `workers` workers and these further arguments.
+    /// Starts a run with `workers` workers, the arguments of [`SMALL`] and these.
     pub fn small(workers: usize, arguments: &[&str]) -> Self {
         let workers = format!("--workers={workers}");
         Self::start(&[&[workers.as_str()], SMALL, arguments].concat())
     }
 
-    /// The same run, that may take as long as `patience`.
-    pub fn patiently(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    /// Sets how long the run may take.
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
     /// The run directory.
     pub fn path(&self) -> PathBuf {
-        self.place.run_dir()
+        self.location.run_dir()
     }
 
     /// Everything printed so far.
     pub fn output(&self) -> String {
-        read(&self.place.output())
+        read(&self.location.output())
     }
 
-    /// Where the run shows its metrics, once it does.
+    /// The address of the HTTP server, once the coordinator has printed it.
     pub fn metrics_address(&self) -> Option<String> {
         let output = self.output();
         let (_, rest) = output.split_once("metrics: http://")?;
         Some(rest.split_once('/')?.0.to_owned())
     }
 
-    /// Where workers join it, once it says so to people: with `--no-spawn`.
+    /// The URL for workers, which the coordinator prints with `--no-spawn`.
     pub fn join_address(&self) -> Option<String> {
         let output = self.output();
         let (_, rest) = output.split_once("worker --coordinator ")?;
@@ -158,7 +165,7 @@ impl Run {
         Some(url.to_owned())
     }
 
-    /// Steps that all ranks have made so far, by the metrics.
+    /// The steps that all ranks have completed so far, by the metrics.
     pub fn steps(&self) -> u64 {
         let steps = self.metrics_address().and_then(|address| {
             let scraped = metrics::get(&address, "/metrics").ok()?;
@@ -169,7 +176,7 @@ impl Run {
 
     /// Sends a signal to the coordinator.
     pub fn signal(&self, signal: Signal) {
-        rustix::process::kill_process(pid(self.child.id()), signal).expect("it is not reaped");
+        rustix::process::kill_process(pid(self.child.id()), signal).expect("not reaped yet");
     }
 
     /// The process id of the coordinator.
@@ -177,53 +184,57 @@ impl Run {
         self.child.id()
     }
 
-    /// Its live workers, in the order of their slots.
+    /// The live workers, in the order of their local ranks.
     pub fn processes(&self) -> Vec<Process> {
-        self.place.workers()
+        self.location.workers()
     }
 
-    /// The process ids of its live workers, in the order of their slots.
+    /// The process ids of the live workers, in the order of their local ranks.
     pub fn workers(&self) -> Vec<u32> {
         self.processes().iter().map(|worker| worker.pid).collect()
     }
 
-    /// The value by which a worker started by hand counts among [`Run::workers`].
-    pub fn adopt(&self, worker: &mut Command) {
-        worker.env(MARK, self.place.mark());
+    /// Lets a worker that the test starts count among [`Run::workers`].
+    pub fn track(&self, worker: &mut Command) {
+        worker.env(MARK, self.location.mark());
     }
 
     /// Whether the coordinator has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child
             .try_wait()
-            .expect("it can be waited for")
+            .expect("a child of this process")
             .is_some()
     }
 
-    /// Waits until `holds` says so of the run.
+    /// Waits until `holds`; `what` names the condition in messages.
     pub fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         while !holds(self) {
-            assert!(!self.has_ended(), "ended before {what}:\n{}", self.output());
+            assert!(
+                !self.has_ended(),
+                "the coordinator exited before {what}:\n{}",
+                self.output()
+            );
             assert!(
                 Instant::now() < deadline,
-                "no {what} in time:\n{}",
+                "timed out waiting for {what}:\n{}",
                 self.output()
             );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Waits for the end.
+    /// Waits until the coordinator has exited.
     pub fn wait(mut self) -> Ended {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         loop {
-            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
-                return Ended::new(status, self.output(), self.place.clone());
+            if let Some(status) = self.child.try_wait().expect("a child of this process") {
+                return Ended::new(status, self.output(), self.location.clone());
             }
             assert!(
                 Instant::now() < deadline,
-                "did not end in time:\n{}",
+                "timed out waiting for the coordinator to exit:\n{}",
                 self.output()
             );
             std::thread::sleep(Duration::from_millis(20));
@@ -234,10 +245,10 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         if self.has_ended() {
-            // Its workers follow it by themselves, or hold their state for the next one.
+            // Its workers exit by themselves, or wait for the next coordinator.
             return;
         }
-        // Both fail only when it has ended meanwhile.
+        // Both fail only if it has exited meanwhile.
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.workers().into_iter().for_each(kill);

@@ -1,4 +1,4 @@
-//! Bad input gets one clear line and a distinct exit code.
+//! Invalid input ends the run with one line of explanation and an exit code of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use integration_tests::{Ended, Run, SMALL, scratch};
 
-/// Runs with `arguments` after a small run's and checks the code and words of the message.
+/// Starts a small run with these arguments as well, and checks its exit code and message.
 fn refused(arguments: &[&str], code: i32, words: &[&str]) -> Ended {
     let ended = Run::start(&[&["--workers=2"], SMALL, arguments].concat()).wait();
     assert_eq!(ended.code, code, "{arguments:?}:\n{}", ended.output);
@@ -27,7 +27,7 @@ fn refused(arguments: &[&str], code: i32, words: &[&str]) -> Ended {
     ended
 }
 
-/// A folder of two classes with one good image each, copied from the demo set.
+/// A folder of two classes with eight images each, copied from the demo set.
 fn two_classes() -> tempfile::TempDir {
     let demo = scratch().join("data/demo/101_ObjectCategories");
     if !demo.exists() {
@@ -53,7 +53,7 @@ fn data(path: &Path) -> String {
 }
 
 #[test]
-fn settings_that_make_no_sense() {
+fn invalid_settings() {
     refused(&["--global-batch=1"], 2, &["global-batch"]);
     refused(&["--validation-fraction=1.5"], 2, &["validation-fraction"]);
     refused(&["--layer-lr=conv1=1"], 2, &["conv1", "stem"]);
@@ -67,7 +67,7 @@ fn settings_that_make_no_sense() {
 }
 
 #[test]
-fn folders_that_are_no_data_set() {
+fn folders_without_a_data_set() {
     refused(&["--data=/no/such/folder"], 3, &["/no/such/folder"]);
     let empty = tempfile::tempdir().unwrap();
     refused(&[&data(empty.path())], 3, &["class"]);
@@ -125,7 +125,7 @@ fn damaged_images_are_named_and_skipped_or_fatal() {
 }
 
 #[test]
-fn weights_that_do_not_fit() {
+fn weights_of_another_model() {
     refused(&["--pretrained=/no/such.pth"], 4, &["/no/such.pth"]);
     let other = tempfile::Builder::new()
         .suffix(".safetensors")
@@ -141,7 +141,7 @@ fn weights_that_do_not_fit() {
 }
 
 #[test]
-fn places_that_are_taken() {
+fn addresses_in_use_and_folders_that_cannot_be_created() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     refused(&[&format!("--listen={address}")], 5, &[&address]);
@@ -156,7 +156,7 @@ fn places_that_are_taken() {
 }
 
 #[test]
-fn a_machine_that_lacks_something() {
+fn missing_programs_gpus_and_libraries() {
     refused(
         &["--worker-binary=/no/such/worker"],
         8,
@@ -165,7 +165,7 @@ fn a_machine_that_lacks_something() {
     if !Path::new("/proc/driver/nvidia").exists() {
         refused(&["--device=cuda"], 8, &["GPU"]);
     }
-    // What the loader says where libtorch is not installed.
+    // The message of the dynamic linker where libtorch is not installed.
     let worker = scratch().join("worker-without-libtorch");
     let message = "worker: error while loading shared libraries: libtorch_cpu.so: \
                    cannot open shared object file: No such file or directory";

@@ -1,4 +1,4 @@
-//! Disks that fill up, refuse, or give back other bytes than they were given.
+//! Disks that fill up, are read-only, or return corrupt data.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -14,7 +14,7 @@ fn arguments() -> Vec<&'static str> {
     [&["--workers=2"], SMALL, STEADY].concat()
 }
 
-/// The newest checkpoint, by the pointer.
+/// The checkpoint that `latest` names.
 fn latest(run_dir: &Path) -> Option<PathBuf> {
     let folder = run_dir.join("checkpoints");
     let name = std::fs::read_to_string(folder.join("latest")).ok()?;
@@ -33,7 +33,7 @@ fn checkpoints(run_dir: &Path) -> Vec<String> {
     names
 }
 
-/// A run all of whose processes were killed when it had two checkpoints; the names of these.
+/// A run of which all processes were killed once there were two checkpoints, and their names.
 fn killed_with_two_checkpoints() -> (Ended, String, String) {
     let arguments = [&arguments()[..], &["--checkpoint-every=2"]].concat();
     let mut run = Run::start(&arguments);
@@ -53,25 +53,25 @@ fn killed_with_two_checkpoints() -> (Ended, String, String) {
     (killed, before, newest)
 }
 
-/// Resumes, and gives back what is said of the checkpoint `name`.
+/// Resumes the run, and returns the line about the checkpoint `name`.
 fn resumed(killed: Ended, name: &str) -> String {
     let ended = killed.resume(&[]).wait().succeeded().left_no_process();
     Baseline::of(STEADY).assert_same(&ended);
-    let torn = journal(&ended.path());
-    let about_it = torn.iter().filter(|entry| {
+    let journal = journal(&ended.path());
+    let about_it = journal.iter().filter(|entry| {
         entry["event"] == "torn_checkpoint" && entry["reason"].to_string().contains(name)
     });
     let reasons: Vec<&str> = about_it.filter_map(|e| e["reason"].as_str()).collect();
     let [reason] = reasons[..] else {
         panic!("{reasons:?} about {name}:\n{}", ended.output);
     };
-    let said = ended.output.lines().filter(|line| *line == reason).count();
-    assert_eq!(said, 1, "{}", ended.output);
+    let printed = ended.output.lines().filter(|line| *line == reason);
+    assert_eq!(printed.count(), 1, "{}", ended.output);
     reason.to_owned()
 }
 
 #[test]
-fn a_checkpoint_with_a_flipped_bit_gives_way_to_the_one_before() {
+fn a_checkpoint_with_a_flipped_bit_is_skipped_for_the_one_before() {
     let (killed, before, newest) = killed_with_two_checkpoints();
     let path = killed
         .path()
@@ -94,7 +94,7 @@ fn a_checkpoint_with_a_flipped_bit_gives_way_to_the_one_before() {
 }
 
 #[test]
-fn a_checkpoint_that_is_gone_gives_way_to_the_one_before() {
+fn a_missing_checkpoint_is_skipped_for_the_one_before() {
     let (killed, before, newest) = killed_with_two_checkpoints();
     std::fs::remove_dir_all(killed.path().join("checkpoints").join(&newest)).expect("removed");
     let line = resumed(killed, &newest);
@@ -106,7 +106,7 @@ fn a_checkpoint_that_is_gone_gives_way_to_the_one_before() {
 }
 
 #[test]
-fn when_no_checkpoint_is_whole_the_run_begins_again() {
+fn without_a_valid_checkpoint_the_run_starts_again() {
     let (killed, before, newest) = killed_with_two_checkpoints();
     let folder = killed.path().join("checkpoints");
     for name in checkpoints(&killed.path()) {
@@ -130,13 +130,13 @@ fn when_no_checkpoint_is_whole_the_run_begins_again() {
 }
 
 #[test]
-fn a_disk_that_fills_up_ends_the_run_and_loses_nothing() {
+fn a_full_disk_ends_the_run_and_loses_nothing() {
     // Three checkpoints of 134 MB, of which one is being written, and the best weights twice.
     let Some(disk) = Disk::of_mebibytes(900) else {
         return;
     };
     let disk = Arc::new(disk);
-    // Checkpoints go on being written, so that one meets the full disk.
+    // With a checkpoint every two steps, one is written after the disk is full.
     let arguments = [&arguments()[..], &["--checkpoint-every=2"]].concat();
     let mut run = Run::start_on(disk.clone(), &arguments);
     run.until("a second epoch", |run| {
@@ -149,16 +149,16 @@ fn a_disk_that_fills_up_ends_the_run_and_loses_nothing() {
         .filter(|line| line.starts_with("error: "))
         .collect();
     let [error] = errors.as_slice() else {
-        panic!("one line: {errors:?}\n{}", stopped.output);
+        panic!("not one error line: {errors:?}\n{}", stopped.output);
     };
     assert!(error.contains("No space left on device"), "{error}");
-    // What was there is there, and what was not whole is not.
+    // Complete files are kept, and incomplete ones are not.
     let newest = latest(&stopped.path()).expect("a checkpoint");
     assert!(newest.join("manifest.json").exists());
     stopped.weights();
 
-    // As long as there is no room the next coordinator says the same. What was half written has
-    // been removed, so there is some again.
+    // Incomplete files were removed, so there is some space again; with that used up as well, the
+    // next coordinator reports the same.
     let filler = disk.fill();
     let still_full = stopped.resume(&[]).wait().left_no_process();
     assert_eq!(still_full.code, 6, "{}", still_full.output);

@@ -1,5 +1,5 @@
-//! A part of the fault matrix, of which `make chaos` runs all: whoever is struck, and whenever,
-//! the result is that of the undisturbed run.
+//! Some faults of the matrix that `make chaos` runs completely: whichever process fails, and
+//! whenever it does, the result is that of the run without faults.
 
 #![allow(clippy::panic, reason = "a test fails by panicking")]
 
@@ -10,29 +10,29 @@ use integration_tests::baseline::Baseline;
 use integration_tests::fault::{Fault, Injection, Outcome, Target};
 use integration_tests::injection_point::InjectionPoint;
 
-fn inflict(target: Target, point: InjectionPoint, fault: Fault, draw: u64) -> Outcome {
-    let fault = Injection {
+fn inject(target: Target, point: InjectionPoint, fault: Fault, draw: u64) -> Outcome {
+    let injection = Injection {
         target,
         point,
         fault,
     };
-    let outcome = fault.inflict(&Baseline::of(STEADY), draw);
+    let outcome = injection.run(&Baseline::of(STEADY), draw);
     println!("{outcome:#?}");
     if let Err(difference) = &outcome.result {
-        panic!("{}: {difference}\n{}", fault.name(), outcome.seen);
+        panic!("{}: {difference}\n{}", injection.name(), outcome.observed);
     }
     outcome
 }
 
 fn killed(target: Target, point: InjectionPoint, draw: u64) -> Outcome {
-    inflict(target, point, Fault::Kill, draw)
+    inject(target, point, Fault::Kill, draw)
 }
 
-/// A worker that dies takes at most the step with it that it was in.
+/// The loss of a worker loses at most the step that it was in.
 fn a_worker_killed(target: Target, point: InjectionPoint, draw: u64) {
     let outcome = killed(target, point, draw);
     assert!(outcome.steps_lost <= 1, "{outcome:?}");
-    assert!(outcome.seen.contains("lost rank"), "{outcome:?}");
+    assert!(outcome.observed.contains("lost rank"), "{outcome:?}");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn rank_zero_killed_in_a_validation() {
 }
 
 #[test]
-fn rank_zero_killed_while_it_hands_over_a_checkpoint() {
+fn rank_zero_killed_while_it_uploads_a_checkpoint() {
     a_worker_killed(Target::RankZero, InjectionPoint::Checkpoint, 0);
 }
 
@@ -76,15 +76,15 @@ fn rank_zero_killed_while_the_run_ends() {
 }
 
 #[test]
-fn a_worker_paused_for_longer_than_the_network_may_be_silent() {
+fn a_worker_paused_for_longer_than_the_collective_timeout() {
     let pause = Fault::Pause(Duration::from_secs(7));
-    inflict(Target::RankOne, InjectionPoint::Backward, pause, 1);
+    inject(Target::RankOne, InjectionPoint::Backward, pause, 1);
 }
 
 #[test]
 fn the_coordinator_killed_in_a_step() {
     let outcome = killed(Target::Coordinator, InjectionPoint::Backward, 5);
-    assert!(!outcome.seen.contains("lost"), "{outcome:?}");
+    assert!(!outcome.observed.contains("lost"), "{outcome:?}");
     assert!(outcome.steps_lost <= 1, "{outcome:?}");
 }
 

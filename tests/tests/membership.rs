@@ -1,4 +1,4 @@
-//! Workers come and go in mid-run, and the result does not show it.
+//! Workers join and leave during a run, without a change to its result.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -12,11 +12,11 @@ use serde_json::Value;
 fn join(run: &Run) -> Child {
     let url = run.join_address().expect("the run waits for workers");
     let mut command = worker(&url);
-    run.adopt(&mut command);
+    run.track(&mut command);
     command.spawn().expect("the worker starts")
 }
 
-/// A run that starts no worker itself, with the first one by hand.
+/// A run whose workers the test starts; the first one is started.
 fn run_of(workers: &str, arguments: &[&str]) -> (Run, Child) {
     let arguments = [&["--no-spawn", workers], SMALL, STEADY, arguments].concat();
     let mut run = Run::start(&arguments);
@@ -25,7 +25,7 @@ fn run_of(workers: &str, arguments: &[&str]) -> (Run, Child) {
     (run, first)
 }
 
-/// World size, first and last-plus-one step of each part of each epoch.
+/// World size, first step and end of each part of each epoch.
 fn parts(ended: &Ended) -> Vec<(u64, u64, u64)> {
     let number = |row: &Value, key: &str| row[key].as_u64().expect("a number");
     let epochs = ended.epochs();
@@ -40,7 +40,7 @@ fn parts(ended: &Ended) -> Vec<(u64, u64, u64)> {
     .collect()
 }
 
-/// All steps were made, none twice: nothing was lost, so nothing was recovered.
+/// Checks that no worker was lost, so that no step was made twice.
 fn nothing_was_lost(ended: &Ended) {
     for event in journal(&ended.path()) {
         let event = event["event"].as_str().unwrap_or_default();
@@ -49,13 +49,13 @@ fn nothing_was_lost(ended: &Ended) {
 }
 
 #[test]
-fn a_worker_that_comes_late_makes_the_world_larger() {
+fn a_worker_that_joins_late_makes_the_world_larger() {
     let (mut run, mut first) = run_of("--workers=1", &["--max-workers=2"]);
     run.until("a first step", |run| run.steps() >= 3);
     let mut second = join(&run);
     let ended = run.wait().succeeded().left_no_process();
     for worker in [&mut first, &mut second] {
-        assert!(worker.wait().expect("it can be waited for").success());
+        assert!(worker.wait().expect("a child of this process").success());
     }
     Baseline::of(STEADY).assert_same(&ended);
     nothing_was_lost(&ended);
@@ -70,18 +70,18 @@ fn a_worker_that_comes_late_makes_the_world_larger() {
 }
 
 #[test]
-fn a_worker_that_is_asked_to_end_leaves_at_a_step_boundary() {
+fn a_worker_that_gets_sigterm_leaves_at_a_step_boundary() {
     let (mut run, mut first) = run_of("--workers=2", &[]);
     let mut second = join(&run);
     run.until("the second epoch", |run| {
         run.steps() >= STEADY_STEPS as u64 + 3
     });
-    // The one that all depends on: rank 0.
+    // Rank 0 serves the rendezvous store.
     terminate(first.id());
-    assert!(first.wait().expect("it can be waited for").success());
+    assert!(first.wait().expect("a child of this process").success());
     assert!(!run.has_ended(), "{}", run.output());
     let ended = run.wait().succeeded().left_no_process();
-    assert!(second.wait().expect("it can be waited for").success());
+    assert!(second.wait().expect("a child of this process").success());
     Baseline::of(STEADY).assert_same(&ended);
     nothing_was_lost(&ended);
     let parts = parts(&ended);

@@ -1,7 +1,7 @@
-//! Whatever is killed, a run ends with the result that it would have had.
+//! Whichever process is killed, the result is that of the run without faults.
 
 use integration_tests::baseline::Baseline;
-use integration_tests::{Run, STEADY, all_gone, kill};
+use integration_tests::{Run, STEADY, assert_exited, kill};
 use rustix::process::Signal;
 
 #[test]
@@ -12,7 +12,7 @@ fn a_killed_worker_is_replaced_and_nothing_is_lost() {
     let workers = run.workers();
     kill(workers[1]);
     run.until("a recovery", |run| run.output().contains("recovered in"));
-    // And the other one, which holds the only state by now, or has given it to the new one.
+    // The other worker: until it has sent its state to the new one, it has the only copy.
     run.until("the third epoch", |run| run.steps() >= 13);
     kill(workers[0]);
     let ended = run.wait().succeeded();
@@ -26,7 +26,7 @@ fn a_killed_worker_is_replaced_and_nothing_is_lost() {
 }
 
 #[test]
-fn without_a_replacement_fewer_go_on() {
+fn without_a_replacement_the_other_worker_continues() {
     let baseline = Baseline::of(STEADY);
     let arguments = [STEADY, &["--max-restarts=0", "--rejoin-timeout=0"]].concat();
     let mut run = Run::small(2, &arguments);
@@ -38,7 +38,7 @@ fn without_a_replacement_fewer_go_on() {
 }
 
 #[test]
-fn when_all_are_killed_it_goes_on_from_the_checkpoint() {
+fn a_run_is_resumed_from_the_checkpoint_when_all_processes_were_killed() {
     let baseline = Baseline::of(STEADY);
     let arguments = [STEADY, &["--checkpoint-every=2"]].concat();
     let mut run = Run::small(2, &arguments);
@@ -53,8 +53,8 @@ fn when_all_are_killed_it_goes_on_from_the_checkpoint() {
     run.signal(Signal::KILL);
     workers.iter().for_each(|worker| kill(*worker));
     let killed = run.wait();
-    all_gone(&workers);
-    // Not with steps of another size, by which the checkpoint would be somewhere else.
+    assert_exited(&workers);
+    // Not with another batch size: the position of the checkpoint would mean another sample.
     let refused = killed.resume(&["--global-batch=8"]).wait();
     assert_eq!(refused.code, 2, "{}", refused.output);
     assert!(
@@ -62,7 +62,7 @@ fn when_all_are_killed_it_goes_on_from_the_checkpoint() {
         "{}",
         refused.output
     );
-    // On another number of workers, too.
+    // Also with another number of workers.
     let ended = refused.resume(&["--workers=3"]).wait().succeeded();
     baseline.assert_same(&ended);
 }

@@ -1,4 +1,4 @@
-//! A collector that keeps what it is sent, and what a span is to those who read it.
+//! An OpenTelemetry collector that keeps the spans that it receives, and access to their content.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +16,14 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-/// A span, and the service that sent it.
+/// A span and the service that sent it.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
     pub(crate) service: String,
     pub(crate) span: Span,
 }
 
-/// Listens as long as it lives.
+/// A server, stopped when this is dropped.
 pub(crate) struct Collector {
     pub(crate) address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
@@ -55,7 +55,9 @@ impl Collector {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        listener.set_nonblocking(true).expect("Linux can");
+        listener
+            .set_nonblocking(true)
+            .expect("a socket that can be non-blocking");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -78,7 +80,7 @@ impl Collector {
         }
     }
 
-    /// Everything received so far.
+    /// All spans received so far.
     pub(crate) fn received(&self) -> Vec<Received> {
         let received = self.received.lock();
         received.unwrap_or_else(PoisonError::into_inner).clone()
@@ -98,7 +100,7 @@ impl Received {
         }
     }
 
-    /// Why it did not come to its end.
+    /// The message of its error status, if it has one.
     pub(crate) fn failure(&self) -> Option<&str> {
         let status = self.span.status.as_ref()?;
         Some(&status.message)

@@ -1,4 +1,5 @@
-//! How long a killed worker is missed: from its SIGKILL to the first step of the recovered run.
+//! The recovery time after a worker was killed: from SIGKILL to the first step of the next
+//! generation.
 
 use std::time::Duration;
 
@@ -8,15 +9,16 @@ use integration_tests::{Run, SMALL, kill};
 use crate::caught;
 use crate::table::times;
 
-/// Of each kind.
-const BLOWS: usize = 12;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Samples of each measurement.
+const SAMPLES: usize = 12;
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Measures it with a replacement and without, and prints both; whether it could be measured.
+/// Measures the time with and without a replacement worker and prints both; whether both could be
+/// measured.
 pub(crate) fn run(seed: u64) -> bool {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("\nload: {}", load.trim());
-    println!("\n| SIGKILL of a worker | blows | median | maximum |\n|---|---:|---:|---:|");
+    println!("\n| SIGKILL of a worker | samples | median | maximum |\n|---|---:|---:|---:|");
     let mut random = fastrand::Rng::with_seed(seed);
     let line = |name: &str, measured: Result<Vec<f64>, String>| match measured {
         Ok(seconds) => {
@@ -30,7 +32,7 @@ pub(crate) fn run(seed: u64) -> bool {
     };
     let replaced = caught(|| replaced(&mut random));
     let shrunk = caught(|| shrunk(&mut random));
-    line("with a replacement", replaced) & line("shrinking to one", shrunk)
+    line("with a replacement", replaced) & line("without a replacement", shrunk)
 }
 
 fn endless(further: &[&str]) -> Run {
@@ -40,33 +42,36 @@ fn endless(further: &[&str]) -> Run {
     run
 }
 
-/// All on one run, each somewhere in a step.
+/// All in one run, at random moments of a step.
 fn replaced(random: &mut fastrand::Rng) -> Vec<f64> {
     let mut run = endless(&[]);
     let mut seconds = Vec::new();
-    for _ in 0..BLOWS {
+    for _ in 0..SAMPLES {
         std::thread::sleep(Duration::from_secs_f64(1.0 + random.f64()));
         let target = [Target::RankZero, Target::RankOne][random.usize(..2)];
-        seconds.push(strike(&mut run, target));
+        seconds.push(time_to_recover(&mut run, target));
     }
     seconds
 }
 
-/// Each on a run of its own.
+/// Each in a run of its own.
 fn shrunk(random: &mut fastrand::Rng) -> Vec<f64> {
-    let strike_one = |_| {
+    let sample = |_| {
         let mut run = endless(&["--max-restarts=0", "--rejoin-timeout=0"]);
         std::thread::sleep(Duration::from_secs_f64(0.5 * random.f64()));
         let target = [Target::RankZero, Target::RankOne][random.usize(..2)];
-        strike(&mut run, target)
+        time_to_recover(&mut run, target)
     };
-    (0..BLOWS).map(strike_one).collect()
+    (0..SAMPLES).map(sample).collect()
 }
 
-fn strike(run: &mut Run, target: Target) -> f64 {
+fn time_to_recover(run: &mut Run, target: Target) -> f64 {
     let (pids, known) = (target.pids(run), recoveries(&run.path()).len());
-    let struck = now();
+    let injected = now();
     pids.into_iter().for_each(kill);
-    let first = first_step_after_recovery(run, PATIENCE, struck, known);
-    first.map_or_else(|| panic!("no step:\n{}", run.output()), |at| at - struck)
+    let first = first_step_after_recovery(run, TIMEOUT, injected, known);
+    first.map_or_else(
+        || panic!("no step after the fault:\n{}", run.output()),
+        |at| at - injected,
+    )
 }

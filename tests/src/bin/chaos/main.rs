@@ -1,8 +1,8 @@
-//! `make chaos`: the whole fault matrix on real processes, or random faults for some minutes.
-//! It fails when any run ends otherwise than the undisturbed one.
+//! `make chaos`: every fault at every point of a run of real processes, or random faults for some
+//! minutes. It fails if the result of any run differs from that of a run without faults.
 //!
-//! Variables: `SEED` repeats what was drawn before, `MINUTES` asks for random faults on a long
-//! run, `ONLY` picks the cells of the matrix whose name contains it, or `figures`.
+//! Variables: `SEED` repeats the random choices of an earlier call, `MINUTES` asks for random
+//! faults in a long run, `ONLY` selects the faults whose name contains it, or `figures`.
 
 mod figures;
 mod matrix;
@@ -30,26 +30,25 @@ fn main() -> anyhow::Result<ExitCode> {
         }
     };
     Ok(if same {
-        println!("\nno difference");
+        println!("\nall results are the same");
         ExitCode::SUCCESS
     } else {
-        println!("\nthere are differences; SEED={seed} repeats them");
+        println!("\nresults differ; repeat with SEED={seed}");
         ExitCode::FAILURE
     })
 }
 
-/// A variable that is set to something.
+/// The value of a variable that is set and not empty.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Runs `work`, whose panics are an answer too: that of a harness which did not find what it
-/// expects. The panic itself is on stderr by then.
+/// Runs `work` and turns a panic of the harness, which it has printed already, into an error.
 fn caught<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         scope.spawn(work).join().map_err(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
-            let text = text.unwrap_or_else(|| "the harness gave up".to_owned());
+            let text = text.unwrap_or_else(|| "the harness panicked".to_owned());
             text.lines().next().unwrap_or_default().to_owned()
         })
     })

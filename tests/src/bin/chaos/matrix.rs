@@ -1,4 +1,4 @@
-//! Every victim, every moment, every blow.
+//! Every target, at every injection point, with every fault.
 
 use std::time::Duration;
 
@@ -10,32 +10,33 @@ use integration_tests::injection_point::InjectionPoint;
 use crate::caught;
 use crate::table::{Row, by_cause};
 
-/// One that the network does not notice, and one that it does.
+/// Shorter and longer than the time after which a silent peer counts as lost.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(7)];
 
-/// Strikes every run of the matrix and prints what became of it; whether all ended the same.
+/// Injects each fault of the matrix into a run of its own and prints a table; whether all results
+/// are the same.
 pub(crate) fn run(only: Option<&str>, seed: u64) -> bool {
-    let faults: Vec<(u64, Injection)> = (1..).zip(all()).collect();
-    let faults: Vec<_> = faults
+    let injections: Vec<(u64, Injection)> = (1..).zip(all()).collect();
+    let injections: Vec<_> = injections
         .into_iter()
-        .filter(|(_, fault)| only.is_none_or(|only| fault.name().contains(only)))
+        .filter(|(_, injection)| only.is_none_or(|only| injection.name().contains(only)))
         .collect();
     let baseline = Baseline::of(STEADY);
     let mut rows = Vec::new();
-    println!("| fault | same result | seconds | steps lost | seen |\n|---|---|---:|---:|---|");
-    for (number, fault) in &faults {
-        // Of its own, so that ONLY and SEED repeat it.
+    println!("| fault | same result | seconds | steps lost | observed |\n|---|---|---:|---:|---|");
+    for (number, injection) in &injections {
+        // It does not depend on the other faults, so that ONLY and SEED repeat it.
         let draw = fastrand::Rng::with_seed(seed ^ (number << 32)).u64(..);
-        let (same, seconds, lost, seen) = match caught(|| fault.inflict(&baseline, draw)) {
+        let (same, seconds, lost, observed) = match caught(|| injection.run(&baseline, draw)) {
             Ok(outcome) => {
                 let same = outcome.result.map(|_| ());
-                (same, outcome.seconds, outcome.steps_lost, outcome.seen)
+                (same, outcome.seconds, outcome.steps_lost, outcome.observed)
             }
             Err(panic) => (Err(panic), None, 0, String::new()),
         };
         println!(
-            "| {} | {} | {} | {lost} | {seen} |",
-            fault.name(),
+            "| {} | {} | {} | {lost} | {observed} |",
+            injection.name(),
             match &same {
                 Ok(()) => "yes",
                 Err(difference) => difference,
@@ -43,7 +44,7 @@ pub(crate) fn run(only: Option<&str>, seed: u64) -> bool {
             seconds.map_or_else(String::new, |seconds| format!("{seconds:.2}")),
         );
         rows.push(Row {
-            cause: format!("{}, {}", fault.target.name(), fault.fault.name()),
+            cause: format!("{}, {}", injection.target.name(), injection.fault.name()),
             same: same.is_ok(),
             seconds,
             steps_lost: Some(lost),

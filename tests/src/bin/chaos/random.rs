@@ -1,4 +1,4 @@
-//! Random faults for some minutes on a long run, whose result must not show them.
+//! Random faults for some minutes in a long run, whose result must be that of a run without.
 
 use std::time::{Duration, Instant};
 
@@ -12,37 +12,38 @@ use integration_tests::{Ended, Run, SMALL, STEADY};
 use crate::caught;
 use crate::table::{Row, by_cause};
 
-/// Part of the time in which a run under fire makes steps.
+/// The estimated share of the time in which a run with faults makes steps.
 const USEFUL: f64 = 0.4;
-/// How long a fault is waited for, when the next one is not to come into its recovery.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait for the recovery from a fault before the next one.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Strikes for `minutes` and prints what was struck; whether the result is the undisturbed one.
+/// Injects faults for `minutes` and prints a table; whether the result is that of a run without
+/// faults.
 pub(crate) fn run(minutes: f64, seed: u64) -> anyhow::Result<bool> {
     ensure!(minutes > 0.0, "MINUTES is more than 0");
     let epochs = (minutes * 60.0 * USEFUL / Baseline::of(STEADY).epoch_seconds()).ceil();
-    // The seed decides the faults; which steps they meet depends on the machine.
+    // The seed determines the faults; in which steps they fall depends on the machine.
     let epochs = format!("--epochs={}", epochs.max(3.0));
     let arguments = [STEADY, &[epochs.as_str(), "--patience=100000"]].concat();
-    println!("an undisturbed run, {epochs}");
+    println!("a run without faults, {epochs}");
     let baseline = Baseline::of(&arguments);
-    println!("the same one for {minutes} minutes under fire");
+    println!("the same run with faults for {minutes} minutes");
     let mut rows = Vec::new();
     let deadline = Instant::now() + Duration::from_secs_f64(60.0 * minutes);
     let mut random = fastrand::Rng::with_seed(seed);
-    // The length is a guess: a run that comes to its end too early is followed by another.
+    // The number of epochs is an estimate: a run that ends early is followed by another.
     let result = caught(|| {
         loop {
-            let ended = under_fire(&arguments, deadline, &mut random, &mut rows);
-            let told = |difference| format!("{difference}\n{}", ended.output);
+            let ended = with_faults(&arguments, deadline, &mut random, &mut rows);
+            let with_output = |difference| format!("{difference}\n{}", ended.output);
             if !ended.has_finished() {
-                return Err(told(format!("exit code {}", ended.code)));
+                return Err(with_output(format!("exit code {}", ended.code)));
             }
-            let compared = baseline.compare(&ended.path()).map_err(told);
+            let compared = baseline.compare(&ended.path()).map_err(with_output);
             if compared.is_err() || Instant::now() >= deadline {
                 return compared;
             }
-            println!("it ended with the same result; the next one");
+            println!("the run ended with the same result; starting the next one");
         }
     });
     let result = result.and_then(|compared| compared);
@@ -58,46 +59,46 @@ pub(crate) fn run(minutes: f64, seed: u64) -> anyhow::Result<bool> {
     Ok(result.is_ok())
 }
 
-fn under_fire(
+fn with_faults(
     arguments: &[&str],
     deadline: Instant,
     random: &mut fastrand::Rng,
     rows: &mut Vec<Row>,
 ) -> Ended {
-    // Whoever is struck again and again has not failed by itself.
+    // The injected faults count as restarts.
     let further = ["--max-restarts=100"];
     let all = [&["--workers=2"], SMALL, arguments, &further].concat();
-    let patience = Duration::from_secs(3600);
-    let mut run = Run::start(&all).patiently(patience);
+    let timeout = Duration::from_secs(3600);
+    let mut run = Run::start(&all).with_timeout(timeout);
     while Instant::now() < deadline {
-        // Everything is drawn before it is known what happens, so that SEED draws the same.
-        let hasty = random.u32(..4) == 0;
-        let quiet = random.f64() * if hasty { 1.0 } else { 5.0 };
+        // All numbers are drawn first, so that SEED gives the same ones whatever happens.
+        let overlapping = random.u32(..4) == 0;
+        let delay = random.f64() * if overlapping { 1.0 } else { 5.0 };
         let target = Target::ALL[random.usize(..Target::ALL.len())];
         let pause = Duration::from_secs_f64(0.2 + 7.8 * random.f64());
         let fault = [Fault::Kill, Fault::Kill, Fault::Pause(pause)][random.usize(..3)];
-        let absence = 3.0 * random.f64();
-        std::thread::sleep(Duration::from_secs_f64(quiet));
+        let downtime = 3.0 * random.f64();
+        std::thread::sleep(Duration::from_secs_f64(delay));
         if run.has_ended() {
             break;
         }
         let (pids, known) = (target.pids(&run), recoveries(&run.path()).len());
-        let struck = now();
-        fault.strike(&pids);
-        let killed = fault == Fault::Kill && target.strikes_coordinator();
+        let injected = now();
+        fault.inject(&pids);
+        let killed = fault == Fault::Kill && target.includes_coordinator();
         if killed {
             let ended = run.wait();
             if ended.has_finished() {
                 return ended.left_no_process();
             }
-            std::thread::sleep(Duration::from_secs_f64(absence));
-            run = ended.resume(&[]).patiently(patience);
+            std::thread::sleep(Duration::from_secs_f64(downtime));
+            run = ended.resume(&[]).with_timeout(timeout);
         }
-        let limit = if hasty { Duration::ZERO } else { PATIENCE };
+        let limit = if overlapping { Duration::ZERO } else { TIMEOUT };
         let first = match (killed, fault) {
-            (true, _) => first_step(&mut run, limit, |_| Some(struck)),
-            (_, Fault::Kill) => first_step_after_recovery(&mut run, limit, struck, known),
-            // It may go on as if nothing had been.
+            (true, _) => first_step(&mut run, limit, |_| Some(injected)),
+            (_, Fault::Kill) => first_step_after_recovery(&mut run, limit, injected, known),
+            // There may have been no loss.
             (_, Fault::Pause(_)) => None,
         };
         let recovered = recoveries(&run.path());
@@ -116,7 +117,7 @@ fn under_fire(
                 }
             ),
             same: false,
-            seconds: first.map(|at| at - struck),
+            seconds: first.map(|at| at - injected),
             steps_lost: (!killed).then(|| lost.sum()),
         };
         println!(

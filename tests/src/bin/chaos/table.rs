@@ -1,20 +1,20 @@
-//! What many blows come to, as a table in Markdown.
+//! The outcomes of many faults as a table in Markdown.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// One blow.
+/// The outcome of one fault.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) cause: String,
     pub(crate) same: bool,
-    /// To the first step of the next generation.
+    /// From the fault to the first step of the next generation.
     pub(crate) seconds: Option<f64>,
-    /// Nobody counts those that a killed coordinator did not hear of.
+    /// None if it is not known: a killed coordinator may not have received the last reports.
     pub(crate) steps_lost: Option<u64>,
 }
 
-/// A line for each cause.
+/// One line for each cause.
 pub(crate) fn by_cause(rows: &[Row]) -> String {
     let mut causes: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in rows {

@@ -1,5 +1,5 @@
-//! A worker that does nothing but talk: it says what a real one would, when a real one would, with
-//! a step every `pace`. It computes nothing and hands no weights over.
+//! A simulated worker: it sends the messages of a real one at the pace of a real one, a step every
+//! `step_time`. It computes nothing and uploads no weights.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,55 +16,57 @@ use tonic::transport::Endpoint;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(200);
-/// Of the images that a made-up folder holds.
-const BYTES: u64 = 10_000;
+/// The size of each image that it pretends to have.
+const IMAGE_BYTES: u64 = 10_000;
 
-/// What all workers have in common.
+/// What all simulated workers share.
 pub(crate) struct Shared {
     pub(crate) url: String,
     pub(crate) files: usize,
-    pub(crate) pace: Duration,
-    pub(crate) moments: Mutex<Moments>,
+    pub(crate) step_time: Duration,
+    pub(crate) record: Mutex<Record>,
 }
 
-/// When what happened, over all workers.
+/// What happened so far, over all workers.
 #[derive(Debug, Default)]
-pub(crate) struct Moments {
-    pub(crate) welcomed: usize,
-    pub(crate) last_welcome: Option<Instant>,
-    /// Attempts to get in that were turned away.
+pub(crate) struct Record {
+    pub(crate) registered: usize,
+    pub(crate) last_registered: Option<Instant>,
+    /// Attempts to register that failed.
     pub(crate) refused: usize,
+    /// Plans received.
     pub(crate) planned: usize,
     pub(crate) last_plan: Option<Instant>,
     pub(crate) last_report: Option<Instant>,
-    /// Of each epoch barrier: from the last report of an epoch to the last plan of the next.
-    pub(crate) barriers: Vec<Duration>,
+    /// From the last report of an epoch to the last plan of the next, for each epoch.
+    pub(crate) waits: Vec<Duration>,
+    /// Why sessions ended.
     pub(crate) lost: Vec<String>,
 }
 
 impl Shared {
-    pub(crate) fn moments<T>(&self, change: impl FnOnce(&mut Moments) -> T) -> T {
-        change(&mut self.moments.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn record<T>(&self, change: impl FnOnce(&mut Record) -> T) -> T {
+        change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Lives until the run is over or `end` says so.
-pub(crate) async fn live(shared: Arc<Shared>, number: usize, end: watch::Receiver<bool>) {
-    if let Err(error) = converse(&shared, number, end).await {
-        shared.moments(|moments| moments.lost.push(format!("worker {number}: {error:#}")));
+/// Runs until the run is over or `end` becomes true.
+pub(crate) async fn run(shared: Arc<Shared>, number: usize, end: watch::Receiver<bool>) {
+    if let Err(error) = session(&shared, number, end).await {
+        shared.record(|record| record.lost.push(format!("worker {number}: {error:#}")));
     }
 }
 
-async fn converse(
+async fn session(
     shared: &Shared,
     number: usize,
     mut end: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let (outbox, mut inbound) = enter(shared, number).await;
-    let say = |message| say(&outbox, message);
+    let (outbox, mut inbound) = register(shared, number).await;
+    let send = |message| send(&outbox, message);
     let mut heartbeats = tokio::time::interval(HEARTBEAT);
     let (mut plan, mut done, mut granted): (Option<v1::EpochPlan>, usize, u32) = (None, 0, 0);
-    let mut steps = tokio::time::interval(shared.pace);
+    let mut steps = tokio::time::interval(shared.step_time);
     loop {
         let may_step = plan.as_ref().is_some_and(|plan| {
             done < plan.local_counts.len() && plan.completed + (done as u32) < granted
@@ -73,16 +75,16 @@ async fn converse(
             message = inbound.message() => message?.and_then(|message| message.message),
             _ = heartbeats.tick() => {
                 let generation = plan.as_ref().map_or(0, |plan| plan.generation);
-                say(Up::Heartbeat(v1::Heartbeat { generation, ..Default::default() }))?;
+                send(Up::Heartbeat(v1::Heartbeat { generation, ..Default::default() }))?;
                 continue;
             }
             _ = steps.tick(), if may_step => {
                 if let Some(plan) = &plan {
-                    say(step(plan, done, shared.pace))?;
+                    send(step(plan, done, shared.step_time))?;
                     done += 1;
                     if done == plan.local_counts.len() {
-                        say(epoch(plan))?;
-                        shared.moments(|moments| moments.last_report = Some(Instant::now()));
+                        send(epoch(plan))?;
+                        shared.record(|record| record.last_report = Some(Instant::now()));
                     }
                 }
                 continue;
@@ -90,38 +92,40 @@ async fn converse(
             _ = end.changed() => return Ok(()),
         };
         match message.context("the session was closed")? {
-            Down::Prepare(_) => say(Up::Prepared(v1::Prepared::default()))?,
-            Down::Assignment(place) => {
-                let generation = place.generation;
-                if place.rank == 0 {
-                    say(Up::StoreListening(v1::StoreListening {
+            Down::Prepare(_) => send(Up::Prepared(v1::Prepared::default()))?,
+            Down::Assignment(assignment) => {
+                let generation = assignment.generation;
+                if assignment.rank == 0 {
+                    send(Up::StoreListening(v1::StoreListening {
                         generation,
                         port: 1,
                         ..Default::default()
                     }))?;
                 }
-                say(Up::GroupReady(v1::GroupReady { generation }))?;
+                send(Up::GroupReady(v1::GroupReady { generation }))?;
             }
             Down::EpochPlan(next) => {
                 granted = next.granted;
                 done = 0;
                 plan = Some(next);
                 steps.reset();
-                shared.moments(Moments::planned);
+                shared.record(Record::plan_received);
             }
             Down::StepGrant(grant) => granted = grant.granted,
-            Down::AbortGeneration(halt) => {
+            Down::AbortGeneration(abort) => {
                 plan = None;
-                let (generation, held) = (halt.generation, None);
-                say(Up::GenerationAborted(v1::GenerationAborted {
+                let (generation, retained) = (abort.generation, None);
+                send(Up::GenerationAborted(v1::GenerationAborted {
                     generation,
-                    retained: held,
+                    retained,
                 }))?;
             }
-            Down::Finish(finish) => say(Up::Finished(v1::Finished {
+            Down::Finish(finish) => send(Up::Finished(v1::Finished {
                 generation: finish.generation,
             }))?,
-            Down::Shutdown(shutdown) => bail!("told to end: {}", shutdown.reason),
+            Down::Shutdown(shutdown) => {
+                bail!("the coordinator sent a shutdown: {}", shutdown.reason)
+            }
             Down::Registered(_) | Down::EpochResult(_) | Down::SaveState(_) => {}
         }
     }
@@ -132,30 +136,30 @@ type Session = (
     Streaming<v1::CoordinatorMessage>,
 );
 
-/// Tries until it is let in, as a real worker does.
-async fn enter(shared: &Shared, number: usize) -> Session {
+/// Tries to register until it succeeds, as a real worker does.
+async fn register(shared: &Shared, number: usize) -> Session {
     loop {
-        match greet(shared, number).await {
+        match try_to_register(shared, number).await {
             Ok(session) => {
-                shared.moments(|moments| {
-                    moments.welcomed += 1;
-                    moments.last_welcome = Some(Instant::now());
+                shared.record(|record| {
+                    record.registered += 1;
+                    record.last_registered = Some(Instant::now());
                 });
                 return session;
             }
-            Err(_) => shared.moments(|moments| moments.refused += 1),
+            Err(_) => shared.record(|record| record.refused += 1),
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn greet(shared: &Shared, number: usize) -> anyhow::Result<Session> {
+async fn try_to_register(shared: &Shared, number: usize) -> anyhow::Result<Session> {
     let channel = Endpoint::from_shared(shared.url.clone())?.connect().await?;
     let mut client =
         TrainerClient::new(channel).max_decoding_message_size(proto::MAX_MESSAGE_BYTES);
     let (outbox, outgoing) = mpsc::unbounded_channel();
-    let say = |message| say(&outbox, message);
-    say(Up::Register(v1::Register {
+    let send = |message| send(&outbox, message);
+    send(Up::Register(v1::Register {
         protocol_version: proto::PROTOCOL_VERSION,
         host: format!("host-{number}"),
         pid: number as u32 + 1,
@@ -168,15 +172,15 @@ async fn greet(shared: &Shared, number: usize) -> anyhow::Result<Session> {
     let mut inbound = answer.into_inner();
     let first = inbound.message().await?.and_then(|message| message.message);
     let Some(Down::Registered(_)) = first else {
-        bail!("no welcome");
+        bail!("the first message was not Registered");
     };
-    say(Up::Scanned(v1::Scanned {
-        fingerprint: "made up".to_owned(),
+    send(Up::Scanned(v1::Scanned {
+        fingerprint: "simulated".to_owned(),
         classes: vec!["a".to_owned(), "b".to_owned()],
         files: (0..shared.files)
             .map(|at| v1::FileEntry {
                 path: format!("a/image_{at:05}.jpg"),
-                size: BYTES,
+                size: IMAGE_BYTES,
             })
             .collect(),
         device: "cpu".to_owned(),
@@ -185,15 +189,15 @@ async fn greet(shared: &Shared, number: usize) -> anyhow::Result<Session> {
     Ok((outbox, inbound))
 }
 
-fn say(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up) -> anyhow::Result<()> {
+fn send(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up) -> anyhow::Result<()> {
     let message = Some(message);
     let sent = outbox.send(v1::WorkerMessage { message });
     sent.ok().context("the session was closed")
 }
 
-fn step(plan: &v1::EpochPlan, done: usize, pace: Duration) -> Up {
+fn step(plan: &v1::EpochPlan, done: usize, step_time: Duration) -> Up {
     let samples = plan.local_counts.get(done).copied().unwrap_or_default();
-    let seconds = pace.as_secs_f64();
+    let seconds = step_time.as_secs_f64();
     Up::StepReport(v1::StepReport {
         generation: plan.generation,
         epoch: plan.epoch,
@@ -228,9 +232,9 @@ fn epoch(plan: &v1::EpochPlan) -> Up {
     })
 }
 
-impl Moments {
-    /// A plan has come; with the first of an epoch begins another barrier.
-    fn planned(&mut self) {
+impl Record {
+    /// Counts a plan. The first plan of an epoch begins another entry of `waits`.
+    fn plan_received(&mut self) {
         let now = Instant::now();
         self.planned += 1;
         self.last_plan = Some(now);
@@ -238,10 +242,10 @@ impl Moments {
             return;
         };
         let took = now - reported;
-        match self.barriers.last_mut() {
-            // All plans after one last report belong to it.
-            Some(barrier) if self.planned % self.welcomed != 1 => *barrier = took,
-            _ => self.barriers.push(took),
+        match self.waits.last_mut() {
+            // All plans after the same last report belong to one epoch.
+            Some(wait) if self.planned % self.registered != 1 => *wait = took,
+            _ => self.waits.push(took),
         }
     }
 }

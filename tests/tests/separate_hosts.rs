@@ -1,6 +1,5 @@
-//! Network namespaces as hosts: a link that is cut and mended costs a run nothing, and the
-//! topology of `deploy/` works by hand. Needs the right to make namespaces, and says so where it
-//! has none.
+//! Hosts as network namespaces: a run recovers from a link that goes down, and the topology of
+//! `deploy/` works. Without the right to create namespaces these tests are skipped with a message.
 
 #![allow(
     clippy::expect_used,
@@ -8,7 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "uninvited/certificates.rs"]
+#[path = "admission/certificates.rs"]
 #[allow(dead_code, reason = "shared with another test")]
 mod certificates;
 
@@ -23,12 +22,12 @@ use integration_tests::{Run, SMALL, STEADY, scratch, worker};
 use certificates::{Authority, HOST};
 
 #[test]
-fn a_link_that_is_cut_and_mended_costs_nothing() {
-    let Some(network) = Network::of(2) else {
+fn a_link_that_goes_down_and_up_does_not_change_the_result() {
+    let Some(network) = Network::with_hosts(2) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::new("the run's own");
+    let authority = Authority::new("authority of the run");
     let certificates = authority.issue(folder.path());
     let certificates: Vec<&str> = certificates.iter().map(String::as_str).collect();
     let listen = format!("--listen={HOST}:7000");
@@ -46,20 +45,20 @@ fn a_link_that_is_cut_and_mended_costs_nothing() {
             let mut command = worker(&format!("https://{HOST}:7000"));
             command.args(&certificates);
             let mut command = network.on(host, &command);
-            run.adopt(&mut command);
+            run.track(&mut command);
             command.spawn().unwrap()
         })
         .into();
     run.until("a first epoch", |run| run.output().contains(" 1/3 "));
-    network.cut(1);
-    let cut = Instant::now();
+    network.disconnect(1);
+    let disconnected = Instant::now();
     run.until("the loss to be noticed", |run| {
         run.output().contains("lost rank ")
     });
-    let noticed = cut.elapsed();
-    eprintln!("noticed after {noticed:.1?}");
+    let noticed = disconnected.elapsed();
+    eprintln!("loss noticed after {noticed:.1?}");
     assert!(noticed < Duration::from_secs(15), "{noticed:?}");
-    network.mend(1);
+    network.reconnect(1);
     let ended = run.wait().succeeded().left_no_process();
     for worker in &mut workers {
         assert!(worker.wait().unwrap().success(), "{}", ended.output);
@@ -68,21 +67,21 @@ fn a_link_that_is_cut_and_mended_costs_nothing() {
     Baseline::of(STEADY).assert_same(&ended);
 }
 
-/// A Prometheus with the rules of `deploy/` that scrapes one coordinator; ends when dropped.
+/// A Prometheus with the rules of `deploy/` that scrapes one coordinator; stopped when dropped.
 struct Prometheus {
     child: Child,
     address: String,
 }
 
 impl Prometheus {
-    /// `None`, after a word about it, where the program is not installed.
-    fn on(network: &Network, host: usize, target: &str, folder: &Path) -> Option<Self> {
+    /// None, with a printed reason, where Prometheus is not installed.
+    fn start(network: &Network, host: usize, target: &str, folder: &Path) -> Option<Self> {
         if Command::new("prometheus")
             .arg("--version")
             .output()
             .is_err()
         {
-            eprintln!("Prometheus is not installed: nobody scraped");
+            eprintln!("Prometheus is not installed: its part of the test is skipped");
             return None;
         }
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/prometheus");
@@ -97,9 +96,9 @@ impl Prometheus {
         std::fs::create_dir_all(folder.join("targets")).unwrap();
         std::fs::write(folder.join("targets/coordinator.yml"), targets).unwrap();
         let config = folder.join("prometheus.yml");
-        let often = std::fs::read_to_string(&config).unwrap();
-        let often = often.replace("scrape_interval: 5s", "scrape_interval: 1s");
-        std::fs::write(&config, often).unwrap();
+        let text = std::fs::read_to_string(&config).unwrap();
+        let text = text.replace("scrape_interval: 5s", "scrape_interval: 1s");
+        std::fs::write(&config, text).unwrap();
         let address = format!("{}:9090", Network::address(host));
         let mut command = Command::new("prometheus");
         command
@@ -115,7 +114,7 @@ impl Prometheus {
         Some(Self { child, address })
     }
 
-    /// What an expression is, as promtool prints it.
+    /// The value of an expression, as promtool prints it.
     fn query(&self, network: &Network, host: usize, expression: &str) -> String {
         let mut command = Command::new("promtool");
         command.args(["query", "instant"]);
@@ -129,17 +128,17 @@ impl Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        // It is a child that was not waited for, so its number is still its own.
+        // Both fail only if it has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Coordinator, two workers without data, and Prometheus, each on a host of its own; with a
+/// The coordinator, two workers without data, and Prometheus, each on its own host, and with a
 /// token, as in `deploy/`.
 #[test]
 fn coordinator_workers_and_prometheus_on_hosts_of_their_own() {
-    let Some(network) = Network::of(4) else {
+    let Some(network) = Network::with_hosts(4) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -168,7 +167,7 @@ fn coordinator_workers_and_prometheus_on_hosts_of_their_own() {
     arguments.extend(own.iter().map(String::as_str));
     let mut run = Run::start_with(&arguments, |command| *command = network.on(0, command));
     run.until("an address to join", |run| run.join_address().is_some());
-    let prometheus = Prometheus::on(&network, 3, &scraped, folder.path());
+    let prometheus = Prometheus::start(&network, 3, &scraped, folder.path());
     let mut workers: Vec<Child> = [1, 2]
         .map(|host| {
             let mut command = worker(&format!("http://{coordinator}:7000"));
@@ -176,7 +175,7 @@ fn coordinator_workers_and_prometheus_on_hosts_of_their_own() {
             command.args([&token, "--data=coordinator"]);
             command.arg(format!("--cache-dir={}", cache.display()));
             let mut command = network.on(host, &command);
-            run.adopt(&mut command);
+            run.track(&mut command);
             command.spawn().unwrap()
         })
         .into();

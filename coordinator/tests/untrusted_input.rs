@@ -1,4 +1,4 @@
-//! What comes from outside may be anything: it is refused in one line, and nothing panics.
+//! Configuration and messages from outside: invalid ones are refused with one line, without a panic.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -68,8 +68,8 @@ fn the_corpus_is_read_or_refused_in_one_line() {
     }
 }
 
-/// What an honest worker says, in order.
-fn honest() -> Vec<Up> {
+/// The messages of a correct worker, in order.
+fn valid_messages() -> Vec<Up> {
     let position = v1::Position {
         epoch: 1,
         completed: 1,
@@ -154,7 +154,7 @@ fn small_run() -> Run {
     Run::new(spec::recipe(&load(file, None).unwrap()))
 }
 
-/// Feeds a message to the run; what it asks for must stay in proportion.
+/// Passes a message to the run and checks that it does not cause very many actions.
 fn feed(run: &mut Run, now: u64, worker: u64, bytes: &[u8]) -> Vec<Action> {
     let Ok(v1::WorkerMessage {
         message: Some(message),
@@ -197,21 +197,21 @@ proptest! {
         }
     }
 
-    /// One worker is honest; a second says anything at any time, in the name of either.
+    /// One worker is correct; a second sends anything at any time, with the id of either.
     #[test]
     fn no_message_panics_the_run(
-        nonsense in prop::collection::vec(
+        garbage in prop::collection::vec(
             (any::<Index>(), damage(), 0.5..1.1f64, 0u64..3, 0usize..12), 1..30,
         ),
     ) {
         let mut run = small_run();
         joined(&mut run, 0);
         joined(&mut run, 1);
-        for (at, message) in honest().into_iter().enumerate() {
+        for (at, message) in valid_messages().into_iter().enumerate() {
             feed(&mut run, at as u64 * 100, 0, &encoded(message));
-            for (which, damage, keep, worker, when) in &nonsense {
+            for (which, damage, keep, worker, when) in &garbage {
                 if *when == at {
-                    let messages = honest();
+                    let messages = valid_messages();
                     let message = messages[which.index(messages.len())].clone();
                     let bytes = damaged(encoded(message), damage, *keep);
                     feed(&mut run, at as u64 * 100, *worker, &bytes);
@@ -223,10 +223,10 @@ proptest! {
 }
 
 #[test]
-fn an_honest_worker_gets_a_plan() {
+fn a_correct_worker_gets_a_plan() {
     let mut run = small_run();
     joined(&mut run, 0);
-    let actions: Vec<Action> = honest()
+    let actions: Vec<Action> = valid_messages()
         .into_iter()
         .take(5)
         .flat_map(|message| feed(&mut run, 1, 0, &encoded(message)))

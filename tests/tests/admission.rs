@@ -1,4 +1,4 @@
-//! Nobody uninvited: who is let in to a run, who is not, and that those who are not change nothing.
+//! Admission: which clients may join a run, and that refused clients do not disturb it.
 
 #![allow(
     clippy::expect_used,
@@ -6,10 +6,10 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "uninvited/certificates.rs"]
+#[path = "admission/certificates.rs"]
 mod certificates;
-#[path = "uninvited/stranger.rs"]
-mod stranger;
+#[path = "admission/rogue_client.rs"]
+mod rogue_client;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,16 +18,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use certificates::Authority;
-use integration_tests::{Ended, Run, SMALL, all_gone, binary, scratch};
+use integration_tests::{Ended, Run, SMALL, assert_exited, binary, scratch};
+use rogue_client::RogueClient;
 use rustix::process::Signal;
-use stranger::Stranger;
 use tonic::Code;
 
-/// Long enough for a stranger to come and go meanwhile.
+/// Long enough for a refused client to connect meanwhile.
 const LONG: &[&str] = &["--epochs=12", "--patience=12"];
 const LONG_EPOCHS: usize = 12;
 
-/// A worker started by hand, whose last words are kept.
+/// A worker that the test started, with its stderr.
 struct Worker(Child);
 
 impl Worker {
@@ -48,12 +48,12 @@ impl Worker {
         Self(child)
     }
 
-    /// Its exit code and what it said.
+    /// Its exit code and its stderr.
     fn wait(mut self) -> (i32, String) {
         let mut said = String::new();
         let mut stderr = self.0.stderr.take().expect("a pipe");
         stderr.read_to_string(&mut said).expect("text");
-        let status = self.0.wait().expect("it can be waited for");
+        let status = self.0.wait().expect("a child of this process");
         (status.code().unwrap_or(-1), said)
     }
 
@@ -66,7 +66,7 @@ impl Worker {
     }
 }
 
-/// A run that waits for two workers, and its address.
+/// A run that waits for two workers, and the URL for these.
 fn waiting(arguments: &[&str]) -> (Run, String) {
     let mut run = Run::start(&[&["--workers=2", "--no-spawn"], SMALL, arguments].concat());
     run.until("an address to join", |run| {
@@ -78,12 +78,12 @@ fn waiting(arguments: &[&str]) -> (Run, String) {
     (run, url.to_owned())
 }
 
-/// Checks that a run with strangers at its door ended as one without them.
+/// Checks that a run with refused clients ended with the result of one without them.
 fn undisturbed(ended: Ended, epochs: &str) {
     let ended = ended.succeeded();
-    let quiet = Run::small(2, &[epochs]).wait().succeeded();
+    let undisturbed = Run::small(2, &[epochs]).wait().succeeded();
     for column in ["train_loss", "validation_loss"] {
-        let (found, expected) = (ended.column(column), quiet.column(column));
+        let (found, expected) = (ended.column(column), undisturbed.column(column));
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(&expected) {
             assert!((found - expected).abs() < 1e-4, "{found} {expected}");
@@ -91,7 +91,7 @@ fn undisturbed(ended: Ended, epochs: &str) {
     }
 }
 
-/// What the run says of itself.
+/// The answer to `GET /status`.
 fn status(run: &Run) -> String {
     let output = run.output();
     let (_, rest) = output.split_once("metrics: http://").expect("an address");
@@ -114,14 +114,14 @@ fn read(path: impl AsRef<Path>) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// Whether there is something like a random token in `text`.
+/// Whether `text` contains a word in the format of a generated token.
 fn holds_a_token(text: &str) -> bool {
     text.split(|c: char| !c.is_ascii_hexdigit())
         .any(|word| word.len() == 64)
 }
 
 #[test]
-fn a_run_with_spawned_workers_has_a_token_that_nobody_sees() {
+fn the_token_of_spawned_workers_is_not_visible() {
     assert!(holds_a_token(&"0f".repeat(32)));
     let mut run = Run::small(2, LONG);
     run.until("a first epoch", |run| {
@@ -142,13 +142,13 @@ fn a_run_with_spawned_workers_has_a_token_that_nobody_sees() {
             .to_owned();
     }
 
-    let stranger = Stranger::at(&url, None);
-    assert_eq!(stranger.hello(|_| ()).code(), Code::Unauthenticated);
-    assert!(stranger.hello(|_| ()).message().contains("join token"));
-    assert_eq!(stranger.upload(0).code(), Code::Unauthenticated);
-    assert_eq!(stranger.download(0).code(), Code::Unauthenticated);
-    let wrong = Stranger::at(&url, Some(&"0f".repeat(32)));
-    assert_eq!(wrong.hello(|_| ()).code(), Code::Unauthenticated);
+    let client = RogueClient::at(&url, None);
+    assert_eq!(client.register(|_| ()).code(), Code::Unauthenticated);
+    assert!(client.register(|_| ()).message().contains("join token"));
+    assert_eq!(client.upload(0).code(), Code::Unauthenticated);
+    assert_eq!(client.download(0).code(), Code::Unauthenticated);
+    let wrong = RogueClient::at(&url, Some(&"0f".repeat(32)));
+    assert_eq!(wrong.register(|_| ()).code(), Code::Unauthenticated);
     assert_eq!(wrong.upload(0).code(), Code::Unauthenticated);
     Worker::start(&url, &[]).refused(1, &["refused this worker", "join token"]);
 
@@ -168,23 +168,23 @@ fn a_run_with_spawned_workers_has_a_token_that_nobody_sees() {
 }
 
 #[test]
-fn only_those_with_the_token_join_and_nonsense_changes_nothing() {
+fn only_workers_with_the_token_join_and_invalid_input_changes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let secret = "0123456789abcdef-of-this-test";
     let token = token_file(folder.path(), secret);
     let (run, url) = waiting(&["--epochs=1", &token]);
     let host = url.strip_prefix("http://").expect("an address").to_owned();
 
-    for said in [
+    for bytes in [
         &b"\x00\xff\x16\x03 garbage\r\n\r\n"[..],
         b"PRI * HTTP/2.0\r\n\r\nXX",
     ] {
         let mut stream = TcpStream::connect(&host).expect("a connection");
-        let patience = Some(Duration::from_secs(20));
-        stream.set_read_timeout(patience).expect("a timeout");
-        stream.write_all(said).expect("sent");
+        let timeout = Some(Duration::from_secs(20));
+        stream.set_read_timeout(timeout).expect("a timeout");
+        stream.write_all(bytes).expect("sent");
         let mut answer = Vec::new();
-        // Closed, with or without an error: no answer.
+        // The connection is closed without an answer, with or without an error.
         let _ = stream.read_to_end(&mut answer);
         assert!(answer.is_empty(), "{answer:?}");
     }
@@ -198,26 +198,26 @@ fn only_those_with_the_token_join_and_nonsense_changes_nothing() {
     );
 
     for shown in [None, Some("another-token-than-that-one")] {
-        let stranger = Stranger::at(&url, shown);
-        assert_eq!(stranger.hello(|_| ()).code(), Code::Unauthenticated);
+        let client = RogueClient::at(&url, shown);
+        assert_eq!(client.register(|_| ()).code(), Code::Unauthenticated);
     }
-    let known = Stranger::at(&url, Some(secret));
-    let other = known.hello(|hello| hello.protocol_version += 1);
+    let known = RogueClient::at(&url, Some(secret));
+    let other = known.register(|message| message.protocol_version += 1);
     assert_eq!(other.code(), Code::FailedPrecondition, "{other}");
-    let long = known.hello(|hello| hello.host = "x".repeat(300));
+    let long = known.register(|message| message.host = "x".repeat(300));
     assert_eq!(long.code(), Code::InvalidArgument, "{long}");
-    let huge = known.hello(|hello| hello.host = "x".repeat(proto::MAX_MESSAGE_BYTES + 1));
+    let huge = known.register(|message| message.host = "x".repeat(proto::MAX_MESSAGE_BYTES + 1));
     assert_eq!(huge.code(), Code::OutOfRange, "{huge}");
-    assert_eq!(known.without_hello().code(), Code::InvalidArgument);
+    assert_eq!(known.without_register().code(), Code::InvalidArgument);
     assert_eq!(known.silent().code(), Code::DeadlineExceeded);
     assert_eq!(known.upload(0).code(), Code::NotFound);
     assert_eq!(known.download(0).code(), Code::NotFound);
 
-    // More than may wait at the door; they are gone within seconds, and workers try again.
-    let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(&host)).collect();
+    // More connections than may be pending. They are closed within seconds, and workers retry.
+    let idle: Vec<_> = (0..100).map(|_| TcpStream::connect(&host)).collect();
     let workers = [0, 1].map(|_| Worker::start(&url, std::slice::from_ref(&token)));
     undisturbed(run.wait(), "--epochs=1");
-    drop(crowd);
+    drop(idle);
     for worker in workers {
         let (code, said) = worker.wait();
         assert_eq!(code, 0, "{said}");
@@ -230,7 +230,7 @@ fn a_flood_of_messages_ends_its_own_session_only() {
     let secret = "0123456789abcdef-of-this-test";
     let token = token_file(folder.path(), secret);
     let listen = "--listen=127.0.0.1:0";
-    // There is room for the one that floods: its session is not ended for another reason.
+    // One more worker than needed may join, so that the session is not ended for another reason.
     let room = "--max-workers=3";
     let mut run = Run::small(2, &[LONG, &[&token, listen, room]].concat());
     run.until("a first epoch", |run| {
@@ -241,9 +241,9 @@ fn a_flood_of_messages_ends_its_own_session_only() {
         .split('\0')
         .find(|word| word.starts_with("http://"))
         .expect("an address");
-    let flood = Stranger::at(url, Some(secret)).flood();
+    let flood = RogueClient::at(url, Some(secret)).flood();
     assert_eq!(flood.code(), Code::ResourceExhausted, "{flood}");
-    let twice = Stranger::at(url, Some(secret)).hello_twice();
+    let twice = RogueClient::at(url, Some(secret)).register_twice();
     assert_eq!(twice.code(), Code::InvalidArgument, "{twice}");
     let ended = run.wait().succeeded();
     assert_eq!(ended.epochs().len(), LONG_EPOCHS);
@@ -266,7 +266,7 @@ fn certificates_let_workers_in_and_are_renewed_while_the_run_goes_on() {
     let hasty = "--connect-timeout=1".to_owned();
     let refused = Worker::start(&plain, std::slice::from_ref(&hasty));
     refused.refused(3, &["http:// or https://"]);
-    // It trusts the coordinator but shows what another authority signed.
+    // It trusts the coordinator, but its own certificate is from another authority.
     let mut foreign = theirs.issue(&at("foreign")).to_vec();
     foreign[2] = coordinator[2].clone();
     foreign.push(hasty.clone());
@@ -278,16 +278,16 @@ fn certificates_let_workers_in_and_are_renewed_while_the_run_goes_on() {
     misled.extend([name, hasty]);
     Worker::start(&url, &misled).refused(3, &["certificate", "other.example"]);
 
-    // A certificate that cannot be used keeps the one before it.
-    let sound = read(at("coordinator/cert.pem"));
+    // An invalid certificate does not replace the valid one.
+    let valid = read(at("coordinator/cert.pem"));
     std::fs::write(at("coordinator/cert.pem"), "half a certif").expect("a file");
     let first = Worker::start(&url, &ours.issue(&at("first")));
     let mut run = run;
     run.until("a worker", |run| {
         run.output().contains("is kept") && status(run).contains("1 more workers")
     });
-    std::fs::write(at("coordinator/cert.pem"), sound).expect("a file");
-    // A whole new authority; the worker that is there stays.
+    std::fs::write(at("coordinator/cert.pem"), valid).expect("a file");
+    // A new authority; the worker that has joined stays.
     let next = Authority::new("next");
     next.issue(&at("coordinator"));
     let second = Worker::start(&url, &next.issue(&at("second")));
@@ -299,7 +299,7 @@ fn certificates_let_workers_in_and_are_renewed_while_the_run_goes_on() {
 }
 
 #[test]
-fn spawned_workers_come_through_a_door_of_their_own_beside_tls() {
+fn spawned_workers_do_not_use_the_listener_with_tls() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ours = Authority::new("ours").issue(&folder.path().join("coordinator"));
     let tls: Vec<_> = ours.iter().map(String::as_str).collect();
@@ -312,25 +312,25 @@ fn spawned_workers_come_through_a_door_of_their_own_beside_tls() {
         .split('\0')
         .find(|word| word.starts_with("http://127.0.0.1:"))
         .expect("an address on loopback");
-    let stranger = Stranger::at(url, None);
-    assert_eq!(stranger.hello(|_| ()).code(), Code::Unauthenticated);
-    // The next coordinator knows neither the door nor the token but from the run directory.
+    let client = RogueClient::at(url, None);
+    assert_eq!(client.register(|_| ()).code(), Code::Unauthenticated);
+    // The next coordinator has the address and the token of its workers from the run directory.
     let workers = run.workers();
     run.signal(Signal::KILL);
     let killed = run.wait();
     std::thread::sleep(Duration::from_millis(500));
     let ended = killed.resume(&[]).wait().succeeded();
-    let came_back = !ended.output.contains("lost rank");
-    assert!(came_back, "{}", ended.output);
+    let reconnected = !ended.output.contains("lost rank");
+    assert!(reconnected, "{}", ended.output);
     assert!(!holds_a_token(&ended.output) && ended.epochs().len() == LONG_EPOCHS);
-    all_gone(&workers);
+    assert_exited(&workers);
 }
 
 #[test]
-fn what_cannot_protect_a_run_is_refused_before_it_starts() {
+fn settings_that_protect_nothing_are_refused_before_the_run_starts() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ours = Authority::new("ours");
-    let sound = ours.issue(&folder.path().join("sound"));
+    let valid = ours.issue(&folder.path().join("valid"));
     let other = ours.issue(&folder.path().join("other"));
     let short = token_file(folder.path(), "short");
     let path = |flag: &str| PathBuf::from(flag.split_once('=').expect("a flag").1);
@@ -341,15 +341,15 @@ fn what_cannot_protect_a_run_is_refused_before_it_starts() {
             vec!["--tls-cert", "--token-file", "--insecure"],
         ),
         (
-            vec!["--listen=0.0.0.0:0", &sound[0], &sound[1]],
+            vec!["--listen=0.0.0.0:0", &valid[0], &valid[1]],
             vec!["add --tls-ca"],
         ),
         (
-            vec![&sound[0], &missing, &sound[2]],
+            vec![&valid[0], &missing, &valid[2]],
             vec!["none.pem", "--tls-key"],
         ),
         (
-            vec![&sound[0], &other[1], &sound[2]],
+            vec![&valid[0], &other[1], &valid[2]],
             vec!["does not belong", "other/key.pem"],
         ),
         (vec![&short], vec!["shorter than 16 bytes", "/token"]),
@@ -359,12 +359,12 @@ fn what_cannot_protect_a_run_is_refused_before_it_starts() {
         let ended = Run::small(2, &arguments).wait();
         assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.output);
         for word in words {
-            assert!(ended.output.contains(word), "{word}: {}", ended.output);
+            assert!(ended.output.contains(word), "no `{word}`: {}", ended.output);
         }
         assert!(!ended.path().exists(), "it made a run directory");
         assert!(started.elapsed() < Duration::from_secs(20));
     }
-    // Told so, it listens; and says that others can read the token.
+    // With --insecure it listens. A token file that others can read is a warning.
     let open = ["--listen=0.0.0.0:0", "--insecure", "--epochs=1"];
     let ended = Run::small(1, &open).wait().succeeded();
     assert!(ended.output.contains("whoever reaches"), "{}", ended.output);

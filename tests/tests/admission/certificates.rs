@@ -1,4 +1,4 @@
-//! Authorities and certificates made for one test.
+//! Certificate authorities and certificates for one test.
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -12,10 +12,10 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
 
-/// The address of the first of two hosts that are namespaces.
+/// The address of the first host of a `Network`.
 pub(crate) const HOST: &str = "10.213.0.1";
 
-/// Somebody who signs.
+/// A certificate authority.
 pub(crate) struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
@@ -34,8 +34,8 @@ impl Authority {
         }
     }
 
-    /// Writes a certificate for loopback and [`HOST`], its key and the authority into `folder`; the flags
-    /// that name them.
+    /// Writes a certificate for loopback and [`HOST`], its key and the certificate of the authority
+    /// into `folder`; the flags that name the three files are returned.
     pub(crate) fn issue(&self, folder: &Path) -> [String; 3] {
         let names = ["127.0.0.1", "localhost", HOST].map(str::to_owned);
         let mut params = CertificateParams::new(names).unwrap();
@@ -59,7 +59,7 @@ impl Authority {
     }
 }
 
-/// Connects without any certificate; what comes of it, in words.
+/// Connects without a certificate; the error is returned as text.
 pub(crate) fn anonymous(address: &str, trusted: &Authority) -> String {
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(trusted.certificate.as_bytes()).unwrap();

@@ -1,13 +1,13 @@
-//! However a run ends, it says why, keeps what it has, and leaves no process behind.
+//! A run that ends prints the reason, keeps its results, and leaves no process behind.
 
 use std::time::{Duration, Instant};
 
-use integration_tests::{Run, all_gone, kill};
+use integration_tests::{Run, assert_exited, kill};
 use rustix::process::Signal;
 
 const ENDLESS: &[&str] = &["--epochs=500", "--patience=500"];
 
-fn with_an_epoch_behind_it(further: &[&str]) -> Run {
+fn started_with_one_epoch_completed(further: &[&str]) -> Run {
     let mut run = Run::small(2, &[ENDLESS, further].concat());
     run.until("a first epoch", |run| {
         run.path().join("best.safetensors").exists()
@@ -16,8 +16,8 @@ fn with_an_epoch_behind_it(further: &[&str]) -> Run {
 }
 
 #[test]
-fn a_killed_worker_that_is_needed_is_named_with_rank_host_step_and_log() {
-    let run = with_an_epoch_behind_it(&["--max-restarts=0", "--min-workers=2"]);
+fn the_loss_of_a_required_worker_is_reported_with_rank_host_step_and_log() {
+    let run = started_with_one_epoch_completed(&["--max-restarts=0", "--min-workers=2"]);
     let workers = run.workers();
     assert_eq!(workers.len(), 2, "{}", run.output());
     let started = Instant::now();
@@ -37,12 +37,12 @@ fn a_killed_worker_that_is_needed_is_named_with_rank_host_step_and_log() {
         );
     }
     assert!(ended.path().join("best.safetensors").exists());
-    all_gone(&workers);
+    assert_exited(&workers);
 }
 
 #[test]
-fn an_interrupt_stops_at_a_step_boundary_and_keeps_the_best() {
-    let run = with_an_epoch_behind_it(&[]);
+fn an_interrupt_stops_at_a_step_boundary_and_keeps_the_best_weights() {
+    let run = started_with_one_epoch_completed(&[]);
     let workers = run.workers();
     run.signal(Signal::INT);
     let ended = run.wait();
@@ -54,20 +54,20 @@ fn an_interrupt_stops_at_a_step_boundary_and_keeps_the_best() {
         ended.output
     );
     assert!(!ended.epochs().is_empty());
-    all_gone(&workers);
+    assert_exited(&workers);
 }
 
 #[test]
-fn workers_of_a_killed_coordinator_end_when_none_takes_over() {
-    let run = with_an_epoch_behind_it(&["--hold-timeout=1"]);
+fn workers_exit_after_the_hold_timeout_when_the_coordinator_was_killed() {
+    let run = started_with_one_epoch_completed(&["--hold-timeout=1"]);
     let workers = run.workers();
     run.signal(Signal::KILL);
     assert_eq!(run.wait().code, -1);
-    all_gone(&workers);
+    assert_exited(&workers);
 }
 
 #[test]
-fn a_run_writes_everything_it_promises() {
+fn a_run_writes_all_documented_files() {
     let ended = Run::small(2, &["--epochs=3"]).wait().succeeded();
     for name in [
         "config.toml",
@@ -106,7 +106,7 @@ fn a_run_writes_everything_it_promises() {
 }
 
 #[test]
-fn trouble_while_workers_start_ends_the_run_at_once() {
+fn a_loss_or_an_interrupt_during_startup_ends_the_run_at_once() {
     for kill_one in [true, false] {
         let mut run = Run::small(2, &[ENDLESS, &["--max-restarts=0"]].concat());
         run.until("two processes", |run| run.workers().len() == 2);
@@ -119,7 +119,7 @@ fn trouble_while_workers_start_ends_the_run_at_once() {
         let ended = run.wait();
         let expected = if kill_one { 7 } else { 130 };
         assert_eq!(ended.code, expected, "{}", ended.output);
-        all_gone(&workers);
+        assert_exited(&workers);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Workers that others start, and what the run shows to those who watch.
+//! Workers that the coordinator did not start, and the metrics of a run.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 
 use integration_tests::{Run, SMALL, scratch};
 
-/// Starts a worker that joins the run at `url`, with arguments of its own.
+/// Starts a worker with these arguments, which joins the run at `url`.
 fn worker(url: &str, arguments: &[&str]) -> Child {
     integration_tests::worker(url)
         .args(arguments)
@@ -18,7 +18,7 @@ fn worker(url: &str, arguments: &[&str]) -> Child {
         .expect("the worker starts")
 }
 
-/// The first word of the output that begins with `prefix`.
+/// The first word of the output with this prefix.
 fn address(run: &Run, prefix: &str) -> Option<String> {
     let output = run.output();
     let word = output
@@ -50,17 +50,17 @@ fn waiting_run(epochs: &str) -> (Run, String) {
 }
 
 #[test]
-fn two_workers_started_by_hand_finish_a_run() {
+fn two_workers_started_manually_complete_a_run() {
     let (run, url) = waiting_run("--epochs=1");
     let workers = [worker(&url, &[]), worker(&url, &[])];
     run.wait().succeeded();
     for mut worker in workers {
-        assert!(worker.wait().expect("it can be waited for").success());
+        assert!(worker.wait().expect("a child of this process").success());
     }
 }
 
 #[test]
-fn workers_that_see_different_data_are_refused_with_the_first_difference() {
+fn workers_with_different_data_are_refused_with_the_first_difference() {
     // The demo set itself, and a copy of its first two classes.
     Run::small(1, &["--epochs=1"]).wait().succeeded();
     let demo = scratch().join("data/demo/101_ObjectCategories");
@@ -95,12 +95,12 @@ fn workers_that_see_different_data_are_refused_with_the_first_difference() {
         );
     }
     for mut worker in workers {
-        worker.wait().expect("it can be waited for");
+        worker.wait().expect("a child of this process");
     }
 }
 
 #[test]
-fn metrics_exist_from_the_start_and_move() {
+fn metrics_exist_from_the_start_and_change() {
     let mut run = Run::small(2, &["--epochs=500", "--patience=500"]);
     run.until("the endpoint", |run| address(run, "http://").is_some());
     let url = address(&run, "http://").expect("just seen");
@@ -134,7 +134,7 @@ fn metrics_exist_from_the_start_and_move() {
     ] {
         assert!(
             value(&later, series) > Some(0.0),
-            "{series} does not move:\n{later}"
+            "{series} is not above 0:\n{later}"
         );
     }
     let status = get(&url.replace("/metrics", "/status"));

@@ -1,4 +1,4 @@
-//! Workers without data of their own: the coordinator gives them what they need, once.
+//! Workers without data: they download the images from the coordinator, once.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 const SENT: &str = "finetune_data_sent_bytes_total";
 
-/// The demo set as a folder like any other.
+/// The demo set, as a data folder.
 fn folder() -> PathBuf {
     let folder = scratch().join("data/demo/101_ObjectCategories");
     if !folder.exists() {
@@ -20,7 +20,7 @@ fn folder() -> PathBuf {
     folder
 }
 
-/// A run that waits for two workers, on `data`.
+/// A run on `data` that waits for two workers.
 fn waiting(data: &Path, arguments: &[&str]) -> (Run, String) {
     let data = format!("--data={}", data.display());
     let small = SMALL.iter().filter(|argument| **argument != "--data=demo");
@@ -48,7 +48,7 @@ fn sent(run: &Run) -> Option<f64> {
     metrics::value(&scraped, SENT)
 }
 
-/// Files under a folder of classes, by their path in it.
+/// The files under a folder of classes, by their relative path.
 fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found = BTreeMap::new();
@@ -62,15 +62,15 @@ fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// What a worker has kept.
-fn kept(cache: &Path) -> BTreeMap<String, Vec<u8>> {
+/// The images in the cache of a worker.
+fn cached(cache: &Path) -> BTreeMap<String, Vec<u8>> {
     let lists = std::fs::read_dir(cache.join("images"));
     let list = lists.into_iter().flatten().flatten().next();
     list.map_or_else(BTreeMap::new, |list| files(&list.path()))
 }
 
 #[test]
-fn the_images_come_from_the_coordinator_and_stay_for_the_next_run() {
+fn images_are_downloaded_once_and_cached_for_the_next_run() {
     let data = folder();
     let caches = [(); 2].map(|()| tempfile::tempdir().expect("a temporary folder"));
     let mut losses = Vec::new();
@@ -83,21 +83,22 @@ fn the_images_come_from_the_coordinator_and_stay_for_the_next_run() {
         let bytes = sent(&run).expect("the metrics are there");
         let ended = run.wait().succeeded();
         for mut worker in workers {
-            assert!(worker.wait().expect("it can be waited for").success());
+            assert!(worker.wait().expect("a child of this process").success());
         }
         losses.push(ended.column("validation_loss"));
         let there = files(&data);
-        let kept = caches.each_ref().map(|cache| kept(cache.path()));
-        for kept in &kept {
-            assert!(kept.len() >= 100, "{} images", kept.len());
+        let cached = caches.each_ref().map(|cache| cached(cache.path()));
+        for cached in &cached {
+            assert!(cached.len() >= 100, "{} images", cached.len());
             assert!(
-                kept.iter()
+                cached
+                    .iter()
                     .all(|(path, bytes)| there.get(path) == Some(bytes))
             );
         }
-        let once: usize = kept
+        let once: usize = cached
             .iter()
-            .flat_map(|kept| kept.values())
+            .flat_map(|cached| cached.values())
             .map(Vec::len)
             .sum();
         assert_eq!(bytes, if again { 0.0 } else { once as f64 });
@@ -106,7 +107,7 @@ fn the_images_come_from_the_coordinator_and_stay_for_the_next_run() {
 }
 
 #[test]
-fn a_worker_that_died_on_the_way_fetches_only_the_rest() {
+fn a_worker_that_was_killed_downloads_only_the_rest() {
     let data = folder();
     // The whole demo set, some 2 MB, at 1 MiB a second.
     let arguments = [
@@ -119,24 +120,24 @@ fn a_worker_that_died_on_the_way_fetches_only_the_rest() {
     let other = tempfile::tempdir().expect("a temporary folder");
     let mut first = without_data(&url, cache.path());
     let second = without_data(&url, other.path());
-    run.until("some of the images", |_| kept(cache.path()).len() > 100);
+    run.until("some of the images", |_| cached(cache.path()).len() > 100);
     kill(first.id());
-    first.wait().expect("it can be waited for");
-    let before: usize = kept(cache.path()).values().map(Vec::len).sum();
+    first.wait().expect("a child of this process");
+    let before: usize = cached(cache.path()).values().map(Vec::len).sum();
     let again = without_data(&url, cache.path());
     run.until("a step", |run| run.steps() > 0);
     let bytes = sent(&run).expect("the metrics are there");
     run.signal(Signal::INT);
     run.wait();
     for mut worker in [again, second] {
-        worker.wait().expect("it can be waited for");
+        worker.wait().expect("a child of this process");
     }
-    let whole: usize = kept(cache.path()).values().map(Vec::len).sum();
-    // What was on its way when it died: a few images are read ahead, and the network holds some.
-    let twice = bytes - 2.0 * whole as f64;
+    let total: usize = cached(cache.path()).values().map(Vec::len).sum();
+    // Images that were in flight when it was killed: some read ahead, some in socket buffers.
+    let twice = bytes - 2.0 * total as f64;
     assert!(
-        whole > 500_000 && before < whole,
-        "{before} of {whole} bytes"
+        total > 500_000 && before < total,
+        "{before} of {total} bytes"
     );
     assert!(
         (0.0..0.6 * before as f64 + 300_000.0).contains(&twice),
@@ -145,7 +146,7 @@ fn a_worker_that_died_on_the_way_fetches_only_the_rest() {
 }
 
 #[test]
-fn a_coordinator_that_has_nothing_to_give_says_so() {
+fn a_coordinator_without_a_data_folder_reports_it() {
     let empty = tempfile::tempdir().expect("a temporary folder");
     let (run, url) = waiting(&empty.path().join("absent"), &[]);
     let cache = tempfile::tempdir().expect("a temporary folder");

@@ -1,5 +1,5 @@
-//! Under somebody's care: the same command begins a run and goes on with it, and a file tells
-//! that a worker lives.
+//! What an orchestrator such as Kubernetes needs: one command that starts a run or resumes it, and a
+//! file that shows that a worker is alive.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use integration_tests::{Run, SMALL, STEADY, coordinator, kill, worker};
 use rustix::process::Signal;
 
 #[test]
-fn one_command_begins_a_run_goes_on_with_it_and_leaves_an_ended_one_alone() {
+fn one_command_starts_a_run_resumes_it_and_does_not_touch_a_completed_one() {
     let arguments = [&["--workers=2", "--resume-if-exists"], SMALL, STEADY].concat();
     let mut run = Run::start(&arguments);
     run.until("the second epoch", |run| run.steps() > 7);
@@ -24,24 +24,24 @@ fn one_command_begins_a_run_goes_on_with_it_and_leaves_an_ended_one_alone() {
         let mut command = coordinator();
         command.args(&arguments).arg("--run-dir").arg(directory);
         let output = command.output().expect("the coordinator starts");
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(output.status.success(), "{}: {said}", output.status);
-        said
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(output.status.success(), "{}: {text}", output.status);
+        text
     };
-    let said = again(&directory);
-    assert!(said.contains("resuming after"), "{said}");
+    let output = again(&directory);
+    assert!(output.contains("resuming after"), "{output}");
     Baseline::of(STEADY).assert_same(&killed);
 
     let before = std::fs::read(directory.join("events.jsonl")).expect("the journal");
-    let said = again(&directory);
-    assert!(said.contains("has ended"), "{said}");
+    let output = again(&directory);
+    assert!(output.contains("has ended"), "{output}");
     let after = std::fs::read(directory.join("events.jsonl")).expect("the journal");
-    assert_eq!(before, after, "an ended run stays as it is");
+    assert_eq!(before, after, "the journal of a completed run has changed");
 }
 
 #[test]
-fn a_health_file_lives_as_long_as_its_worker() {
+fn a_health_file_exists_as_long_as_its_worker() {
     let arguments = [
         &[
             "--workers=2",
@@ -67,15 +67,15 @@ fn a_health_file_lives_as_long_as_its_worker() {
             .expect("the worker starts")
     };
     let workers = files.each_ref().map(start);
-    let says = |word: &str| {
+    let all_contain = |word: &str| {
         let read = |file| std::fs::read_to_string(file).unwrap_or_default();
         files.iter().all(|file| read(file).trim() == word)
     };
-    run.until("both to train", |_| says("training"));
+    run.until("both workers to train", |_| all_contain("training"));
     run.signal(Signal::INT);
     run.wait();
     for mut worker in workers {
-        worker.wait().expect("it can be waited for");
+        worker.wait().expect("a child of this process");
     }
     assert!(files.iter().all(|file| !file.exists()));
 }

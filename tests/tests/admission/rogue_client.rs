@@ -1,4 +1,4 @@
-//! A client of the wire contract that does not keep to it.
+//! A gRPC client that violates the protocol.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Each of its calls has a connection of its own and gives the status that ended it.
-pub(crate) struct Stranger {
+/// Each of its methods opens a connection of its own and returns the status that ended the call.
+pub(crate) struct RogueClient {
     runtime: Runtime,
     url: String,
     token: Option<String>,
 }
 
-fn greeting() -> v1::Register {
+fn register_message() -> v1::Register {
     v1::Register {
         protocol_version: proto::PROTOCOL_VERSION,
-        host: "stranger".to_owned(),
+        host: "rogue".to_owned(),
         instance: fastrand::u64(1..),
         ..Default::default()
     }
@@ -35,7 +35,7 @@ fn up(message: Up) -> v1::WorkerMessage {
     }
 }
 
-impl Stranger {
+impl RogueClient {
     pub(crate) fn at(url: &str, token: Option<&str>) -> Self {
         Self {
             runtime: Runtime::new().unwrap(),
@@ -58,11 +58,11 @@ impl Stranger {
         TrainerClient::new(endpoint.connect().await.expect("a connection"))
     }
 
-    /// Says `messages`, again and again from the last where `endless`, and waits for the end.
+    /// Sends `messages`, the last one repeatedly if `endless`, and waits for the end of the session.
     fn session(&self, messages: Vec<v1::WorkerMessage>, endless: bool) -> Status {
         let session = async {
             let (sender, outgoing) = mpsc::channel(64);
-            // Also what is not read any more is no error of the test.
+            // An error means that the server has closed the session; its status is what counts.
             let talk = tokio::spawn(async move {
                 for message in &messages {
                     let _ = sender.send(message.clone()).await;
@@ -72,7 +72,7 @@ impl Stranger {
                         return;
                     }
                 }
-                // Silent, but there.
+                // The session stays open without messages.
                 sender.closed().await;
             });
             let mut client = self.client().await;
@@ -84,7 +84,7 @@ impl Stranger {
             let status = loop {
                 match inbound.message().await {
                     Ok(Some(_)) => {}
-                    Ok(None) => break Status::ok("it ended"),
+                    Ok(None) => break Status::ok("the session ended"),
                     Err(status) => break status,
                 }
             };
@@ -92,21 +92,21 @@ impl Stranger {
             status
         };
         self.runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, session).await })
+            .block_on(async { tokio::time::timeout(TIMEOUT, session).await })
             .expect("an end in time")
     }
 
-    pub(crate) fn hello(&self, change: impl FnOnce(&mut v1::Register)) -> Status {
-        let mut hello = greeting();
-        change(&mut hello);
-        self.session(vec![up(Up::Register(hello))], false)
+    pub(crate) fn register(&self, change: impl FnOnce(&mut v1::Register)) -> Status {
+        let mut message = register_message();
+        change(&mut message);
+        self.session(vec![up(Up::Register(message))], false)
     }
 
-    pub(crate) fn hello_twice(&self) -> Status {
-        self.session(vec![up(Up::Register(greeting())); 2], false)
+    pub(crate) fn register_twice(&self) -> Status {
+        self.session(vec![up(Up::Register(register_message())); 2], false)
     }
 
-    pub(crate) fn without_hello(&self) -> Status {
+    pub(crate) fn without_register(&self) -> Status {
         let message = up(Up::Preparing(v1::Preparing { done: 1 }));
         self.session(vec![message], false)
     }
@@ -117,10 +117,10 @@ impl Stranger {
 
     pub(crate) fn flood(&self) -> Status {
         let report = up(Up::StepReport(v1::StepReport::default()));
-        self.session(vec![up(Up::Register(greeting())), report], true)
+        self.session(vec![up(Up::Register(register_message())), report], true)
     }
 
-    /// Asks for the best weights in the name of `worker`.
+    /// Downloads the best weights with the id of `worker`.
     pub(crate) fn download(&self, worker: u64) -> Status {
         let request = self.request(v1::DownloadRequest {
             worker_id: worker,
@@ -129,24 +129,24 @@ impl Stranger {
         });
         self.runtime.block_on(async {
             match self.client().await.download(request).await {
-                Ok(_) => Status::ok("given"),
+                Ok(_) => Status::ok("accepted"),
                 Err(status) => status,
             }
         })
     }
 
-    /// Hands over a sound blob in the name of `worker`.
+    /// Uploads a valid blob with the id of `worker`.
     pub(crate) fn upload(&self, worker: u64) -> Status {
-        let label = v1::BlobHeader {
+        let header = v1::BlobHeader {
             worker_id: worker,
             kind: v1::BlobKind::BestState.into(),
             ..Default::default()
         };
-        let chunks = common::blob::chunks(label, vec![1; 10]);
+        let chunks = common::blob::chunks(header, vec![1; 10]);
         self.runtime.block_on(async {
             let chunks = self.request(tokio_stream::iter(chunks));
             match self.client().await.upload(chunks).await {
-                Ok(_) => Status::ok("taken"),
+                Ok(_) => Status::ok("accepted"),
                 Err(status) => status,
             }
         })

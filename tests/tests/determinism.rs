@@ -1,4 +1,4 @@
-//! What a run computes does not depend on how many workers compute it, nor on the day.
+//! The result of a run depends on its settings and its seed, and not on the number of workers.
 
 use integration_tests::Run;
 
@@ -16,9 +16,8 @@ fn largest_difference(a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)]) -> f32
 
 #[test]
 fn one_two_and_three_workers_give_the_same_curve_and_weights() {
-    // Two epochs of six steps; 16 over 3 ranks is uneven, and the last batch is ragged. SGD-like
-    // smoothness is needed to compare weights: Adam's first steps divide noise by noise, so the
-    // rates are small.
+    // Two epochs of six steps; 16 samples do not divide by 3 ranks. The learning rate is small,
+    // because the first steps of Adam amplify rounding errors, and weights are compared.
     let arguments = &["--epochs=2", "--layer-lr=uniform=1e-5", "--seed=7"];
     let alone = Run::small(1, arguments).wait().succeeded();
     assert_eq!(alone.epochs().len(), 2);
@@ -53,8 +52,8 @@ fn one_seed_gives_one_curve_and_another_seed_another() {
 
 #[test]
 fn validation_is_the_same_for_any_number_of_workers() {
-    // With rates below the resolution of floats, all runs judge the same weights.
-    let judged = |workers: usize| {
+    // With learning rates below the resolution of floats, all runs validate the same weights.
+    let validated = |workers: usize| {
         let arguments = &[
             "--epochs=1",
             "--layer-lr=uniform=1e-30",
@@ -66,8 +65,8 @@ fn validation_is_the_same_for_any_number_of_workers() {
             ended.column("validation_accuracy"),
         )
     };
-    let alone = judged(1);
+    let alone = validated(1);
     for workers in [2, 3, 7] {
-        assert_eq!(judged(workers), alone, "{workers} workers");
+        assert_eq!(validated(workers), alone, "{workers} workers");
     }
 }

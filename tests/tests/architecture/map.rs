@@ -38,6 +38,7 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("worker::trainer", "worker/trainer"),
     ("worker::data", "worker/data"),
     ("worker::model", "worker/model"),
+    ("worker::random", "worker/random"),
     // Also what the program has beside it: its flags, its logs, its exit code.
     ("worker", "worker/agent"),
     ("c10d", "worker/c10d"),

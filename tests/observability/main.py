@@ -184,7 +184,7 @@ def loses_workers(bench):
         with HungThread(held):
             bench.sees("FinetuneNoProgress")
             until("the eviction of the hung worker", 60, lambda: run.value(
-                'finetune_recovery_duration_seconds_count{cause="worker_put_down"}') >= 1)
+                'finetune_recovery_duration_seconds_count{cause="worker_evicted"}') >= 1)
         # A new worker is slow at first, which is not what the alert is for.
         until("equally fast workers", 60, lambda: "FinetuneStraggler" not in bench.now())
         slow = run.both()[1]

@@ -255,11 +255,11 @@ fn lines(run_dir: &Path, output: &str) -> Vec<String> {
             Some(format!("lost {who} {when}"))
         }
         "stalled" => Some(text(&entry, "line")),
-        "torn_checkpoint" => Some(text(&entry, "reason")),
+        "corrupt_checkpoint" => Some(text(&entry, "reason")),
         _ => None,
     });
     let output = output.lines().filter(|line| {
-        line.starts_with("nobody holds")
+        line.starts_with("rolled back")
             || line.starts_with("resuming")
             || line.starts_with("group:")
     });

@@ -284,7 +284,7 @@ fn certificates_let_workers_in_and_are_renewed_while_the_run_goes_on() {
     let first = Worker::start(&url, &ours.issue(&at("first")));
     let mut run = run;
     run.until("a worker", |run| {
-        run.output().contains("is kept") && status(run).contains("1 more workers")
+        run.output().contains("is kept") && status(run).contains("1 more worker")
     });
     std::fs::write(at("coordinator/cert.pem"), valid).expect("a file");
     // A new authority; the worker that has joined stays.

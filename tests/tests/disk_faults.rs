@@ -59,7 +59,7 @@ fn resumed(killed: Ended, name: &str) -> String {
     Baseline::of(STEADY).assert_same(&ended);
     let journal = journal(&ended.path());
     let about_it = journal.iter().filter(|entry| {
-        entry["event"] == "torn_checkpoint" && entry["reason"].to_string().contains(name)
+        entry["event"] == "corrupt_checkpoint" && entry["reason"].to_string().contains(name)
     });
     let reasons: Vec<&str> = about_it.filter_map(|e| e["reason"].as_str()).collect();
     let [reason] = reasons[..] else {
@@ -84,7 +84,7 @@ fn a_checkpoint_with_a_flipped_bit_is_skipped_for_the_one_before() {
     std::fs::write(&path, bytes).expect("the state again");
     let line = resumed(killed, &newest);
     assert!(
-        line.contains("is torn: the sha256 of state.safetensors is "),
+        line.contains("is corrupt: the sha256 of state.safetensors is "),
         "{line}"
     );
     assert!(
@@ -123,7 +123,7 @@ fn without_a_valid_checkpoint_the_run_starts_again() {
     file.set_len(1000).expect("a shorter file");
     let line = resumed(killed, &newest);
     assert!(
-        line.contains("is torn: state.safetensors has 1000 of "),
+        line.contains("is corrupt: state.safetensors has 1000 of "),
         "{line}"
     );
     assert!(line.ends_with("there is no whole one"), "{line}");

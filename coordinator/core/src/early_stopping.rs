@@ -13,8 +13,16 @@ pub struct Rule {
 #[derive(Debug, Clone, PartialEq)]
 pub struct EarlyStopping {
     rule: Rule,
-    best: Option<Best>,
-    wait: u32,
+    standing: Standing,
+}
+
+/// Where early stopping stands after some epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Standing {
+    /// The best epoch, once there is one.
+    pub best: Option<Best>,
+    /// Epochs since the best one.
+    pub wait: u32,
 }
 
 /// The best epoch so far.
@@ -42,23 +50,24 @@ impl EarlyStopping {
     pub fn new(rule: Rule) -> Self {
         Self {
             rule,
-            best: None,
-            wait: 0,
+            standing: Standing::default(),
         }
     }
 
     /// Takes the next epoch's loss into account. A loss that is not a number never improves.
     pub fn observe(&mut self, epoch: u32, loss: f64) -> Judgement {
-        let improved = match self.best {
+        let improved = match self.standing.best {
             None => loss.is_finite(),
             Some(best) => loss < best.loss - self.rule.min_delta,
         };
         if improved {
-            self.best = Some(Best { epoch, loss });
-            self.wait = 0;
+            self.standing = Standing {
+                best: Some(Best { epoch, loss }),
+                wait: 0,
+            };
             return Judgement::Improved;
         }
-        self.wait += 1;
+        self.standing.wait += 1;
         if self.is_out_of_patience() {
             Judgement::OutOfPatience
         } else {
@@ -68,17 +77,17 @@ impl EarlyStopping {
 
     /// The best epoch, once there is one.
     pub fn best(&self) -> Option<Best> {
-        self.best
+        self.standing.best
     }
 
     /// Whether the rule has spoken.
     pub fn is_out_of_patience(&self) -> bool {
-        self.wait >= self.rule.patience
+        self.standing.wait >= self.rule.patience
     }
 
-    /// Epochs since the best one.
-    pub fn wait(&self) -> u32 {
-        self.wait
+    /// The best epoch, and how long it is ago.
+    pub fn standing(&self) -> Standing {
+        self.standing
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod event;
 pub mod run;
+pub mod words;
 
 pub mod early_stopping;
 pub mod random;

@@ -17,16 +17,6 @@ const TAIL_LINES: usize = 5;
 #[derive(Debug)]
 pub struct Failure(pub ExitCode, pub String);
 
-/// The local worker whose process tells why the run failed.
-pub fn lost_local_rank(error: &RunError) -> Option<u32> {
-    match error {
-        RunError::TooFewWorkers { local_rank, .. } => *local_rank,
-        RunError::ExitedEarly { local_rank, .. } => Some(*local_rank),
-        RunError::Internal { local_rank, .. } => *local_rank,
-        _ => None,
-    }
-}
-
 /// The exit code of a run.
 ///
 /// # Errors
@@ -38,7 +28,7 @@ pub fn exit_status(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, F
         Ok(StopReason::Interrupted) => return Ok(ExitCode::Interrupted),
         Err(error) => error,
     };
-    let exit = lost_local_rank(&error).and_then(|local_rank| {
+    let exit = error.local_rank().and_then(|local_rank| {
         exits
             .iter()
             .rfind(|exit| exit.local_rank == local_rank as usize)
@@ -48,11 +38,15 @@ pub fn exit_status(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, F
         RunError::Weights(_) => ExitCode::Weights,
         RunError::Environment(_) => ExitCode::Environment,
         RunError::RunDirectory(_) => ExitCode::RunDirectory,
-        RunError::Internal { .. } => ExitCode::Internal,
+        RunError::BestWeightsLost { .. }
+        | RunError::WorkerDefect { .. }
+        | RunError::InconsistentEpoch { .. } => ExitCode::Internal,
         RunError::ExitedEarly { .. } if exit.is_some_and(|e| e.missing_library().is_some()) => {
             ExitCode::Environment
         }
-        RunError::TooFewWorkers { .. } | RunError::ExitedEarly { .. } => ExitCode::WorkerLost,
+        RunError::TooFewWorkers { .. }
+        | RunError::GroupsFailing { .. }
+        | RunError::ExitedEarly { .. } => ExitCode::WorkerLost,
     };
     let mut message = error.to_string();
     if let Some(exit) = exit {

@@ -6,9 +6,9 @@ use std::path::Path;
 use crate::app::exit::Failure;
 use crate::app::spec;
 use crate::config::RunConfig;
-use crate::store::{CONFIG, Checkpoints, EpochRecord, Invited, Journal, JournalEntry, RunStore};
+use crate::store::{CONFIG, Checkpoints, Invited, Journal, JournalEntry, RunStore};
 use coordinator_core::Run;
-use coordinator_core::event::Position;
+use coordinator_core::event::{FinishedEpoch, Position};
 use coordinator_core::run::Resumed;
 
 /// Everything of a run that exists before its first worker.
@@ -36,7 +36,7 @@ pub struct RunHistory {
     /// What its workers are let in by.
     pub invited: Invited,
     /// The judged epochs.
-    pub epochs: Vec<EpochRecord>,
+    pub epochs: Vec<FinishedEpoch>,
     /// Checkpoints that are of no use, and why.
     pub corrupt: Vec<String>,
     /// The newest one that is.
@@ -117,9 +117,7 @@ pub fn resume(config: &RunConfig) -> Result<OpenedRun, Failure> {
     })?;
     let checkpoints = Checkpoints::open(store.root());
     let newest = checkpoints.newest()?;
-    let checkpoint = newest
-        .checkpoint
-        .map(|whole| Position::from(whole.position));
+    let checkpoint = newest.checkpoint.map(|whole| whole.position);
     let split = store.read_split()?;
     let epochs = store.epochs().to_vec();
     generation = epochs

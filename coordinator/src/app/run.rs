@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::trace::TraceId;
-use coordinator_core::early_stopping::Rule;
+use coordinator_core::event::RunError;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::AdminServer;
-use crate::app::exit::{Failure, exit_status, lost_local_rank};
+use crate::app::exit::{Failure, exit_status};
 use crate::app::open::{self as opening, OpenedRun};
 use crate::app::signals::{Signals, Stop};
 use crate::app::{logging, spec};
@@ -184,17 +184,14 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         status,
         progress,
         config.epochs,
-        Rule {
-            patience: config.patience,
-            min_delta: config.min_delta,
-        },
+        config.patience,
     );
     let traces = config
         .otlp_endpoint
         .as_deref()
         .and_then(|endpoint| observers.begin_traces(endpoint, trace));
     if let Some(past) = opening.past {
-        observers.remember(past);
+        observers.remember(past, opening.run.standing());
     }
     // Not earlier: a page that comes back after a while should find all that is known.
     let predictions = config.run_dir.join(store::PREDICTIONS);
@@ -220,7 +217,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     // Whoever comes now hears that the run is over, instead of waiting for an answer.
     inputs.arrivals.close();
 
-    if let Some(local_rank) = outcome.as_ref().err().and_then(lost_local_rank) {
+    if let Some(local_rank) = outcome.as_ref().err().and_then(RunError::local_rank) {
         let wait = tokio::time::timeout(EXIT_WAIT, async {
             while !observers
                 .exits()

@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use super::Observers;
 use crate::net::clock::unix_seconds;
-use crate::observe::console::{EpochRow, StepView};
+use crate::observe::console::StepView;
 use crate::observe::metrics::{RunState, StepSeconds};
-use crate::observe::report::curves::EpochPoint;
-use crate::store::{EpochRecord, LedgerRow};
+use coordinator_core::early_stopping::Standing;
 use coordinator_core::event::{FinishedEpoch, Phases, StepReport};
 use coordinator_core::schedule::{GroupLrs, PARAMETER_GROUPS};
 
@@ -136,76 +135,29 @@ impl Observers {
         self.metrics.set_checkpoint_lag(now.saturating_sub(durable));
     }
 
-    pub(super) fn epoch_ended(&mut self, summary: &FinishedEpoch) {
-        self.trace(|traces| traces.epoch_ended(summary));
-        let record = EpochRecord {
-            epoch: summary.epoch,
-            train_loss: summary.train_loss,
-            validation_loss: summary.validation_loss,
-            validation_accuracy: summary.validation_accuracy,
-            learning_rates: PARAMETER_GROUPS
-                .iter()
-                .zip(summary.lrs)
-                .map(|(group, lr)| ((*group).to_owned(), lr))
-                .collect(),
-            images_per_second: summary.images_per_second,
-            seconds: mean_phases(&summary.phases)
-                .into_iter()
-                .chain([("total", summary.seconds)])
-                .map(|(phase, seconds)| (phase.to_owned(), seconds))
-                .collect(),
-            world_size: summary.world_size as usize,
-            generation: summary.generation,
-            ledger: summary
-                .ledger
-                .iter()
-                .map(|span| LedgerRow {
-                    generation: span.generation,
-                    world_size: span.world_size,
-                    first: span.first,
-                    end: span.end,
-                })
-                .collect(),
-        };
-        self.history.push(EpochPoint {
-            epoch: summary.epoch,
-            train_loss: summary.train_loss,
-            validation_loss: summary.validation_loss,
-            validation_accuracy: summary.validation_accuracy,
-        });
-        self.keep(|store| store.append_epoch(&record));
+    pub(super) fn epoch_ended(
+        &mut self,
+        epoch: FinishedEpoch,
+        validated: u64,
+        ranks: &[Phases],
+        stopping: Standing,
+    ) {
+        let improved = stopping.best.is_some_and(|best| best.epoch == epoch.epoch);
+        self.stopping = stopping;
+        self.trace(|traces| traces.epoch_ended(&epoch, improved));
+        self.keep(|store| store.append_epoch(epoch.clone()));
         self.metrics
-            .set_validation(summary.validation_loss, summary.validation_accuracy);
-        for (rank, phases) in summary.phases.iter().enumerate() {
+            .set_validation(epoch.validation_loss, epoch.validation_accuracy);
+        for (rank, phases) in ranks.iter().enumerate() {
             // The counter of samples has no rank, so the first one brings all of them.
-            let samples = if rank == 0 { summary.validated } else { 0 };
+            let samples = if rank == 0 { validated } else { 0 };
             self.metrics
                 .rank_validation(rank, phases.validation, samples);
         }
-        if let Some((epoch, loss, _)) = self.best() {
-            self.metrics.set_best(epoch, loss, summary.wait);
+        if let Some(best) = stopping.best {
+            self.metrics.set_best(best.epoch, best.loss, stopping.wait);
         }
         self.show_epochs();
-        self.progress.epoch(&EpochRow {
-            epoch: summary.epoch,
-            epochs: self.epochs,
-            train_loss: summary.train_loss,
-            validation_loss: summary.validation_loss,
-            validation_accuracy: summary.validation_accuracy,
-            images_per_second: summary.images_per_second,
-            seconds: summary.seconds,
-            best: summary.improved,
-        });
+        self.progress.epoch(&epoch, self.epochs, improved);
     }
-}
-
-/// Mean seconds of each phase over the ranks.
-fn mean_phases(ranks: &[Phases]) -> Vec<(&'static str, f64)> {
-    let mut sums: Vec<(&str, f64)> = Phases::default().named().to_vec();
-    for phases in ranks {
-        for (sum, (_, seconds)) in sums.iter_mut().zip(phases.named()) {
-            sum.1 += seconds / ranks.len() as f64;
-        }
-    }
-    sums
 }

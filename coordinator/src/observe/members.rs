@@ -5,19 +5,22 @@ use std::time::SystemTime;
 use super::Observers;
 use crate::app::open::RunHistory;
 use crate::net::clock::{rfc3339, unix_seconds};
-use crate::observe::metrics::{self, RunState, WorkerState};
-use crate::observe::report::curves::EpochPoint;
+use crate::observe::metrics::{RunState, WorkerState};
 use crate::store::JournalEntry;
 use coordinator_core::WorkerId;
-use coordinator_core::early_stopping::EarlyStopping;
-use coordinator_core::event::{Cause, Position};
+use coordinator_core::early_stopping::Standing;
+use coordinator_core::event::{
+    FinishedEpoch, Location, LossCause, MemberInfo, OutageCause, Position, WaitReason,
+};
 
 impl Observers {
     pub(super) fn joined(&mut self, joined: usize, expected: usize) {
         self.expected = expected;
         self.status.send_modify(|status| {
-            status.waiting_for =
-                (joined < expected).then(|| format!("{} more workers", expected - joined));
+            status.waiting_for = (joined < expected).then(|| {
+                let missing = expected - joined;
+                WaitReason::Workers { missing }.to_string()
+            });
         });
         tracing::info!(joined, expected, "a worker joined");
     }
@@ -40,48 +43,41 @@ impl Observers {
         }
     }
 
-    pub(super) fn lost(
-        &mut self,
-        who: &str,
-        rank: Option<u32>,
-        local_rank: Option<u32>,
-        when: &str,
-        cause: &str,
-    ) {
-        self.show_lost(who, rank);
+    pub(super) fn lost(&mut self, member: &MemberInfo, location: Location, cause: &LossCause) {
+        self.show_lost(member);
         self.missing += 1;
         self.metrics.worker_lost();
-        self.progress.say(&format!("lost {who} {when}: {cause}"));
-        self.journal(JournalEntry::Lost {
-            who: who.to_owned(),
-            rank,
-            local_rank,
-            when: when.to_owned(),
-            cause: cause.to_owned(),
-        });
-    }
-
-    pub(super) fn left(&mut self, who: &str) {
         self.progress
-            .say(&format!("{who} left, as it was asked to"));
-        self.journal(JournalEntry::Left {
-            who: who.to_owned(),
+            .say(&format!("lost {member} {location}: {cause}"));
+        self.journal(JournalEntry::Lost {
+            who: member.to_string(),
+            rank: member.rank,
+            local_rank: member.local_rank,
+            when: location.to_string(),
+            cause: cause.to_string(),
         });
     }
 
-    pub(super) fn waiting(&mut self, reason: String) {
-        tracing::info!(reason, "waiting");
+    pub(super) fn left(&mut self, member: &MemberInfo) {
+        self.progress
+            .say(&format!("{member} left, as it was asked to"));
+        let who = member.to_string();
+        self.journal(JournalEntry::Left { who });
+    }
+
+    pub(super) fn waiting(&mut self, reason: &WaitReason) {
+        tracing::info!(%reason, "waiting");
         self.enter(RunState::Waiting);
         self.status
-            .send_modify(|status| status.waiting_for = Some(reason));
+            .send_modify(|status| status.waiting_for = Some(reason.to_string()));
     }
 
     /// The epochs from `position` on are made again.
-    pub(super) fn went_back(&mut self, position: Position) {
+    pub(super) fn rolled_back(&mut self, position: Position, stopping: Standing) {
         self.progress.say(&format!(
-            "nobody holds a later state: going on from {position}"
+            "rolled back to {position}: no newer state available"
         ));
-        self.history.retain(|point| point.epoch < position.epoch);
+        self.stopping = stopping;
         self.keep(|store| store.truncate_epochs(position.epoch - 1));
         self.show_epochs();
         self.durable = self.durable.min(position);
@@ -89,18 +85,13 @@ impl Observers {
 
     pub(super) fn recovered(
         &mut self,
-        cause: Cause,
+        cause: OutageCause,
         generation: u64,
         position: Position,
         world_size: usize,
         seconds: f64,
         steps_lost: u32,
     ) {
-        let cause = match cause {
-            Cause::Died => metrics::Cause::Died,
-            Cause::Evicted => metrics::Cause::Evicted,
-            Cause::GroupBroke => metrics::Cause::GroupBroke,
-        };
         self.metrics.recovered(cause, seconds);
         self.trace(|traces| traces.recovered(cause, seconds, steps_lost));
         self.progress.say(&format!(
@@ -122,7 +113,7 @@ impl Observers {
     }
 
     /// Learns what a former coordinator left.
-    pub fn remember(&mut self, past: RunHistory) {
+    pub fn remember(&mut self, past: RunHistory, stopping: Standing) {
         for corrupt in &past.corrupt {
             self.corrupt(corrupt);
         }
@@ -135,31 +126,14 @@ impl Observers {
             }
         ));
         self.durable = past.checkpoint.unwrap_or(self.durable);
-        for record in &past.epochs {
-            self.history.push(EpochPoint {
-                epoch: record.epoch,
-                train_loss: record.train_loss,
-                validation_loss: record.validation_loss,
-                validation_accuracy: record.validation_accuracy,
-            });
-        }
+        self.stopping = stopping;
         self.show_epochs();
     }
 
-    /// The best epoch by the rule that the run stops by, which may pass over small gains: its
-    /// number, validation loss and accuracy.
-    pub(super) fn best(&self) -> Option<(u32, f64, f64)> {
-        let mut stopping = EarlyStopping::new(self.stopping);
-        for point in &self.history {
-            stopping.observe(point.epoch, point.validation_loss);
-        }
-        let best = stopping.best()?.epoch;
-        let point = self.history.iter().find(|point| point.epoch == best)?;
-        Some((
-            point.epoch,
-            point.validation_loss,
-            point.validation_accuracy,
-        ))
+    /// The best epoch, by the rule that the run stops by.
+    pub(super) fn best(&self) -> Option<&FinishedEpoch> {
+        let best = self.stopping.best?.epoch;
+        self.store.epochs().iter().find(|epoch| epoch.epoch == best)
     }
 
     /// A checkpoint is durable.

@@ -25,10 +25,9 @@ use crate::net::clock::unix_seconds;
 use crate::observe::console::Progress;
 use crate::observe::metrics::{Metrics, RankFacts, RunState};
 use crate::observe::report::ReportError;
-use crate::observe::report::curves::EpochPoint;
 use crate::observe::status::Status;
 use crate::store::{Journal, JournalEntry, RunStore, Split, StoreError};
-use coordinator_core::early_stopping::Rule;
+use coordinator_core::early_stopping::Standing;
 use coordinator_core::event::{Position, StopReason};
 use coordinator_core::{Fact, WorkerId};
 use epoch::EpochSoFar;
@@ -60,7 +59,9 @@ pub struct Observers {
     progress: Progress,
     started: Instant,
     epochs: u32,
-    stopping: Rule,
+    patience: u32,
+    /// Early stopping, after the epochs so far.
+    stopping: Standing,
     expected: usize,
     /// Lost, and neither replaced nor come back.
     missing: usize,
@@ -71,7 +72,6 @@ pub struct Observers {
     split: Option<(Vec<String>, Vec<String>)>,
     epoch: EpochSoFar,
     stragglers: Stragglers,
-    history: Vec<EpochPoint>,
     exits: Vec<WorkerExit>,
     traces: Option<Traces>,
     broken: Option<KeepError>,
@@ -90,7 +90,7 @@ impl Observers {
         status: watch::Sender<Status>,
         progress: Progress,
         epochs: u32,
-        stopping: Rule,
+        patience: u32,
     ) -> Self {
         let mut observers = Self {
             store,
@@ -100,7 +100,8 @@ impl Observers {
             progress,
             started: Instant::now(),
             epochs,
-            stopping,
+            patience,
+            stopping: Standing::default(),
             expected: 0,
             missing: 0,
             ranks: HashMap::new(),
@@ -108,7 +109,6 @@ impl Observers {
             split: None,
             epoch: EpochSoFar::new(0, 0, 0, 0),
             stragglers: Stragglers::default(),
-            history: Vec::new(),
             exits: Vec::new(),
             traces: None,
             broken: None,
@@ -153,28 +153,24 @@ impl Observers {
     pub fn notice(&mut self, notice: Fact) {
         match notice {
             Fact::Joined {
-                worker,
-                host,
-                local_rank,
+                member,
                 members,
                 expected,
             } => {
                 self.joined(members, expected);
-                self.show_newcomer(&host);
+                self.show_newcomer(&member);
                 self.journal(JournalEntry::Joined {
-                    worker: worker.0,
-                    host,
-                    local_rank,
+                    worker: member.worker.0,
+                    host: member.host,
+                    local_rank: member.local_rank,
                 });
             }
             Fact::Lost {
-                who,
-                rank,
-                local_rank,
-                when,
+                member,
+                location,
                 cause,
-            } => self.lost(&who, rank, local_rank, &when, &cause),
-            Fact::Left { who } => self.left(&who),
+            } => self.lost(&member, location, &cause),
+            Fact::Left { member } => self.left(&member),
             Fact::Warned { host, warning } => {
                 let line = format!("on {host}: {warning}");
                 // Workers of one machine, and those that come back, say the same.
@@ -182,19 +178,23 @@ impl Observers {
                     self.progress.say(&line);
                 }
             }
-            Fact::Refused { who, reason } => {
-                self.progress.say(&format!("refused {who}: {reason}"));
+            Fact::Refused { member, reason } => {
+                self.progress.say(&format!("refused {member}: {reason}"));
             }
-            Fact::Stalled { line } => {
+            Fact::LaunchFailed { local_rank, error } => self.progress.say(&format!(
+                "local worker {local_rank} cannot be started: {error}"
+            )),
+            Fact::Stalled(report) => {
+                let line = report.to_string();
                 self.progress.say(&line);
                 self.journal(JournalEntry::Stalled { line });
             }
-            Fact::Waiting { reason } => self.waiting(reason),
+            Fact::Waiting(reason) => self.waiting(&reason),
             Fact::CheckpointMissed => self.progress.say(&format!(
                 "the last checkpoint did not arrive within --grace; --resume goes on from {}",
                 self.durable
             )),
-            Fact::WentBack { position } => self.went_back(position),
+            Fact::RolledBack { position, stopping } => self.rolled_back(position, stopping),
             Fact::Recovered {
                 cause,
                 generation,
@@ -207,9 +207,9 @@ impl Observers {
                 self.enter(RunState::Preparing);
                 self.progress.preparing(done as u64, total as u64);
             }
-            Fact::BadFile { path, reason } => {
+            Fact::BadFile { path, error } => {
                 self.metrics.add_decode_errors(1);
-                self.progress.say(&format!("skipped {path}: {reason}"));
+                self.progress.say(&format!("skipped {path}: {error}"));
             }
             Fact::SplitReady {
                 fingerprint,
@@ -280,7 +280,12 @@ impl Observers {
                 lrs,
             } => self.epoch_started(epoch, completed, steps, world_size, lrs),
             Fact::Step { rank, report } => self.step(rank, &report),
-            Fact::EpochEnded(summary) => self.epoch_ended(&summary),
+            Fact::EpochEnded {
+                epoch,
+                validated,
+                ranks,
+                stopping,
+            } => self.epoch_ended(epoch, validated, &ranks, stopping),
             Fact::Stopping(reason) => {
                 if reason == StopReason::Interrupted {
                     self.progress

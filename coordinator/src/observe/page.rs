@@ -7,9 +7,9 @@ use super::Observers;
 use crate::net::clock::unix_seconds;
 use crate::observe::console::{StepView, seconds_left};
 use crate::observe::metrics::WorkerState;
-use crate::observe::status::{BestEpoch, EpochView, EventView, LearningRate, WorkerView};
+use crate::observe::status::{BestEpoch, EventView, LearningRate, WorkerView};
 use crate::store::{JournalEntry, PREDICTIONS};
-use coordinator_core::event::Ranked;
+use coordinator_core::event::{MemberInfo, Ranked};
 use coordinator_core::schedule::{GroupLrs, PARAMETER_GROUPS};
 
 impl Observers {
@@ -19,7 +19,7 @@ impl Observers {
             self.broken(error.into());
             Vec::new()
         });
-        let patience = self.stopping.patience;
+        let patience = self.patience;
         self.status.send_modify(|status| {
             status.patience = patience;
             for (time, entry) in events {
@@ -32,18 +32,17 @@ impl Observers {
     /// The judged epochs, after any change of them.
     pub(super) fn show_epochs(&self) {
         let epochs = self.store.epochs();
-        let last = epochs.last().map_or(0, |record| record.epoch);
+        let last = epochs.last().map_or(0, |epoch| epoch.epoch);
         let best = self.best();
-        let best_epoch = best.map_or(0, |(epoch, ..)| epoch);
         self.status.send_modify(|status| {
-            status.history = epochs.iter().map(EpochView::from).collect();
+            status.history = epochs.to_vec();
             status.last_epoch = epochs.last().cloned();
-            status.best = best.map(|(epoch, validation_loss, validation_accuracy)| BestEpoch {
-                epoch,
-                validation_loss,
-                validation_accuracy,
+            status.best = best.map(|epoch| BestEpoch {
+                epoch: epoch.epoch,
+                validation_loss: epoch.validation_loss,
+                validation_accuracy: epoch.validation_accuracy,
             });
-            status.epochs_without_improvement = last.saturating_sub(best_epoch);
+            status.epochs_without_improvement = self.stopping.wait;
             // Of a run that goes on, before its first step.
             if status.epoch == 0 {
                 status.epoch = last;
@@ -70,12 +69,8 @@ impl Observers {
     }
 
     pub(super) fn show_time_left(&self, view: &StepView) {
-        let last_epoch = self
-            .store
-            .epochs()
-            .last()
-            .and_then(|record| record.seconds.get("total"));
-        let left = seconds_left(view, last_epoch.copied());
+        let last_epoch = self.store.epochs().last().map(|epoch| epoch.seconds);
+        let left = seconds_left(view, last_epoch);
         self.status.send_modify(|status| {
             status.epoch_seconds_left = left.map(|(epoch, _)| epoch);
             status.run_seconds_left = left.map(|(_, run)| run);
@@ -94,10 +89,11 @@ impl Observers {
     }
 
     /// A worker joined: until the next group is formed it has no rank.
-    pub(super) fn show_newcomer(&self, host: &str) {
+    pub(super) fn show_newcomer(&self, member: &MemberInfo) {
         let newcomer = WorkerView {
+            worker: member.worker,
             rank: None,
-            host: host.to_owned(),
+            host: member.host.clone(),
             device: String::new(),
             state: WorkerState::Joined.label().to_owned(),
             step: 0,
@@ -111,6 +107,7 @@ impl Observers {
     /// A group is formed; its ranks come first, each in its place.
     pub(super) fn show_group(&self, ranks: Vec<Ranked>) {
         let view = |(rank, of): (usize, Ranked)| WorkerView {
+            worker: of.worker,
             rank: Some(rank),
             host: of.host,
             device: of.device,
@@ -123,15 +120,12 @@ impl Observers {
         self.status.send_modify(|status| status.workers = group);
     }
 
-    /// A member is gone. Of newcomers only the host is known.
-    pub(super) fn show_lost(&self, who: &str, rank: Option<u32>) {
-        let same = |view: &WorkerView| match rank {
-            Some(rank) => view.rank == usize::try_from(rank).ok(),
-            None => view.rank.is_none() && who.ends_with(&format!(" on {}", view.host)),
-        };
+    /// A member is gone: a rank is shown as lost, until another holds it.
+    pub(super) fn show_lost(&self, member: &MemberInfo) {
         self.status.send_modify(|status| {
             let workers = &mut status.workers;
-            match (workers.iter().position(same), rank) {
+            let at = workers.iter().position(|view| view.worker == member.worker);
+            match (at, member.rank) {
                 (Some(at), Some(_)) => {
                     WorkerState::Lost.label().clone_into(&mut workers[at].state);
                 }

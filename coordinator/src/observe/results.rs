@@ -8,7 +8,7 @@ use crate::observe::console::Summary;
 use crate::observe::metrics::{self, RunState};
 use crate::observe::report::{curves, grid};
 use crate::store::{BEST_WEIGHTS, CURVES, JournalEntry, PREDICTIONS, StoreError, Upload};
-use coordinator_core::event::{Outcome, RunError, StopReason};
+use coordinator_core::event::{Outcome, StopReason};
 
 impl Observers {
     /// Where the next best weights go.
@@ -50,7 +50,7 @@ impl Observers {
         });
         self.journal(match outcome {
             Ok(reason) => JournalEntry::Ended {
-                reason: reason.as_str().to_owned(),
+                reason: reason.label().to_owned(),
                 ok: true,
             },
             Err(error) => JournalEntry::Ended {
@@ -58,19 +58,13 @@ impl Observers {
                 ok: false,
             },
         });
-        let reason = match outcome {
-            Ok(reason) => reason,
-            Err(error) => {
-                if matches!(error, RunError::TooFewWorkers { .. }) {
-                    self.metrics
-                        .set_stop_reason(metrics::StopReason::WorkerLost);
-                }
-                return self.enter(RunState::Failed);
-            }
+        if let Some(label) = metrics::stop_label(outcome) {
+            self.metrics.set_stop_reason(label);
+        }
+        let Ok(reason) = *outcome else {
+            return self.enter(RunState::Failed);
         };
-        let reason = label(*reason);
         self.enter(RunState::Finished);
-        self.metrics.set_stop_reason(reason);
         self.status
             .send_modify(|status| status.stop_reason = Some(reason.label().to_owned()));
         let files = std::fs::read_dir(self.store.root()).map_or_else(
@@ -84,9 +78,9 @@ impl Observers {
         );
         self.progress.summary(&Summary {
             reason,
-            epochs: self.history.len() as u32,
-            patience: self.stopping.patience,
-            best: self.best(),
+            epochs: self.store.epochs().len() as u32,
+            patience: self.patience,
+            best: self.best().cloned(),
             seconds: self.started.elapsed().as_secs_f64(),
             run_dir: self.store.root().to_owned(),
             files,
@@ -94,11 +88,11 @@ impl Observers {
     }
 
     fn draw_curves(&mut self, stop: &str) {
-        if self.history.is_empty() {
+        if self.store.epochs().is_empty() {
             return;
         }
-        let best = self.best().map(|(epoch, ..)| epoch);
-        match curves::render(&self.history, best, stop) {
+        let best = self.stopping.best.map(|best| best.epoch);
+        match curves::render(self.store.epochs(), best, stop) {
             Ok(picture) => self.keep(|store| store.write(CURVES, &picture)),
             Err(error) => self.broken(error.into()),
         }
@@ -127,15 +121,5 @@ impl Observers {
                 probability: prediction.probability,
             })
             .collect()
-    }
-}
-
-/// The same reason as the metrics name it.
-fn label(reason: StopReason) -> metrics::StopReason {
-    match reason {
-        StopReason::Patience => metrics::StopReason::Patience,
-        StopReason::MaxEpochs => metrics::StopReason::MaxEpochs,
-        StopReason::NonFiniteLoss => metrics::StopReason::NonFiniteLoss,
-        StopReason::Interrupted => metrics::StopReason::Interrupted,
     }
 }

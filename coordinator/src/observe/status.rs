@@ -1,6 +1,8 @@
 //! What `/status` shows: plain values, published by the run's owner through a watch channel.
 
-use serde::Serialize;
+use coordinator_core::WorkerId;
+use coordinator_core::event::{FinishedEpoch, WaitReason};
+use serde::{Serialize, Serializer};
 
 use crate::net::clock::unix_seconds;
 use crate::store::{EpochRecord, JournalEntry};
@@ -62,9 +64,11 @@ pub struct Status {
     /// So many of them stop the run.
     pub patience: u32,
     /// The last finished epoch, as in `metrics.jsonl`.
-    pub last_epoch: Option<EpochRecord>,
+    #[serde(serialize_with = "as_record")]
+    pub last_epoch: Option<FinishedEpoch>,
     /// All finished epochs, of former coordinators too.
-    pub history: Vec<EpochView>,
+    #[serde(serialize_with = "as_rows")]
+    pub history: Vec<FinishedEpoch>,
     /// Of each layer group in this epoch, from the input to the head.
     pub learning_rates: Vec<LearningRate>,
     /// Of this epoch's training, by the steps so far.
@@ -94,30 +98,31 @@ pub struct BestEpoch {
     pub validation_accuracy: f64,
 }
 
-/// A finished epoch; numbers that are not finite are `null`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "as in `metrics.jsonl`")]
-pub struct EpochView {
-    pub epoch: u32,
-    pub train_loss: f64,
-    pub validation_loss: f64,
-    pub validation_accuracy: f64,
-    pub images_per_second: f64,
+/// A finished epoch in the history; numbers that are not finite are `null`.
+#[derive(Serialize)]
+struct EpochRow {
+    epoch: u32,
+    train_loss: f64,
+    validation_loss: f64,
+    validation_accuracy: f64,
+    images_per_second: f64,
     /// Of the whole epoch.
-    pub seconds: f64,
+    seconds: f64,
 }
 
-impl From<&EpochRecord> for EpochView {
-    fn from(record: &EpochRecord) -> Self {
-        Self {
-            epoch: record.epoch,
-            train_loss: record.train_loss,
-            validation_loss: record.validation_loss,
-            validation_accuracy: record.validation_accuracy,
-            images_per_second: record.images_per_second,
-            seconds: record.seconds.get("total").copied().unwrap_or(f64::NAN),
-        }
-    }
+fn as_rows<S: Serializer>(epochs: &[FinishedEpoch], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(epochs.iter().map(|epoch| EpochRow {
+        epoch: epoch.epoch,
+        train_loss: epoch.train_loss,
+        validation_loss: epoch.validation_loss,
+        validation_accuracy: epoch.validation_accuracy,
+        images_per_second: epoch.images_per_second,
+        seconds: epoch.seconds,
+    }))
+}
+
+fn as_record<S: Serializer>(epoch: &Option<FinishedEpoch>, to: S) -> Result<S::Ok, S::Error> {
+    epoch.as_ref().map(EpochRecord::from).serialize(to)
 }
 
 /// The learning rate of a layer group.
@@ -142,6 +147,9 @@ pub struct EventView {
 /// One worker.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WorkerView {
+    /// The name of its session.
+    #[serde(skip)]
+    pub worker: WorkerId,
     /// Its rank in the current generation.
     pub rank: Option<usize>,
     /// Its host.
@@ -165,7 +173,12 @@ impl Status {
         Self {
             run,
             state: "waiting".to_owned(),
-            waiting_for: Some(format!("{workers_expected} workers")),
+            waiting_for: Some(
+                WaitReason::Workers {
+                    missing: workers_expected,
+                }
+                .to_string(),
+            ),
             generation: 0,
             world_size: 0,
             workers_expected,

@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use common::trace::{Exporter, Span, SpanId, Spans, TraceId};
 
 use super::Observers;
-use crate::observe::metrics::Cause;
-use coordinator_core::event::{FinishedEpoch, Outcome};
+use coordinator_core::event::{FinishedEpoch, OutageCause, Outcome};
 
 /// What traces need to remember.
 #[derive(Debug)]
@@ -73,17 +72,17 @@ impl Traces {
         });
     }
 
-    pub(super) fn epoch_ended(&mut self, summary: &FinishedEpoch) {
+    pub(super) fn epoch_ended(&mut self, epoch: &FinishedEpoch, improved: bool) {
         if let Some(span) = self.take_epoch() {
             self.spans.send(
-                span.with("train_loss", summary.train_loss)
-                    .with("validation_loss", summary.validation_loss)
-                    .with("improved", summary.improved),
+                span.with("train_loss", epoch.train_loss)
+                    .with("validation_loss", epoch.validation_loss)
+                    .with("improved", improved),
             );
         }
     }
 
-    pub(super) fn recovered(&mut self, cause: Cause, seconds: f64, steps_lost: u32) {
+    pub(super) fn recovered(&mut self, cause: OutageCause, seconds: f64, steps_lost: u32) {
         let now = SystemTime::now();
         let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         let broke = now.checked_sub(took).unwrap_or(now);
@@ -106,7 +105,7 @@ impl Traces {
         }
         let span = Span::new("run", self.run, None, self.started);
         self.spans.send(match outcome {
-            Ok(reason) => span.with("stop_reason", reason.as_str()),
+            Ok(reason) => span.with("stop_reason", reason.label()),
             Err(error) => span.failed(&error.to_string()),
         });
     }

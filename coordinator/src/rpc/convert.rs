@@ -6,8 +6,8 @@ use v1::coordinator_message::Message as Down;
 use v1::worker_message::Message as Up;
 
 use coordinator_core::event::{
-    Activity, EpochReport, FailureKind, Heartbeat, Origin, Phases, Position, RetainedState,
-    SaveState, Scan, StepReport, ValidationSum, WorkerId,
+    Activity, Backend, ComputeType, EpochReport, FailureKind, Heartbeat, Origin, Phases, Position,
+    RetainedState, SaveState, Scan, StepReport, ValidationSum, WorkerId,
 };
 use coordinator_core::schedule::PARAMETER_GROUPS;
 use coordinator_core::{Command, Event};
@@ -200,8 +200,8 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
             rank,
             world_size,
             store,
-            nccl,
-            bf16,
+            backend,
+            precision,
             origin,
             source,
             position,
@@ -211,15 +211,13 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
                 Origin::Retained => v1::Origin::Retained,
                 Origin::Checkpoint => v1::Origin::Checkpoint,
             };
-            let backend = if nccl {
-                v1::Backend::Nccl
-            } else {
-                v1::Backend::Gloo
+            let backend = match backend {
+                Backend::Nccl => v1::Backend::Nccl,
+                Backend::Gloo => v1::Backend::Gloo,
             };
-            let precision = if bf16 {
-                v1::Precision::Bf16
-            } else {
-                v1::Precision::Fp32
+            let precision = match precision {
+                ComputeType::Bf16 => v1::Precision::Bf16,
+                ComputeType::Fp32 => v1::Precision::Fp32,
             };
             Down::Assignment(v1::Assignment {
                 generation,
@@ -302,7 +300,10 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
             }),
         }),
         Command::Finish { generation, show } => Down::Finish(v1::Finish { generation, show }),
-        Command::Shutdown { reason, abort } => Down::Shutdown(v1::Shutdown { reason, abort }),
+        Command::Shutdown { reason, abort } => Down::Shutdown(v1::Shutdown {
+            reason: reason.to_string(),
+            abort,
+        }),
     };
     v1::CoordinatorMessage {
         message: Some(message),

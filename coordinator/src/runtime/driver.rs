@@ -20,7 +20,7 @@ use crate::rpc::convert::{self, Context};
 use crate::runtime::input::{DriverInput, Kept, Outbox};
 use crate::runtime::keeper::CheckpointWriter;
 use crate::store::BEST_WEIGHTS;
-use coordinator_core::event::Position;
+use coordinator_core::event::{Position, ProcessStatus};
 use coordinator_core::{Action, Command, Event, Fact, Outcome, Run, WorkerId};
 
 const TICK: Duration = Duration::from_millis(200);
@@ -151,7 +151,7 @@ impl Driver {
             },
             LauncherEvent::Failed { local_rank, error } => Event::LaunchFailed {
                 local_rank: local_rank as u32,
-                reason: error.to_string(),
+                error: error.to_string(),
             },
             LauncherEvent::Exited(exit) => self.exited(exit),
         }
@@ -161,8 +161,11 @@ impl Driver {
         let event = Event::ProcessExited {
             local_rank: exit.local_rank as u32,
             pid: exit.pid,
-            signalled: matches!(exit.status, WorkerStatus::Signal(_)),
-            status: exit.status.to_string(),
+            status: match exit.status {
+                WorkerStatus::Code(code) => ProcessStatus::Code(code),
+                WorkerStatus::Signal(signal) => ProcessStatus::Signal(signal),
+                WorkerStatus::Unknown => ProcessStatus::Unknown,
+            },
         };
         self.observers.exited(exit);
         event
@@ -258,7 +261,7 @@ impl Driver {
         match kept {
             Kept::Best { epoch, result } => match result {
                 Ok(()) => Event::BestStored { epoch },
-                Err(reason) => Event::StoreFailed { reason },
+                Err(error) => Event::StoreFailed { error },
             },
             Kept::Checkpoint {
                 position,
@@ -270,16 +273,16 @@ impl Driver {
                     self.observers.checkpoint(position, bytes, seconds);
                     Event::CheckpointStored { position }
                 }
-                Err(reason) => Event::StoreFailed { reason },
+                Err(error) => Event::StoreFailed { error },
             },
             Kept::Newest(Ok(newest)) => {
                 for corrupt in &newest.corrupt {
                     self.observers.corrupt(&corrupt.to_string());
                 }
-                let position = newest.checkpoint.map(|whole| whole.position.into());
+                let position = newest.checkpoint.map(|whole| whole.position);
                 Event::CheckpointFound { position }
             }
-            Kept::Newest(Err(reason)) | Kept::Failed(reason) => Event::StoreFailed { reason },
+            Kept::Newest(Err(error)) | Kept::Failed(error) => Event::StoreFailed { error },
         }
     }
 
@@ -290,7 +293,7 @@ impl Driver {
                 match action {
                     Action::Send(worker, command) => self.send(worker, command),
                     Action::Notify(notice) => {
-                        if let Fact::WentBack { position } = notice {
+                        if let Fact::RolledBack { position, .. } = notice {
                             self.keeper.discard_after(position);
                         }
                         self.observers.notice(notice);
@@ -303,8 +306,8 @@ impl Driver {
                 }
             }
             if let Some(error) = self.observers.take_broken() {
-                let reason = error.to_string();
-                events.push_back(Event::StoreFailed { reason });
+                let error = error.to_string();
+                events.push_back(Event::StoreFailed { error });
             }
         }
     }
@@ -312,8 +315,8 @@ impl Driver {
     /// Asks for a process. The launcher answers among its events.
     fn launch(&mut self, local_rank: u32) -> Option<Event> {
         let Some(launcher) = &mut self.launcher else {
-            let reason = "this coordinator starts no workers (--no-spawn)".to_owned();
-            return Some(Event::LaunchFailed { local_rank, reason });
+            let error = "this coordinator starts no workers (--no-spawn)".to_owned();
+            return Some(Event::LaunchFailed { local_rank, error });
         };
         launcher.launch(local_rank as usize);
         None

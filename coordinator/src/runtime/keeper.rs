@@ -65,7 +65,7 @@ impl CheckpointWriter {
             let started = Instant::now();
             let size = bytes.len() as u64;
             let write = || {
-                let mut upload = checkpoints.begin(position.into(), size)?;
+                let mut upload = checkpoints.begin(position, size)?;
                 upload.write(&bytes)?;
                 let committed = upload.commit(&sha256)?;
                 if let Some(error) = committed.not_pruned {
@@ -92,7 +92,7 @@ impl CheckpointWriter {
     pub fn discard_after(&mut self, position: Position) {
         let checkpoints = self.checkpoints.clone();
         self.then(move || {
-            if let Err(error) = checkpoints.discard_after(position.into()) {
+            if let Err(error) = checkpoints.discard_after(position) {
                 tracing::warn!(%error, "a checkpoint of the discarded part could not be removed");
             }
             None
@@ -101,7 +101,7 @@ impl CheckpointWriter {
 
     /// Where a checkpoint's state lies.
     pub fn state_path(&self, position: Position) -> PathBuf {
-        self.checkpoints.state_path(position.into())
+        self.checkpoints.state_path(position)
     }
 
     fn then(&mut self, work: impl FnOnce() -> Option<Kept> + Send + 'static) {

@@ -3,50 +3,112 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use coordinator_core::event::{FinishedEpoch, Phases, Span};
+use coordinator_core::schedule::PARAMETER_GROUPS;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::StoreError;
 
-/// A line of `metrics.jsonl`. A loss that is not finite stands there as `null`, as JSON has no
-/// other word for it, and comes back as NaN.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A [`FinishedEpoch`] as a line of `metrics.jsonl` shows it. A loss that is not finite stands
+/// there as `null`, as JSON has no other word for it, and comes back as NaN.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EpochRecord {
-    /// Counted from 1.
-    pub epoch: u32,
-    /// Mean over all training samples of the epoch.
+    epoch: u32,
     #[serde(deserialize_with = "number_or_null")]
-    pub train_loss: f64,
-    /// Mean over all validation samples after the epoch.
+    train_loss: f64,
     #[serde(deserialize_with = "number_or_null")]
-    pub validation_loss: f64,
-    /// Share of validation samples whose likeliest class is the true one, 0 to 1.
-    pub validation_accuracy: f64,
-    /// Learning rate of each layer group in the epoch.
-    pub learning_rates: BTreeMap<String, f64>,
-    /// Training samples per second over all ranks.
-    pub images_per_second: f64,
-    /// Wall seconds by phase.
-    pub seconds: BTreeMap<String, f64>,
-    /// Ranks at the end of the epoch.
-    pub world_size: usize,
-    /// Generation at the end of the epoch.
-    pub generation: u64,
-    /// Which generation made which steps; together they are all, each once.
-    pub ledger: Vec<LedgerRow>,
+    validation_loss: f64,
+    validation_accuracy: f64,
+    learning_rates: BTreeMap<String, f64>,
+    images_per_second: f64,
+    /// By phase, with `total`, the wall seconds of the whole epoch.
+    seconds: BTreeMap<String, f64>,
+    world_size: u32,
+    generation: u64,
+    ledger: Vec<LedgerRow>,
 }
 
-/// Steps `first` to `end`, exclusive, of an epoch, made once by one generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LedgerRow {
-    /// The generation.
-    pub generation: u64,
-    /// Its ranks; 0 for steps that an earlier coordinator saw.
-    pub world_size: u32,
-    /// From 0.
-    pub first: u32,
-    /// Exclusive.
-    pub end: u32,
+/// A [`Span`] of the ledger.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct LedgerRow {
+    generation: u64,
+    world_size: u32,
+    first: u32,
+    end: u32,
+}
+
+impl From<&FinishedEpoch> for EpochRecord {
+    fn from(epoch: &FinishedEpoch) -> Self {
+        let row = |span: &Span| LedgerRow {
+            generation: span.generation,
+            world_size: span.world_size,
+            first: span.first,
+            end: span.end,
+        };
+        let seconds = epoch.phases.named().into_iter();
+        Self {
+            epoch: epoch.epoch,
+            train_loss: epoch.train_loss,
+            validation_loss: epoch.validation_loss,
+            validation_accuracy: epoch.validation_accuracy,
+            learning_rates: named(PARAMETER_GROUPS.into_iter().zip(epoch.lrs)),
+            images_per_second: epoch.images_per_second,
+            seconds: named(seconds.chain([("total", epoch.seconds)])),
+            world_size: epoch.world_size,
+            generation: epoch.generation,
+            ledger: epoch.ledger.iter().map(row).collect(),
+        }
+    }
+}
+
+impl TryFrom<EpochRecord> for FinishedEpoch {
+    /// The key that is missing.
+    type Error = String;
+
+    fn try_from(record: EpochRecord) -> Result<Self, String> {
+        let span = |row: &LedgerRow| Span {
+            generation: row.generation,
+            world_size: row.world_size,
+            first: row.first,
+            end: row.end,
+        };
+        let mut lrs = [0.0; PARAMETER_GROUPS.len()];
+        for (lr, group) in lrs.iter_mut().zip(PARAMETER_GROUPS) {
+            *lr = value(&record.learning_rates, "learning_rates", group)?;
+        }
+        let seconds = |phase| value(&record.seconds, "seconds", phase);
+        Ok(Self {
+            epoch: record.epoch,
+            train_loss: record.train_loss,
+            validation_loss: record.validation_loss,
+            validation_accuracy: record.validation_accuracy,
+            lrs,
+            images_per_second: record.images_per_second,
+            phases: Phases {
+                data_wait: seconds("data_wait")?,
+                forward_backward: seconds("forward_backward")?,
+                allreduce_wait: seconds("allreduce_wait")?,
+                optimizer: seconds("optimizer")?,
+                validation: seconds("validation")?,
+            },
+            seconds: seconds("total")?,
+            world_size: record.world_size,
+            generation: record.generation,
+            ledger: record.ledger.iter().map(span).collect(),
+        })
+    }
+}
+
+fn named<'a>(values: impl Iterator<Item = (&'a str, f64)>) -> BTreeMap<String, f64> {
+    values
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+fn value(of: &BTreeMap<String, f64>, field: &str, key: &str) -> Result<f64, String> {
+    let value = of.get(key).copied();
+    value.ok_or_else(|| format!("missing key `{key}` of `{field}`"))
 }
 
 /// A number, or NaN for the `null` that stands for it in JSON.
@@ -58,10 +120,10 @@ pub(super) fn number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, 
 ///
 /// # Errors
 /// Only with a type that JSON cannot hold, which these are not.
-pub(super) fn encode(records: &[EpochRecord]) -> serde_json::Result<Vec<u8>> {
+pub(super) fn encode(epochs: &[FinishedEpoch]) -> serde_json::Result<Vec<u8>> {
     let mut lines = Vec::new();
-    for record in records {
-        serde_json::to_writer(&mut lines, record)?;
+    for epoch in epochs {
+        serde_json::to_writer(&mut lines, &EpochRecord::from(epoch))?;
         lines.push(b'\n');
     }
     Ok(lines)
@@ -73,8 +135,8 @@ pub(super) fn encode(records: &[EpochRecord]) -> serde_json::Result<Vec<u8>> {
 /// # Errors
 /// [`StoreError::DamagedLine`] for the first line that is no record or not later than the one
 /// before.
-pub(super) fn decode(text: &[u8], path: &Path) -> Result<Vec<EpochRecord>, StoreError> {
-    let mut records: Vec<EpochRecord> = Vec::new();
+pub(super) fn decode(text: &[u8], path: &Path) -> Result<Vec<FinishedEpoch>, StoreError> {
+    let mut epochs: Vec<FinishedEpoch> = Vec::new();
     for (at, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let damaged = |what| StoreError::DamagedLine {
             path: path.to_owned(),
@@ -86,15 +148,16 @@ pub(super) fn decode(text: &[u8], path: &Path) -> Result<Vec<EpochRecord>, Store
         };
         let record: EpochRecord =
             serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
-        if let Some(last) = records.last()
-            && record.epoch <= last.epoch
+        let epoch = FinishedEpoch::try_from(record).map_err(damaged)?;
+        if let Some(last) = epochs.last()
+            && epoch.epoch <= last.epoch
         {
             return Err(damaged(format!(
                 "epoch {} follows epoch {}",
-                record.epoch, last.epoch
+                epoch.epoch, last.epoch
             )));
         }
-        records.push(record);
+        epochs.push(epoch);
     }
-    Ok(records)
+    Ok(epochs)
 }

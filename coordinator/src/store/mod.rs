@@ -16,10 +16,11 @@ mod upload;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use coordinator_core::event::FinishedEpoch;
 use serde::{Deserialize, Serialize};
 
 pub use checkpoints::{Checkpoints, Newest};
-pub use epochs::{EpochRecord, LedgerRow};
+pub use epochs::EpochRecord;
 pub use error::StoreError;
 pub use invited::{INVITED, Invited};
 pub use journal::{Journal, JournalEntry};
@@ -64,7 +65,7 @@ pub struct Split {
 pub struct RunStore {
     root: PathBuf,
     /// All lines so far: the file is written anew for each epoch, which keeps it whole.
-    epochs: Vec<EpochRecord>,
+    epochs: Vec<FinishedEpoch>,
     _lock: Lock,
 }
 
@@ -132,8 +133,8 @@ impl RunStore {
     ///
     /// # Errors
     /// The file cannot be written; it then holds the former lines, and so does the next attempt.
-    pub fn append_epoch(&mut self, record: &EpochRecord) -> Result<(), StoreError> {
-        self.epochs.push(record.clone());
+    pub fn append_epoch(&mut self, epoch: FinishedEpoch) -> Result<(), StoreError> {
+        self.epochs.push(epoch);
         let written = self.write_epochs(&self.epochs);
         if written.is_err() {
             self.epochs.pop();
@@ -143,7 +144,7 @@ impl RunStore {
 
     /// All lines of `metrics.jsonl` so far.
     #[must_use]
-    pub fn epochs(&self) -> &[EpochRecord] {
+    pub fn epochs(&self) -> &[FinishedEpoch] {
         &self.epochs
     }
 
@@ -165,7 +166,7 @@ impl RunStore {
         Upload::begin(self.place(name)?)
     }
 
-    fn write_epochs(&self, epochs: &[EpochRecord]) -> Result<(), StoreError> {
+    fn write_epochs(&self, epochs: &[FinishedEpoch]) -> Result<(), StoreError> {
         let lines = epochs::encode(epochs)
             .map_err(|error| StoreError::write(&self.root.join(METRICS))(error.into()))?;
         self.write(METRICS, &lines)

@@ -1,73 +1,128 @@
 //! What workers are told. Values only; the `.proto` file says what they do with it.
 
-use super::Position;
+use super::{Position, ShutdownReason};
 use crate::schedule::GroupLrs;
 use crate::shard::{Chunk, Shard};
 
 /// What a worker is told.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the names say it; the .proto file says more")]
 pub enum Command {
-    /// The run has a place for it.
+    /// It is a member of the run.
     Registered,
+    /// Decode images.
     Prepare {
+        /// Which.
         samples: Vec<u32>,
+        /// Images of the whole data folder.
         images: usize,
+        /// Whether to decode into the cache that the launcher's workers share.
         shared: bool,
     },
+    /// Join the process group of a generation.
     Assign {
+        /// The generation.
         generation: u64,
+        /// Its rank there.
         rank: u32,
+        /// The generation's ranks.
         world_size: u32,
+        /// Where rank 0 listens; `None` for rank 0 itself.
         store: Option<String>,
-        nccl: bool,
-        bf16: bool,
+        /// What collectives run over.
+        backend: Backend,
+        /// What to compute in.
+        precision: ComputeType,
+        /// Where the state comes from.
         origin: Origin,
         /// The rank that gives its state to all.
         source: u32,
+        /// Where in the run the state is.
         position: Position,
     },
+    /// The rank's part of an epoch.
     Plan {
+        /// The generation.
         generation: u64,
+        /// From 1.
         epoch: u32,
-        /// Steps done before.
+        /// Steps completed before.
         completed: u32,
+        /// The rank's training samples.
         shard: Shard,
+        /// The epoch's learning rates.
         lrs: GroupLrs,
+        /// The rank's part of the validation set.
         validation: Vec<Chunk>,
+        /// Steps that it may complete until it is granted more.
         granted: u32,
     },
+    /// The rank may complete more steps.
     Grant {
+        /// The generation.
         generation: u64,
+        /// From 1.
         epoch: u32,
+        /// Steps of the epoch that it may complete.
         granted: u32,
     },
+    /// How an epoch was validated.
     EpochResult {
+        /// The generation.
         generation: u64,
+        /// From 1.
         epoch: u32,
+        /// Whether to keep a copy of the weights as the best.
         improved: bool,
+        /// Mean cross entropy over the validation set.
         validation_loss: f64,
     },
+    /// Leave the generation and retain the state.
     AbortGeneration {
+        /// The generation.
         generation: u64,
     },
+    /// Upload a state into the run directory.
     SaveState(SaveState),
+    /// Training is over.
     Finish {
+        /// The generation.
         generation: u64,
+        /// Validation samples to send predictions of; empty for none.
         show: Vec<u32>,
     },
+    /// End the session.
     Shutdown {
-        reason: String,
+        /// Why.
+        reason: ShutdownReason,
+        /// Whether the process is to exit with an error.
         abort: bool,
     },
+}
+
+/// What collectives run over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// Between CPUs.
+    Gloo,
+    /// Between GPUs.
+    Nccl,
+}
+
+/// What a generation computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ComputeType {
+    /// Single precision.
+    Fp32,
+    /// Autocast to bfloat16.
+    Bf16,
 }
 
 /// Where the state of a generation comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The settings' weights.
+    /// The pretrained or random weights of the settings.
     Fresh,
-    /// What the source rank holds.
+    /// What the source rank retains.
     Retained,
     /// The run directory.
     Checkpoint,
@@ -76,7 +131,7 @@ pub enum Origin {
 /// What a worker is to upload into the run directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaveState {
-    /// The weights that it holds since the verdict on this epoch.
+    /// The best weights, of which it has a copy since this epoch.
     Best(u32),
     /// Its whole state, at the next step boundary.
     Checkpoint,

@@ -1,207 +1,208 @@
-//! What observers should know of a run, and how it ends. Values only.
+//! What observers should know of a run. Values only; their text is in [`crate::words`].
 
-use super::{Phases, Position, StepReport, WorkerId};
-use crate::early_stopping::Best;
+use super::{
+    Backend, ComputeType, Location, LossCause, MemberInfo, OutageCause, Phases, Position,
+    RefusalReason, StallReport, StepReport, StopReason, WaitReason, WorkerId,
+};
+use crate::early_stopping::Standing;
 use crate::schedule::GroupLrs;
 use crate::split::Split;
 
 /// A row of the ledger: these steps of an epoch were made once, by this generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct Span {
+    /// The generation.
     pub generation: u64,
+    /// Its ranks; 0 for steps that a former coordinator saw.
     pub world_size: u32,
+    /// The first step, from 0.
     pub first: u32,
-    /// Exclusive.
+    /// The step after the last one.
     pub end: u32,
 }
 
-/// A finished epoch.
-#[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the names say it")]
+/// A finished epoch, as the run directory keeps it.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct FinishedEpoch {
+    /// From 1.
     pub epoch: u32,
+    /// Mean cross entropy over the training samples.
     pub train_loss: f64,
+    /// Mean cross entropy over the validation samples.
     pub validation_loss: f64,
+    /// Top-1 accuracy over the validation samples, 0 to 1.
     pub validation_accuracy: f64,
-    /// Samples of the validation set.
-    pub validated: u64,
+    /// The learning rates.
     pub lrs: GroupLrs,
+    /// Training samples per second over all ranks of the last generation.
     pub images_per_second: f64,
-    /// Of each rank.
-    pub phases: Vec<Phases>,
-    /// Wall seconds from plan to barrier.
+    /// Seconds of each phase, as the mean over the ranks.
+    pub phases: Phases,
+    /// Wall seconds from the last generation's first step to the end of the validation.
     pub seconds: f64,
+    /// Ranks at the end of the epoch.
     pub world_size: u32,
+    /// Generation at the end of the epoch.
     pub generation: u64,
-    pub improved: bool,
-    pub best: Option<Best>,
-    pub wait: u32,
+    /// Which generation made which steps; together they are all, each once.
     pub ledger: Vec<Span>,
 }
 
 /// The holder of a rank, while a generation lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct Ranked {
+    /// The name of its session.
     pub worker: WorkerId,
+    /// Its machine.
     pub host: String,
+    /// `cpu`, or `cuda:` and an index.
     pub device: String,
+    /// The GPU as the driver names it; empty on a CPU.
     pub gpu_uuid: String,
 }
 
-/// What broke a group. Of several the greatest is said, as the death of a member makes the
-/// others' group break, and they may be heard first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
-    /// Its members live, and their collectives failed.
-    GroupBroke,
-    /// A member's session broke.
-    Died,
-    /// The coordinator put a member down: it stalled, or failed in itself.
-    Evicted,
-}
-
-/// What observers (store, metrics, progress) should know.
+/// What happened to a run.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Fact {
+    /// A worker became a member.
     Joined {
-        worker: WorkerId,
-        host: String,
-        local_rank: Option<u32>,
+        /// The new member, which has no rank yet.
+        member: MemberInfo,
+        /// Members, with it.
         members: usize,
+        /// Members that the run is meant to have.
         expected: usize,
     },
     /// A member is gone, and the run goes on.
     Lost {
-        who: String,
-        rank: Option<u32>,
-        local_rank: Option<u32>,
-        when: String,
-        cause: String,
+        /// Which, with the rank that it had.
+        member: MemberInfo,
+        /// Where it was.
+        location: Location,
+        /// Why.
+        cause: LossCause,
     },
-    /// A member ended because somebody asked it to.
+    /// A member ended because it was asked to.
     Left {
-        who: String,
+        /// Which.
+        member: MemberInfo,
     },
-    /// Something is wrong with the machine of a worker that goes on all the same.
+    /// Something is wrong with the machine of a worker, which goes on all the same.
     Warned {
+        /// The machine.
         host: String,
+        /// The worker's own words.
         warning: String,
     },
-    /// Somebody was turned away.
+    /// A worker was refused, or expelled.
     Refused {
-        who: String,
-        reason: String,
+        /// Which.
+        member: MemberInfo,
+        /// Why.
+        reason: RefusalReason,
     },
-    Stalled {
-        line: String,
+    /// A local worker cannot be started; the others go on without it.
+    LaunchFailed {
+        /// Which of the launcher's processes.
+        local_rank: u32,
+        /// The launcher's error.
+        error: String,
     },
-    /// What a run without a group waits for; said when it changes.
-    Waiting {
-        reason: String,
-    },
-    /// The run goes on from an older state: epochs from this one on are made again.
-    WentBack {
+    /// A member makes no progress.
+    Stalled(StallReport),
+    /// What a run without a process group waits for; reported when it changes.
+    Waiting(WaitReason),
+    /// The run goes on from an older state: the epochs from there on are made again.
+    RolledBack {
+        /// The state.
         position: Position,
+        /// Early stopping, after the epochs before.
+        stopping: Standing,
     },
-    /// A group works again after a loss.
+    /// A process group works again after one was lost.
     Recovered {
-        cause: Cause,
+        /// What broke the former one.
+        cause: OutageCause,
+        /// The new generation.
         generation: u64,
+        /// The state that it goes on from.
         position: Position,
+        /// Its ranks.
         world_size: usize,
+        /// Seconds since the loss.
         seconds: f64,
+        /// Reported steps that have to be made again.
         steps_lost: u32,
     },
+    /// Progress of the decoding.
     Preparing {
+        /// Images decoded.
         done: usize,
+        /// Images to decode.
         total: usize,
     },
+    /// A file does not decode, and is left out.
     BadFile {
+        /// Relative to the folder of classes.
         path: String,
-        reason: String,
+        /// The decoder's error.
+        error: String,
     },
+    /// The training and validation sets are known.
     SplitReady {
+        /// Of the data folder.
         fingerprint: String,
+        /// Class names; the position is the label.
         classes: Vec<String>,
+        /// Paths relative to the folder of classes; the position is the sample.
         files: Vec<String>,
+        /// Which samples train, and which validate.
         split: Split,
     },
+    /// All ranks of a generation are in its process group.
     GroupFormed {
+        /// The generation.
         generation: u64,
         /// Who holds each rank.
         ranks: Vec<Ranked>,
-        backend: &'static str,
-        precision: &'static str,
+        /// What its collectives run over.
+        backend: Backend,
+        /// What it computes in.
+        precision: ComputeType,
     },
+    /// A generation begins with an epoch, or goes on with one.
     EpochStarted {
+        /// From 1.
         epoch: u32,
+        /// Steps of it that were made before.
         completed: u32,
+        /// Its steps.
         steps: u32,
+        /// The generation's ranks.
         world_size: u32,
+        /// The learning rates.
         lrs: GroupLrs,
     },
+    /// A rank has made steps.
     Step {
+        /// The rank.
         rank: u32,
+        /// What it reported.
         report: StepReport,
     },
-    EpochEnded(FinishedEpoch),
+    /// An epoch is finished and validated.
+    EpochEnded {
+        /// What the run directory keeps of it.
+        epoch: FinishedEpoch,
+        /// Samples of the validation set.
+        validated: u64,
+        /// Seconds of each phase, by rank.
+        ranks: Vec<Phases>,
+        /// Early stopping, after this epoch.
+        stopping: Standing,
+    },
+    /// Training ends.
     Stopping(StopReason),
     /// The run ends without the last checkpoint that it asked for.
     CheckpointMissed,
 }
-
-/// Why training ended, as machines read it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum StopReason {
-    Patience,
-    MaxEpochs,
-    NonFiniteLoss,
-    Interrupted,
-}
-
-impl StopReason {
-    /// The name in metrics and files.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Patience => "patience",
-            Self::MaxEpochs => "max_epochs",
-            Self::NonFiniteLoss => "non_finite_loss",
-            Self::Interrupted => "interrupted",
-        }
-    }
-}
-
-/// Why a run failed; each has its exit code.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum RunError {
-    #[error("{0}")]
-    Data(String),
-    #[error("{0}")]
-    Weights(String),
-    #[error("{0}")]
-    Environment(String),
-    #[error("worker process {local_rank} ended before it joined: {status}")]
-    ExitedEarly { local_rank: u32, status: String },
-    #[error("{missing}; last loss: {last}")]
-    TooFewWorkers {
-        missing: String,
-        local_rank: Option<u32>,
-        last: String,
-    },
-    /// The run directory cannot be written.
-    #[error("{0}")]
-    RunDirectory(String),
-    #[error("{message}")]
-    Internal {
-        local_rank: Option<u32>,
-        message: String,
-    },
-}
-
-/// How a run ended.
-pub type Outcome = Result<StopReason, RunError>;

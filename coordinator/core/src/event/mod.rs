@@ -1,22 +1,30 @@
-//! What the core is told, what it asks for, and what it wants known. Values only.
+//! What the core is told, what it asks for, and what it reports. Values only.
 
 mod command;
 mod fact;
+mod member;
+mod reason;
 mod report;
 
-use std::fmt;
-
-pub use command::{Command, Origin, SaveState};
-pub use fact::{Cause, Fact, FinishedEpoch, Outcome, Ranked, RunError, Span, StopReason};
+pub use command::{Backend, Command, ComputeType, Origin, SaveState};
+pub use fact::{Fact, FinishedEpoch, Ranked, Span};
+pub use member::{
+    Location, Loss, LossCause, MemberInfo, OutageCause, ProcessStatus, StallReport, WaitingRanks,
+};
+pub use reason::{
+    DataError, DataFolder, EnvironmentError, Outcome, RefusalReason, RunError, ShutdownReason,
+    StopReason, WaitReason,
+};
 pub use report::{
     Activity, EpochReport, Heartbeat, Phases, RetainedState, Scan, StepReport, ValidationSum,
 };
 
-/// How far a state has come: so many steps of an epoch, from 1.
+/// How far a state has come: the steps completed in an epoch. The order is that of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct Position {
+    /// From 1.
     pub epoch: u32,
+    /// Steps completed in this epoch; 0 is between it and the epoch before.
     pub completed: u32,
 }
 
@@ -30,32 +38,20 @@ impl Position {
     }
 }
 
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "step {} of epoch {}", self.completed, self.epoch)
-    }
-}
-
 /// The name of a worker's session within a run, given at its first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u64);
 
-impl fmt::Display for WorkerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "worker {}", self.0)
-    }
-}
-
-/// The ways in which a worker says that it cannot go on.
+/// The ways in which a worker reports that it cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// Its data folder is of no use.
+    /// Its data folder cannot be used.
     Data,
-    /// The pretrained weights are of no use.
+    /// The pretrained weights cannot be used.
     Weights,
     /// A device or library is missing.
     Environment,
-    /// A collective broke: usually because a peer died.
+    /// A collective failed, usually because a peer died.
     Collective,
     /// Anything else.
     Internal,
@@ -63,121 +59,175 @@ pub enum FailureKind {
 
 /// What happened outside.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Event {
+    /// A worker opened a session.
     Joined {
+        /// The name of the session.
         worker: WorkerId,
+        /// The worker's machine.
         host: String,
+        /// Its process.
         pid: u32,
         /// The same for all sessions of a process, and no other's.
         instance: u64,
+        /// Which of the launcher's processes it claims to be.
         local_rank: Option<u32>,
     },
+    /// A worker knows its data and its device.
     Scanned {
+        /// Which.
         worker: WorkerId,
+        /// What it found.
         scan: Scan,
     },
+    /// A worker decodes.
     Preparing {
+        /// Which.
         worker: WorkerId,
+        /// Images decoded.
         done: u32,
     },
-    /// With the files that did not decode.
+    /// A worker has decoded what it was told to.
     Prepared {
+        /// Which.
         worker: WorkerId,
+        /// Files that did not decode, with the decoder's error.
         bad: Vec<(u32, String)>,
     },
+    /// Rank 0 listens for the other ranks.
     StoreListening {
+        /// Rank 0's session.
         worker: WorkerId,
+        /// The generation that it listens for.
         generation: u64,
+        /// Where.
         address: String,
     },
+    /// A worker is in the process group, with the state of the source rank.
     GroupReady {
+        /// Which.
         worker: WorkerId,
+        /// The group's generation.
         generation: u64,
     },
+    /// A rank has made steps.
     Step {
+        /// Its session.
         worker: WorkerId,
+        /// Its report.
         report: StepReport,
     },
+    /// A rank has finished an epoch, with its part of the validation.
     EpochDone {
+        /// Its session.
         worker: WorkerId,
+        /// Its report.
         report: EpochReport,
     },
     /// The best weights of this epoch are durable.
     BestStored {
+        /// From 1.
         epoch: u32,
     },
+    /// A checkpoint is durable.
     CheckpointStored {
+        /// Where in the run it is.
         position: Position,
     },
     /// The answer to [`Action::FindCheckpoint`].
     CheckpointFound {
+        /// The newest valid checkpoint.
         position: Option<Position>,
     },
+    /// A worker is alive.
     Heartbeat {
+        /// Which.
         worker: WorkerId,
+        /// What it does.
         heartbeat: Heartbeat,
     },
-    /// It left a generation, with what it holds.
+    /// A worker has left a generation.
     GenerationAborted {
+        /// Which.
         worker: WorkerId,
+        /// The generation.
         generation: u64,
+        /// The state that it retains.
         retained: Option<Position>,
     },
-    /// It was asked to end.
+    /// A worker was asked to end.
     Draining {
+        /// Which.
         worker: WorkerId,
     },
+    /// A worker has done what [`Command::Finish`] told it.
     Finished {
+        /// Which.
         worker: WorkerId,
+        /// The generation that the command named.
         generation: u64,
     },
+    /// A worker cannot go on.
     Failed {
+        /// Which.
         worker: WorkerId,
+        /// What failed.
         kind: FailureKind,
+        /// Its own words.
         message: String,
     },
-    /// Its session broke.
+    /// A worker's session broke.
     Lost {
+        /// Which.
         worker: WorkerId,
     },
-    /// A process that this coordinator started.
+    /// The launcher started a process.
     ProcessStarted {
+        /// Which of its processes.
         local_rank: u32,
+        /// The operating system's number.
         pid: u32,
     },
-    /// It ended; by a signal, or of itself.
+    /// A process of the launcher ended.
     ProcessExited {
+        /// Which of its processes.
         local_rank: u32,
+        /// The operating system's number.
         pid: u32,
-        signalled: bool,
-        status: String,
+        /// How.
+        status: ProcessStatus,
     },
-    /// A process could not be started.
+    /// The launcher could not start a process.
     LaunchFailed {
+        /// Which of its processes.
         local_rank: u32,
-        reason: String,
+        /// Its error.
+        error: String,
     },
     /// Something that the run must keep could not be written.
     StoreFailed {
-        reason: String,
+        /// The error.
+        error: String,
     },
-    /// Ctrl-C.
+    /// SIGINT or SIGTERM.
     Interrupt,
+    /// Time has passed; it comes several times a second.
     Tick,
 }
 
-/// What the core asks for.
+/// What the core asks for, in the order in which it is to be done.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Action {
+    /// Send a command to a worker.
     Send(WorkerId, Command),
+    /// Tell the observers.
     Notify(Fact),
-    /// Start a worker process in this slot, after ending what may still run there.
+    /// Start a worker process, after ending what may still run under its local rank.
     Launch {
+        /// Which of the launcher's processes.
         local_rank: u32,
     },
-    /// Look for the newest whole checkpoint, after what is being written is written.
+    /// Look for the newest valid checkpoint, after what is being written is written.
     FindCheckpoint,
     /// The last action of a run.
     End(Outcome),

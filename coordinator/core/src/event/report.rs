@@ -4,12 +4,16 @@ use super::Position;
 
 /// Seconds spent in each phase.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct Phases {
+    /// Waiting for the next batch.
     pub data_wait: f64,
+    /// Forward and backward pass.
     pub forward_backward: f64,
+    /// Waiting for the gradients of the other ranks.
     pub allreduce_wait: f64,
+    /// The optimizer's update.
     pub optimizer: f64,
+    /// The rank's part of a validation.
     pub validation: f64,
 }
 
@@ -24,6 +28,20 @@ impl Phases {
             ("validation", self.validation),
         ]
     }
+
+    /// The mean of each phase over `ranks`; 0 where there are none.
+    pub fn mean(ranks: &[Self]) -> Self {
+        let mut mean = Self::default();
+        for rank in ranks {
+            let count = ranks.len() as f64;
+            mean.data_wait += rank.data_wait / count;
+            mean.forward_backward += rank.forward_backward / count;
+            mean.allreduce_wait += rank.allreduce_wait / count;
+            mean.optimizer += rank.optimizer / count;
+            mean.validation += rank.validation / count;
+        }
+        mean
+    }
 }
 
 /// What a worker found in its data folder, and on what it computes.
@@ -37,14 +55,21 @@ pub struct Scan {
     pub files: Vec<(String, u64)>,
     /// `cpu`, or `cuda:` and an index.
     pub device: String,
-    /// Whether the device multiplies bf16 in silicon.
+    /// Whether the device has native bf16.
     pub native_bf16: bool,
     /// As the driver names its GPU; empty on a CPU.
     pub gpu_uuid: String,
     /// What a worker that comes back brings with it.
     pub memory: RetainedState,
-    /// What is wrong with the worker's machine, in words.
+    /// What is wrong with the worker's machine, in its own words.
     pub warnings: Vec<String>,
+}
+
+impl Scan {
+    /// Whether the worker computes on a GPU.
+    pub fn is_on_gpu(&self) -> bool {
+        self.device.starts_with("cuda")
+    }
 }
 
 /// What a worker kept while it had no coordinator or no group.
@@ -58,18 +83,24 @@ pub struct RetainedState {
     pub best: Option<u32>,
 }
 
-/// Where a training thread is.
+/// What a training thread does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Activity {
+    /// It waits for the coordinator.
     Idle,
+    /// It decodes images.
     Preparing,
+    /// It joins a process group.
     Forming,
+    /// It waits for the next batch.
     DataWait,
+    /// Forward pass.
     Forward,
-    /// With the all-reduce, which it overlaps.
+    /// Backward pass, and the all-reduce that overlaps it.
     Backward,
+    /// The optimizer's update.
     Optimizer,
+    /// It evaluates its part of the validation set.
     Validation,
 }
 
@@ -107,11 +138,14 @@ pub struct StepReport {
 
 /// Sums over one validation chunk.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub struct ValidationSum {
+    /// The chunk's place in the validation set.
     pub chunk: u32,
+    /// Sum of the cross entropy over its samples.
     pub loss_sum: f64,
+    /// Samples whose top-1 class is the true one.
     pub correct: u32,
+    /// Its samples.
     pub samples: u32,
 }
 

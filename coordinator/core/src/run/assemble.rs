@@ -2,10 +2,21 @@
 //! goes on.
 
 use super::{Assembling, CheckpointLookup, Now, Outage, Pause, Phase, Run, Stage};
-use crate::event::{Action, Cause, Command, Fact, Origin, Position, RunError, WorkerId};
+use crate::event::{
+    Action, Command, Fact, LossCause, Origin, OutageCause, Position, RunError, WaitReason, WorkerId,
+};
 
 /// How long a survivor may take to leave a broken generation.
 const ABORT_TIMEOUT: Now = Now::from_secs(15);
+
+/// Whether the next generation can be formed.
+enum Assembled {
+    /// By these members.
+    Ready(Vec<WorkerId>),
+    NotYet(WaitReason),
+    /// There will never be enough workers.
+    TooFew,
+}
 
 impl Run {
     /// Ends the generation: all leave it, keep what they have, and say so. So many workers were
@@ -25,13 +36,13 @@ impl Run {
             since: now,
             absent,
             checkpoint: CheckpointLookup::NotYet,
-            said: String::new(),
+            waiting: None,
         });
         self.assemble_if_possible(now, out);
     }
 
     /// Remembers when training stood still, and how far it had come by then.
-    pub(super) fn note_outage(&mut self, now: Now, cause: Cause) {
+    pub(super) fn note_outage(&mut self, now: Now, cause: OutageCause) {
         if let Some(outage) = &mut self.outage {
             outage.cause = outage.cause.max(cause);
             return;
@@ -96,29 +107,28 @@ impl Run {
     }
 
     fn assemble_if_possible(&mut self, now: Now, out: &mut Vec<Action>) {
-        match (self.assembled(now), self.pause) {
-            (Ok(_), Some(Pause::Stop(reason))) => self.finish(now, reason, out),
-            (Ok(ready), _) => self.form_from_the_best_state(now, &ready, out),
-            (Err(Some(reason)), _) => self.say_waiting(reason, out),
-            (Err(None), _) => self.too_few(out),
+        let Phase::Assembling(assembling) = &self.phase else {
+            return;
+        };
+        match (self.assembled(now, assembling), self.pause) {
+            (Assembled::Ready(_), Some(Pause::Stop(reason))) => self.finish(now, reason, out),
+            (Assembled::Ready(ready), _) => self.form_from_the_best_state(now, &ready, out),
+            (Assembled::NotYet(reason), _) => self.report_waiting(reason, out),
+            (Assembled::TooFew, _) => self.too_few(out),
         }
     }
 
-    /// The members of the next generation, or why it cannot be formed yet. `None`: ever.
-    fn assembled(&self, now: Now) -> Result<Vec<WorkerId>, Option<String>> {
-        let Phase::Assembling(assembling) = &self.phase else {
-            return Err(Some(String::new()));
-        };
-        if let Some((id, _, _)) = self.assigned().next() {
-            let who = self.describe(id);
-            return Err(Some(format!("{who} to leave the broken group")));
+    fn assembled(&self, now: Now, assembling: &Assembling) -> Assembled {
+        if let Some((id, member, _)) = self.assigned().next() {
+            let member = member.info(id);
+            return Assembled::NotYet(WaitReason::Abort { member });
         }
         if let Some(Pause::Stop(_)) = self.pause {
-            return Ok(Vec::new());
+            return Assembled::Ready(Vec::new());
         }
-        if let Some((id, _)) = self.members.iter().find(|(_, member)| member.draining) {
-            let who = self.describe(*id);
-            return Err(Some(format!("{who} to hand over what it holds")));
+        if let Some((id, member)) = self.members.iter().find(|(_, member)| member.draining) {
+            let member = member.info(*id);
+            return Assembled::NotYet(WaitReason::Drain { member });
         }
         let ready: Vec<WorkerId> = self
             .members
@@ -138,41 +148,33 @@ impl Run {
         let unready = self.open_local_ranks() + self.members.values().filter(behind).count();
         let missing = assembling.absent + unready;
         if enough && (waited || missing == 0) {
-            return Ok(ready);
+            return Assembled::Ready(ready);
         }
         let may_come = unready > 0 || !waited && (self.recipe.local_ranks == 0 || missing > 0);
         if !enough && !may_come {
-            return Err(None);
+            return Assembled::TooFew;
         }
-        let wanted = missing.max(self.recipe.min_workers.saturating_sub(ready.len()));
-        Err(Some(format!("{wanted} more workers")))
+        let missing = missing.max(self.recipe.min_workers.saturating_sub(ready.len()));
+        Assembled::NotYet(WaitReason::Workers { missing })
     }
 
-    fn say_waiting(&mut self, reason: String, out: &mut Vec<Action>) {
+    fn report_waiting(&mut self, reason: WaitReason, out: &mut Vec<Action>) {
         if let Phase::Assembling(assembling) = &mut self.phase
-            && assembling.said != reason
+            && assembling.waiting.as_ref() != Some(&reason)
         {
-            assembling.said.clone_from(&reason);
-            out.push(Action::Notify(Fact::Waiting { reason }));
+            assembling.waiting = Some(reason.clone());
+            out.push(Action::Notify(Fact::Waiting(reason)));
         }
     }
 
     pub(super) fn too_few(&mut self, out: &mut Vec<Action>) {
         let ready = |member: &&super::Member| member.stage == Stage::Ready && !member.draining;
-        let missing = format!(
-            "{} of the at least {} workers are left, and none comes",
-            self.members.values().filter(ready).count(),
-            self.recipe.min_workers
-        );
-        let (local_rank, last) = self.last_loss.clone();
-        self.fail(
-            RunError::TooFewWorkers {
-                missing,
-                local_rank,
-                last,
-            },
-            out,
-        );
+        let error = RunError::TooFewWorkers {
+            ready: self.members.values().filter(ready).count(),
+            required: self.recipe.min_workers,
+            last: self.last_loss.clone().map(Box::new),
+        };
+        self.fail(error, out);
     }
 
     /// Goes on from the furthest state that somebody holds or the run directory has, else from
@@ -229,7 +231,7 @@ impl Run {
         }
         let stuck: Vec<WorkerId> = self.assigned().map(|(id, _, _)| id).collect();
         for worker in stuck {
-            self.evict(now, worker, "it does not leave the broken group", out);
+            self.evict(now, worker, LossCause::UnresponsiveToAbort, out);
         }
     }
 }

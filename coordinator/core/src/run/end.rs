@@ -2,7 +2,10 @@
 
 use super::loss::Successor;
 use super::{Now, Phase, Run};
-use crate::event::{Action, Command, FailureKind, Outcome, RunError, WorkerId};
+use crate::event::{
+    Action, Command, DataError, EnvironmentError, FailureKind, Location, LossCause, MemberInfo,
+    Outcome, Position, RunError, ShutdownReason, WorkerId,
+};
 
 impl Run {
     pub(super) fn on_failed(
@@ -21,39 +24,33 @@ impl Run {
             self.initialized && !matches!(kind, FailureKind::Collective | FailureKind::Internal);
         let local_rank = member.local_rank;
         match kind {
-            FailureKind::Collective => self.on_broken_group(now, worker, &message, out),
+            FailureKind::Collective => {
+                self.on_broken_group(now, worker, LossCause::Reported { kind, message }, out);
+            }
             FailureKind::Internal => self.on_defect(now, worker, message, out),
             _ if alone => {
                 self.close_local_rank(local_rank);
-                self.drop_member(now, worker, &message, Successor::None, out);
+                let cause = LossCause::Reported { kind, message };
+                self.drop_member(now, worker, cause, Successor::None, out);
             }
-            FailureKind::Data => self.fail(RunError::Data(message), out),
+            FailureKind::Data => self.fail(RunError::Data(DataError::Reported(message)), out),
             FailureKind::Weights => self.fail(RunError::Weights(message), out),
-            FailureKind::Environment => self.fail(RunError::Environment(message), out),
+            FailureKind::Environment => {
+                let error = EnvironmentError::Reported(message);
+                self.fail(RunError::Environment(error), out);
+            }
         }
     }
 
     /// A worker that broke in itself is replaced, as one that died.
     fn on_defect(&mut self, now: Now, worker: WorkerId, message: String, out: &mut Vec<Action>) {
         if self.initialized {
-            return self.evict(now, worker, &message, out);
+            let kind = FailureKind::Internal;
+            return self.evict(now, worker, LossCause::Reported { kind, message }, out);
         }
-        let message = format!("{}: {message}", self.describe(worker));
-        self.defect(worker, message, out);
-    }
-
-    pub(super) fn defect(&mut self, worker: WorkerId, message: String, out: &mut Vec<Action>) {
-        let local_rank = self
-            .members
-            .get(&worker)
-            .and_then(|member| member.local_rank);
-        self.fail(
-            RunError::Internal {
-                local_rank,
-                message,
-            },
-            out,
-        );
+        if let Some(member) = self.info(worker) {
+            self.fail(RunError::WorkerDefect { member, message }, out);
+        }
     }
 
     pub(super) fn on_tick(&mut self, now: Now, out: &mut Vec<Action>) {
@@ -64,35 +61,29 @@ impl Run {
         self.go_on(now, out);
     }
 
-    pub(super) fn describe(&self, worker: WorkerId) -> String {
-        let Some(member) = self.members.get(&worker) else {
-            return worker.to_string();
-        };
-        match &member.assignment {
-            Some(assignment) => format!("rank {} on {}", assignment.rank, member.host),
-            None => format!("{worker} on {}", member.host),
-        }
+    pub(super) fn info(&self, worker: WorkerId) -> Option<MemberInfo> {
+        Some(self.members.get(&worker)?.info(worker))
     }
 
-    /// What a member was doing, for those who want to know what was lost.
-    pub(super) fn activity(&self, worker: WorkerId) -> String {
+    /// Where in the run a member is.
+    pub(super) fn location(&self, worker: WorkerId) -> Location {
         let member = self.members.get(&worker);
         let assignment = member.and_then(|member| member.assignment.as_ref());
-        let step = assignment.map_or(0, |assignment| assignment.completed);
-        match &self.phase {
-            Phase::Training(training) if assignment.is_some() && step >= training.steps => {
-                format!("in the validation of epoch {}", self.position.epoch)
+        let epoch = self.position.epoch;
+        let at = |completed| Position { epoch, completed };
+        match (&self.phase, assignment) {
+            (Phase::Training(training), Some(assignment))
+                if assignment.completed >= training.steps =>
+            {
+                Location::Validation { epoch }
             }
-            Phase::Training(_) if assignment.is_some() => {
-                format!("after step {step} of epoch {}", self.position.epoch)
+            (Phase::Training(_), Some(assignment)) => Location::Training(at(assignment.completed)),
+            (Phase::Forming(_), Some(_)) => Location::Rendezvous,
+            (Phase::Assembling(_), Some(assignment)) => {
+                Location::Aborting(at(assignment.completed))
             }
-            Phase::Forming(_) if assignment.is_some() => "while it joined the group".to_owned(),
-            Phase::Assembling(_) if assignment.is_some() => format!(
-                "while it left the group, after step {step} of epoch {}",
-                self.position.epoch
-            ),
-            Phase::Finishing(_) | Phase::Closed => "while the run ended".to_owned(),
-            _ => "while it prepared its data".to_owned(),
+            (Phase::Finishing(_) | Phase::Closed, _) => Location::Ending,
+            _ => Location::Preparing,
         }
     }
 
@@ -102,8 +93,8 @@ impl Run {
 
     pub(super) fn close(&mut self, outcome: Outcome, abort: bool, out: &mut Vec<Action>) {
         let reason = match &outcome {
-            Ok(reason) => reason.as_str().to_owned(),
-            Err(error) => error.to_string(),
+            Ok(reason) => ShutdownReason::Ended(*reason),
+            Err(error) => ShutdownReason::Failed(error.clone()),
         };
         for id in self.members.keys() {
             let reason = reason.clone();

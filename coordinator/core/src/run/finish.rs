@@ -212,13 +212,9 @@ impl Run {
 
     fn best_is_gone(&self) -> RunError {
         let epoch = self.stopping.best().map_or(0, |best| best.epoch);
-        RunError::Internal {
-            local_rank: None,
-            message: format!(
-                "the best weights, of epoch {epoch}, did not arrive within --grace {} s; go on \
-                 with --resume, and a longer --grace if the network is slow",
-                self.recipe.grace.as_secs()
-            ),
+        RunError::BestWeightsLost {
+            epoch,
+            grace: self.recipe.grace,
         }
     }
 }

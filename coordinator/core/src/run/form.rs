@@ -1,7 +1,9 @@
 //! A generation: ranks, the store through which they meet, and the state that all begin with.
 
 use super::{Assignment, Forming, Member, Now, Phase, Precision, Run};
-use crate::event::{Action, Command, Fact, Origin, Position, Ranked, Scan, WorkerId};
+use crate::event::{
+    Action, Backend, Command, ComputeType, Fact, Origin, Position, Ranked, Scan, WorkerId,
+};
 
 impl Run {
     /// Seats `members`. Ranks follow the launcher's slots, then the order of joining.
@@ -55,8 +57,8 @@ impl Run {
             rank,
             world_size: self.world_size() as u32,
             store,
-            nccl: self.nccl(),
-            bf16: self.bf16(),
+            backend: self.backend(),
+            precision: self.compute_type(),
             origin,
             source,
             position: self.position,
@@ -68,15 +70,18 @@ impl Run {
             .all(|(_, member, _)| member.scan.as_ref().is_some_and(&holds))
     }
 
-    fn nccl(&self) -> bool {
-        self.all_scans(|scan| scan.device.starts_with("cuda"))
+    fn backend(&self) -> Backend {
+        match self.all_scans(Scan::is_on_gpu) {
+            true => Backend::Nccl,
+            false => Backend::Gloo,
+        }
     }
 
-    fn bf16(&self) -> bool {
+    fn compute_type(&self) -> ComputeType {
         match self.recipe.precision {
-            Precision::Fp32 => false,
-            Precision::Bf16 => true,
-            Precision::Auto => self.all_scans(|scan| scan.native_bf16),
+            Precision::Bf16 => ComputeType::Bf16,
+            Precision::Auto if self.all_scans(|scan| scan.native_bf16) => ComputeType::Bf16,
+            Precision::Fp32 | Precision::Auto => ComputeType::Fp32,
         }
     }
 
@@ -140,8 +145,8 @@ impl Run {
         out.push(Action::Notify(Fact::GroupFormed {
             generation: self.generation,
             ranks: ranks.into_iter().map(|(_, rank)| rank).collect(),
-            backend: if self.nccl() { "NCCL" } else { "Gloo" },
-            precision: if self.bf16() { "bf16" } else { "fp32" },
+            backend: self.backend(),
+            precision: self.compute_type(),
         }));
         if let Some(outage) = self.outage.take() {
             let lost = match (outage.reported, position) {

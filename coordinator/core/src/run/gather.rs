@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use super::loss::Successor;
 use super::{Member, Now, Phase, Run, Stage};
-use crate::event::{Action, Command, Fact, RunError, Scan, WorkerId};
+use crate::event::{
+    Action, Command, DataError, DataFolder, EnvironmentError, Fact, Loss, LossCause, MemberInfo,
+    RefusalReason, RunError, Scan, ShutdownReason, WorkerId,
+};
 
 impl Run {
     pub(super) fn on_joined(
@@ -23,16 +26,21 @@ impl Run {
             .iter()
             .find(|(_, member)| member.instance == instance)
             .map(|(id, _)| *id);
-        if let Some(reason) = self.admission_error(former, pid, local_rank) {
-            let who = format!("{worker} on {host}");
-            return self.turn_away(worker, who, reason, out);
+        let info = MemberInfo {
+            worker,
+            host: host.clone(),
+            rank: None,
+            local_rank,
+        };
+        if let Err(reason) = self.admit(former, pid, local_rank) {
+            return refuse(info, reason, out);
         }
         let from_before =
             local_rank.is_some_and(|local_rank| self.process_in(local_rank) != Some(pid));
         self.members.insert(
             worker,
             Member {
-                host: host.clone(),
+                host,
                 pid,
                 instance,
                 local_rank,
@@ -53,57 +61,42 @@ impl Run {
         }
         out.push(Action::Send(worker, Command::Registered));
         out.push(Action::Notify(Fact::Joined {
-            worker,
-            host,
-            local_rank,
+            member: info,
             members: self.members.len() - usize::from(former.is_some()),
             expected: self.recipe.workers,
         }));
         if let Some(former) = former {
-            let cause = "it opened a new session";
-            let (reason, abort) = (cause.to_owned(), false);
+            let cause = LossCause::NewSession;
+            let (reason, abort) = (ShutdownReason::Removed(cause.clone()), false);
             out.push(Action::Send(former, Command::Shutdown { reason, abort }));
             self.drop_member(now, former, cause, Successor::None, out);
         }
     }
 
-    fn admission_error(
+    fn admit(
         &self,
         former: Option<WorkerId>,
         pid: u32,
         local_rank: Option<u32>,
-    ) -> Option<String> {
+    ) -> Result<(), RefusalReason> {
         if matches!(self.phase, Phase::Finishing(_) | Phase::Closed) {
-            return Some("the run is about to end".to_owned());
+            return Err(RefusalReason::RunEnding);
         }
         if former.is_some() {
-            return None;
+            return Ok(());
         }
         if let Some(local_rank) = local_rank {
-            return self.no_claim_on(local_rank, pid);
+            return self.claim(local_rank, pid);
         }
         // The launcher's workers have their places, also when they come later.
         let (taken, limit) = (
             self.members.len() + self.open_local_ranks(),
             self.recipe.max_workers,
         );
-        (taken >= limit).then(|| format!("the run already has its {limit} workers"))
-    }
-
-    /// Says no to somebody who is no member, or no longer one.
-    pub(super) fn turn_away(
-        &mut self,
-        worker: WorkerId,
-        who: String,
-        reason: String,
-        out: &mut Vec<Action>,
-    ) {
-        out.push(Action::Notify(Fact::Refused {
-            who,
-            reason: reason.clone(),
-        }));
-        let abort = false;
-        out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
+        match taken >= limit {
+            true => Err(RefusalReason::RunFull { limit }),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn on_scanned(
@@ -117,22 +110,20 @@ impl Run {
         if stage != Some(Stage::Joined) {
             return;
         }
-        let refusal = self.config_mismatch(worker, &scan);
-        let refusal = match refusal {
-            None => self.adopt(&mut scan, out).err(),
-            some => some,
-        };
-        if let Some(error) = refusal {
+        let accepted = self
+            .compare(worker, &scan)
+            .and_then(|()| Ok(self.adopt(&mut scan, out)?));
+        if let Err(mismatch) = accepted {
             let strange = self.split.is_none()
                 && self.members.get(&worker).is_some_and(
                     // Data that a resumed run was not started with, by somebody from elsewhere.
                     |member| self.resumed.is_none() || member.local_rank.is_some(),
                 );
             if strange {
-                return self.fail(error, out);
+                return self.fail(mismatch.into(), out);
             }
             // The run is fine without it, and the same program would see the same again.
-            return self.expel(now, worker, error.to_string(), out);
+            return self.expel(now, worker, mismatch.into(), out);
         }
         let memory = scan.memory;
         let host = self.members.get(&worker).map_or("", |m| m.host.as_str());
@@ -164,49 +155,57 @@ impl Run {
         &mut self,
         now: Now,
         worker: WorkerId,
-        reason: String,
+        reason: RefusalReason,
         out: &mut Vec<Action>,
     ) {
-        let who = self.describe(worker);
         if let Some(member) = self.members.remove(&worker) {
-            self.last_loss = (member.local_rank, format!("{who}: {reason}"));
+            let info = member.info(worker);
+            self.last_loss = Some(Loss::Expelled {
+                member: info.clone(),
+                reason: reason.clone(),
+            });
             self.close_local_rank(member.local_rank);
+            refuse(info, reason, out);
         }
-        self.turn_away(worker, who, reason, out);
         self.go_on(now, out);
     }
 
-    fn config_mismatch(&self, worker: WorkerId, scan: &Scan) -> Option<RunError> {
+    /// Whether a worker has the data and the kind of device that the others have.
+    fn compare(&self, worker: WorkerId, scan: &Scan) -> Result<(), Mismatch> {
         let host = self.members.get(&worker).map_or("", |m| m.host.as_str());
         let other = self.members.values().find(|member| member.scan.is_some());
-        let on_gpu = |scan: &Scan| scan.device.starts_with("cuda");
         if let Some(other) = other
             && let Some(theirs) = &other.scan
-            && on_gpu(theirs) != on_gpu(scan)
+            && theirs.is_on_gpu() != scan.is_on_gpu()
         {
-            let (gpu, cpu) = if on_gpu(scan) {
+            let (gpu, cpu) = if scan.is_on_gpu() {
                 (host, other.host.as_str())
             } else {
                 (other.host.as_str(), host)
             };
-            return Some(RunError::Environment(format!(
-                "a worker on {gpu} computes on a GPU and one on {cpu} on the CPU; use --device \
-                 cpu, or GPUs everywhere"
-            )));
+            return Err(Mismatch::Environment(EnvironmentError::MixedDevices {
+                gpu: gpu.to_owned(),
+                cpu: cpu.to_owned(),
+            }));
         }
-        let known = self.fingerprint.as_ref()?;
-        if *known == scan.fingerprint {
-            return None;
+        match &self.fingerprint {
+            Some(known) if *known != scan.fingerprint => Err(Mismatch::Data(DataError::Mismatch {
+                known: DataFolder {
+                    host: other.map(|member| member.host.clone()),
+                    fingerprint: known.clone(),
+                },
+                other: DataFolder {
+                    host: Some(host.to_owned()),
+                    fingerprint: scan.fingerprint.clone(),
+                },
+                difference: first_difference(&self.files, &scan.files),
+            })),
+            _ => Ok(()),
         }
-        let theirs = other.map_or("the run directory", |member| member.host.as_str());
-        Some(RunError::Data(different_data(
-            (theirs, known, &self.files),
-            (host, &scan.fingerprint, &scan.files),
-        )))
     }
 
     /// Learns classes and files from the first worker that knows them.
-    fn adopt(&mut self, scan: &mut Scan, out: &mut Vec<Action>) -> Result<(), RunError> {
+    fn adopt(&mut self, scan: &mut Scan, out: &mut Vec<Action>) -> Result<(), DataError> {
         let files = std::mem::take(&mut scan.files);
         if !self.files.is_empty() {
             return Ok(());
@@ -220,22 +219,52 @@ impl Run {
     }
 }
 
-/// The message for two folders that differ, with the first path that does.
-fn different_data(
-    (host_a, a, files_a): (&str, &str, &[(String, u64)]),
-    (host_b, b, files_b): (&str, &str, &[(String, u64)]),
-) -> String {
-    let in_a: BTreeSet<_> = files_a.iter().collect();
-    let in_b: BTreeSet<_> = files_b.iter().collect();
-    let differs = in_a.symmetric_difference(&in_b).min();
-    let path = differs.map_or("(unknown)", |file| file.0.as_str());
-    format!(
-        "workers see different data: {} on {host_a}, {} on {host_b}; first difference: {path}",
-        short(a),
-        short(b)
-    )
+/// What a worker has that the run cannot use.
+enum Mismatch {
+    Data(DataError),
+    Environment(EnvironmentError),
 }
 
-fn short(fingerprint: &str) -> &str {
-    fingerprint.get(..16).unwrap_or(fingerprint)
+impl From<DataError> for Mismatch {
+    fn from(error: DataError) -> Self {
+        Self::Data(error)
+    }
+}
+
+impl From<Mismatch> for RunError {
+    fn from(mismatch: Mismatch) -> Self {
+        match mismatch {
+            Mismatch::Data(error) => Self::Data(error),
+            Mismatch::Environment(error) => Self::Environment(error),
+        }
+    }
+}
+
+impl From<Mismatch> for RefusalReason {
+    fn from(mismatch: Mismatch) -> Self {
+        match mismatch {
+            Mismatch::Data(error) => Self::Data(error),
+            Mismatch::Environment(error) => Self::Environment(error),
+        }
+    }
+}
+
+/// Refuses a worker that is not a member, or no longer one.
+fn refuse(member: MemberInfo, reason: RefusalReason, out: &mut Vec<Action>) {
+    let worker = member.worker;
+    let fact = Fact::Refused {
+        member,
+        reason: reason.clone(),
+    };
+    out.push(Action::Notify(fact));
+    let (reason, abort) = (ShutdownReason::Refused(reason), false);
+    out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
+}
+
+/// The first path that only one of two folders has, or has with another size.
+fn first_difference(a: &[(String, u64)], b: &[(String, u64)]) -> Option<String> {
+    let a: BTreeSet<_> = a.iter().collect();
+    let b: BTreeSet<_> = b.iter().collect();
+    let differs = a.symmetric_difference(&b).min();
+    differs.map(|(path, _)| path.clone())
 }

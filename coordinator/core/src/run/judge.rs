@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::{Now, Pause, Phase, Run, Training};
 use crate::early_stopping::Judgement;
 use crate::event::{
-    Action, Command, EpochReport, Fact, FinishedEpoch, Position, RunError, Span, StopReason,
-    WorkerId,
+    Action, Command, EpochReport, Fact, FinishedEpoch, LossCause, Phases, Position, RunError, Span,
+    StopReason, WorkerId,
 };
 
 impl Run {
@@ -26,7 +26,7 @@ impl Run {
         let Some(member) = self.members.get_mut(&worker) else {
             return;
         };
-        let member_local_rank = member.local_rank;
+        let local_rank = member.local_rank;
         let Some(assignment) = &mut member.assignment else {
             return;
         };
@@ -34,15 +34,10 @@ impl Run {
             return;
         }
         if !fits(&report, &assignment.share) {
-            let message = format!(
-                "{} reported other samples of epoch {} than it was given",
-                self.describe(worker),
-                self.position.epoch
-            );
-            // Whatever it is, it does not do what it is told.
-            let local_rank = member_local_rank;
+            // Its process does not do what it is told, and another one would not either.
             self.close_local_rank(local_rank);
-            return self.evict(now, worker, &message, out);
+            let epoch = self.position.epoch;
+            return self.evict(now, worker, LossCause::WrongSamples { epoch }, out);
         }
         assignment.report = Some(report);
         if self
@@ -69,17 +64,13 @@ impl Run {
         let reports: Vec<EpochReport> = reports.into_iter().map(|(_, report)| report).collect();
         let totals = Totals::of(&reports, samples);
         if totals.validated != expected || !tiles(&self.ledger, steps) {
-            let message = format!(
-                "epoch {epoch} validated {} of {expected} samples, and its steps are {:?}",
-                totals.validated, self.ledger
-            );
-            return self.fail(
-                RunError::Internal {
-                    local_rank: None,
-                    message,
-                },
-                out,
-            );
+            let error = RunError::InconsistentEpoch {
+                epoch,
+                validated: totals.validated,
+                expected,
+                ledger: self.ledger.clone(),
+            };
+            return self.fail(error, out);
         }
         let judgement = self.stopping.observe(epoch, totals.validation_loss);
         self.validation_losses.push(totals.validation_loss);
@@ -92,24 +83,27 @@ impl Run {
             (None, Some(Pause::Stop(reason))) => Some(reason),
             (None, _) => None,
         };
-        out.push(Action::Notify(Fact::EpochEnded(FinishedEpoch {
+        let ranks: Vec<Phases> = reports.iter().map(|report| report.phases).collect();
+        let finished = FinishedEpoch {
             epoch,
             train_loss: totals.train_loss,
             validation_loss: totals.validation_loss,
             validation_accuracy: totals.accuracy,
-            validated: totals.validated,
             lrs: self.recipe.schedule.lrs(epoch),
             // Of this generation, which may have made only a part of the epoch.
             images_per_second: totals.trained as f64 / seconds.max(1e-9),
-            phases: reports.iter().map(|report| report.phases).collect(),
+            phases: Phases::mean(&ranks),
             seconds: (now - started).as_secs_f64(),
             world_size: self.world_size() as u32,
             generation: self.generation,
-            improved,
-            best: self.stopping.best(),
-            wait: self.stopping.wait(),
             ledger: std::mem::take(&mut self.ledger),
-        })));
+        };
+        out.push(Action::Notify(Fact::EpochEnded {
+            epoch: finished,
+            validated: totals.validated,
+            ranks,
+            stopping: self.stopping.standing(),
+        }));
         let epoch_result = |id| {
             let epoch_result = Command::EpochResult {
                 generation: self.generation,

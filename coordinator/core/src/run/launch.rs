@@ -2,7 +2,10 @@
 //! not for ever.
 
 use super::{Member, Now, Pause, Phase, Run};
-use crate::event::{Action, Fact, RunError, WorkerId};
+use crate::event::{
+    Action, EnvironmentError, Fact, Loss, LossCause, ProcessStatus, RefusalReason, RunError,
+    WorkerId,
+};
 
 /// How long workers may take to come back before others are started in their place: those of the
 /// former coordinator on resuming, and the last one that held a state.
@@ -134,21 +137,21 @@ impl Run {
         &mut self,
         now: Now,
         local_rank: u32,
-        reason: String,
+        error: String,
         out: &mut Vec<Action>,
     ) {
         if !self.initialized {
-            return self.fail(RunError::Environment(reason), out);
+            let error = EnvironmentError::LaunchFailed(error);
+            return self.fail(RunError::Environment(error), out);
         }
         let state = self.local_ranks.entry(local_rank).or_default();
         state.asked = false;
         state.closed = true;
-        let who = format!("worker process {local_rank}");
-        self.last_loss = (
-            Some(local_rank),
-            format!("{who} cannot be started: {reason}"),
-        );
-        out.push(Action::Notify(Fact::Refused { who, reason }));
+        self.last_loss = Some(Loss::LaunchFailed {
+            local_rank,
+            error: error.clone(),
+        });
+        out.push(Action::Notify(Fact::LaunchFailed { local_rank, error }));
         self.go_on(now, out);
     }
 
@@ -157,8 +160,7 @@ impl Run {
         now: Now,
         local_rank: u32,
         pid: u32,
-        signalled: bool,
-        status: &str,
+        status: ProcessStatus,
         out: &mut Vec<Action>,
     ) {
         let state = self.local_ranks.get_mut(&local_rank);
@@ -169,21 +171,18 @@ impl Run {
         let holder = self.member_in(local_rank);
         let same = |id: &WorkerId| self.members.get(id).is_some_and(|m| m.pid == pid);
         if let Some(worker) = holder.filter(same) {
-            return self.on_lost(now, worker, format!("its process {status}"), out);
+            return self.on_lost(now, worker, LossCause::ProcessExited(status), out);
         }
         let (Some(closed), None) = (current, holder) else {
             return;
         };
-        self.last_loss = (
-            Some(local_rank),
-            format!("worker process {local_rank} ended before it joined: {status}"),
-        );
+        self.last_loss = Some(Loss::ExitedEarly { local_rank, status });
+        let signalled = matches!(status, ProcessStatus::Signal(_));
         // One that gives up by itself before anybody has trained would do so again.
         if !closed && (signalled || self.initialized) {
             self.replace(local_rank, None, out);
         }
         if !closed && !self.initialized && self.needs_workers() && !self.is_coming(local_rank) {
-            let status = status.to_owned();
             return self.fail(RunError::ExitedEarly { local_rank, status }, out);
         }
         self.go_on(now, out);
@@ -220,13 +219,15 @@ impl Run {
             .count()
     }
 
-    /// Why a process may not have the slot that it claims. The processes of a former
+    /// Whether a process may have the local rank that it claims. The processes of a former
     /// coordinator's launcher are not known.
-    pub(super) fn no_claim_on(&self, local_rank: u32, pid: u32) -> Option<String> {
+    pub(super) fn claim(&self, local_rank: u32, pid: u32) -> Result<(), RefusalReason> {
         if let Some(holder) = self.member_in(local_rank) {
-            return Some(format!("slot {local_rank} is taken by {holder}"));
+            return Err(RefusalReason::LocalRankTaken { local_rank, holder });
         }
-        (!self.inherited && self.process_in(local_rank) != Some(pid))
-            .then(|| format!("the launcher did not start process {pid} in slot {local_rank}"))
+        if !self.inherited && self.process_in(local_rank) != Some(pid) {
+            return Err(RefusalReason::NotLaunched { local_rank, pid });
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,10 @@
 //! Members that go: lost, broken, put down, or asked to end.
 
 use super::{Now, Pause, Phase, Run, Stage};
-use crate::event::{Action, Cause, Command, Fact, RunError, SaveState, WorkerId};
+use crate::event::{
+    Action, Command, Fact, Loss, LossCause, OutageCause, RunError, SaveState, ShutdownReason,
+    WorkerId,
+};
 
 /// Groups that break in a row, with nobody lost and no step made, before the run gives up.
 const MAX_GROUP_FAILURES: u32 = 5;
@@ -19,10 +22,10 @@ impl Run {
         &mut self,
         now: Now,
         worker: WorkerId,
-        cause: String,
+        cause: LossCause,
         out: &mut Vec<Action>,
     ) {
-        self.drop_member(now, worker, &cause, Successor::UnlessItReturns, out);
+        self.drop_member(now, worker, cause, Successor::UnlessItReturns, out);
     }
 
     /// The member is gone, whatever its process does. If it is to be replaced, its launcher
@@ -31,7 +34,7 @@ impl Run {
         &mut self,
         now: Now,
         worker: WorkerId,
-        cause: &str,
+        cause: LossCause,
         successor: Successor,
         out: &mut Vec<Action>,
     ) {
@@ -40,22 +43,25 @@ impl Run {
         };
         // Whoever is not in the group takes nothing from it.
         if member.assignment.is_some() {
-            self.note_outage(now, Cause::Died);
+            self.note_outage(now, OutageCause::WorkerDied);
         }
-        let (who, when) = (self.describe(worker), self.activity(worker));
+        let location = self.location(worker);
         let Some(member) = self.members.remove(&worker) else {
             return;
         };
+        let info = member.info(worker);
         if member.draining {
-            out.push(Action::Notify(Fact::Left { who }));
+            out.push(Action::Notify(Fact::Left { member: info }));
         } else if !self.has_finished(worker) {
-            self.last_loss = (member.local_rank, format!("{who} {when}: {cause}"));
+            self.last_loss = Some(Loss::Member {
+                member: info.clone(),
+                location,
+                cause: cause.clone(),
+            });
             out.push(Action::Notify(Fact::Lost {
-                who,
-                rank: member.assignment.as_ref().map(|assignment| assignment.rank),
-                local_rank: member.local_rank,
-                when,
-                cause: cause.to_owned(),
+                member: info,
+                location,
+                cause,
             }));
         }
         if self.awaits_checkpoint(worker) {
@@ -91,14 +97,20 @@ impl Run {
     }
 
     /// Loses a member on purpose: its process is told to end, and replaced.
-    pub(super) fn evict(&mut self, now: Now, worker: WorkerId, cause: &str, out: &mut Vec<Action>) {
-        let (reason, abort) = (cause.to_owned(), true);
+    pub(super) fn evict(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        cause: LossCause,
+        out: &mut Vec<Action>,
+    ) {
+        let (reason, abort) = (ShutdownReason::Removed(cause.clone()), true);
         if self
             .members
             .get(&worker)
             .is_some_and(|m| m.assignment.is_some())
         {
-            self.note_outage(now, Cause::Evicted);
+            self.note_outage(now, OutageCause::WorkerEvicted);
         }
         out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
         self.drop_member(now, worker, cause, Successor::AtOnce, out);
@@ -109,7 +121,7 @@ impl Run {
         &mut self,
         now: Now,
         worker: WorkerId,
-        message: &str,
+        cause: LossCause,
         out: &mut Vec<Action>,
     ) {
         let seated = self
@@ -119,27 +131,24 @@ impl Run {
         if !seated || !matches!(self.phase, Phase::Forming(_) | Phase::Training(_)) {
             return;
         }
-        let local_rank = self
-            .members
-            .get(&worker)
-            .and_then(|member| member.local_rank);
-        let (who, when) = (self.describe(worker), self.activity(worker));
-        self.last_loss = (local_rank, format!("{who} {when}: {message}"));
+        let Some(member) = self.info(worker) else {
+            return;
+        };
+        let loss = Loss::Member {
+            member,
+            location: self.location(worker),
+            cause,
+        };
+        self.last_loss = Some(loss.clone());
         self.consecutive_group_failures += 1;
         if self.consecutive_group_failures > MAX_GROUP_FAILURES {
-            let missing =
-                format!("{MAX_GROUP_FAILURES} groups in a row broke before a step was made");
-            let (local_rank, last) = self.last_loss.clone();
-            return self.fail(
-                RunError::TooFewWorkers {
-                    missing,
-                    local_rank,
-                    last,
-                },
-                out,
-            );
+            let error = RunError::GroupsFailing {
+                groups: self.consecutive_group_failures,
+                last: Box::new(loss),
+            };
+            return self.fail(error, out);
         }
-        self.note_outage(now, Cause::GroupBroke);
+        self.note_outage(now, OutageCause::GroupBroke);
         self.abort_generation(now, 0, out);
     }
 
@@ -173,10 +182,11 @@ impl Run {
         let draining: Vec<WorkerId> = self.members.iter().filter_map(free).collect();
         for worker in draining {
             if !self.is_needed(worker, out) && self.members.contains_key(&worker) {
-                let (reason, abort) = ("it was asked to end".to_owned(), false);
+                let cause = LossCause::DrainRequested;
+                let (reason, abort) = (ShutdownReason::Removed(cause.clone()), false);
                 out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
                 // Others may go with it, or the whole run.
-                return self.drop_member(now, worker, "it was asked to end", Successor::None, out);
+                return self.drop_member(now, worker, cause, Successor::None, out);
             }
         }
     }

@@ -34,10 +34,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::early_stopping::EarlyStopping;
+use super::early_stopping::{EarlyStopping, Standing};
 use super::event::{
-    Action, Cause, EpochReport, Event, Heartbeat, Origin, Position, RunError, Scan, Span,
-    StopReason, WorkerId,
+    Action, EpochReport, Event, Heartbeat, Loss, LossCause, MemberInfo, Origin, OutageCause,
+    Position, RunError, Scan, Span, StopReason, WaitReason, WorkerId,
 };
 use super::split::Split;
 pub use recipe::{Cadence, Precision, Recipe};
@@ -78,6 +78,18 @@ struct Member {
     assignment: Option<Assignment>,
 }
 
+impl Member {
+    /// How others name it.
+    fn info(&self, worker: WorkerId) -> MemberInfo {
+        MemberInfo {
+            worker,
+            host: self.host.clone(),
+            rank: self.assignment.as_ref().map(|assignment| assignment.rank),
+            local_rank: self.local_rank,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Assignment {
     rank: u32,
@@ -114,7 +126,8 @@ struct Assembling {
     /// Workers started by hand that were lost, and may be started again.
     absent: usize,
     checkpoint: CheckpointLookup,
-    said: String,
+    /// What was last reported as missing.
+    waiting: Option<WaitReason>,
 }
 
 /// Whether the run directory was searched for a checkpoint.
@@ -160,7 +173,7 @@ enum Pause {
 #[derive(Debug)]
 struct Outage {
     since: Now,
-    cause: Cause,
+    cause: OutageCause,
     /// The furthest step that any rank had reported.
     reported: Position,
 }
@@ -196,7 +209,7 @@ pub struct Run {
     outage: Option<Outage>,
     /// Group failures in a row in which nobody died and no step was made.
     consecutive_group_failures: u32,
-    last_loss: (Option<u32>, String),
+    last_loss: Option<Loss>,
     /// The epoch of the best weights in the run directory.
     best_stored: Option<u32>,
     awaited_best: Option<(u32, WorkerId)>,
@@ -237,7 +250,7 @@ impl Run {
             pause: None,
             outage: None,
             consecutive_group_failures: 0,
-            last_loss: (None, String::new()),
+            last_loss: None,
             best_stored: None,
             awaited_best: None,
             checkpoint_due: false,
@@ -305,19 +318,18 @@ impl Run {
                 message,
             } => self.on_failed(now, worker, kind, message, &mut out),
             Event::Lost { worker } => {
-                self.on_lost(now, worker, "its session broke".to_owned(), &mut out);
+                self.on_lost(now, worker, LossCause::SessionBroke, &mut out);
             }
             Event::ProcessStarted { local_rank, pid } => self.on_started(local_rank, pid),
             Event::ProcessExited {
                 local_rank,
                 pid,
-                signalled,
                 status,
-            } => self.on_exited(now, local_rank, pid, signalled, &status, &mut out),
-            Event::LaunchFailed { local_rank, reason } => {
-                self.on_launch_failed(now, local_rank, reason, &mut out);
+            } => self.on_exited(now, local_rank, pid, status, &mut out),
+            Event::LaunchFailed { local_rank, error } => {
+                self.on_launch_failed(now, local_rank, error, &mut out);
             }
-            Event::StoreFailed { reason } => self.fail(RunError::RunDirectory(reason), &mut out),
+            Event::StoreFailed { error } => self.fail(RunError::RunDirectory(error), &mut out),
             Event::Interrupt => self.stop_early(now, StopReason::Interrupted, &mut out),
             Event::Tick => self.on_tick(now, &mut out),
         }
@@ -343,6 +355,11 @@ impl Run {
     /// Whether this worker belongs to the run, and may read the run directory's states.
     pub fn is_member(&self, worker: WorkerId) -> bool {
         self.members.contains_key(&worker)
+    }
+
+    /// Early stopping, after the epochs so far.
+    pub fn standing(&self) -> Standing {
+        self.stopping.standing()
     }
 
     /// How many workers have joined, and how many of them are in the current generation.

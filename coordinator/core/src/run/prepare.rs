@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Now, Phase, Run, Stage};
-use crate::event::{Action, Command, Fact, RunError, WorkerId};
+use crate::event::{Action, Command, DataError, Fact, RefusalReason, RunError, WorkerId};
 use crate::shard::slice_of;
 use crate::split::Split;
 
@@ -151,9 +151,10 @@ impl Run {
                 .chain(&split.validation)
                 .copied()
                 .collect();
-            if let Some((sample, reason)) = bad.iter().find(|(sample, _)| used.contains(sample)) {
-                let path = self.path_of(*sample);
-                return self.expel(now, worker, format!("{path}: {reason}"), out);
+            if let Some((sample, error)) = bad.iter().find(|(sample, _)| used.contains(sample)) {
+                let (path, error) = (self.path_of(*sample), error.clone());
+                let reason = RefusalReason::Data(DataError::Undecodable { path, error });
+                return self.expel(now, worker, reason, out);
             }
         }
         if let Some(member) = self.members.get_mut(&worker) {
@@ -189,34 +190,31 @@ impl Run {
         if self.split.is_none()
             && let Err(error) = self.make_split(out)
         {
-            return self.fail(error, out);
+            return self.fail(RunError::Data(error), out);
         }
         self.assemble(now, 0, out);
     }
 
-    fn make_split(&mut self, out: &mut Vec<Action>) -> Result<(), RunError> {
-        for (sample, reason) in &self.bad {
+    fn make_split(&mut self, out: &mut Vec<Action>) -> Result<(), DataError> {
+        for (sample, error) in &self.bad {
             let path = self.path_of(*sample);
             if self.recipe.strict_data {
-                return Err(RunError::Data(format!(
-                    "{path}: {reason} (--strict-data is on; {} such files)",
-                    self.bad.len()
-                )));
+                return Err(DataError::Strict {
+                    path,
+                    error: error.clone(),
+                    files: self.bad.len(),
+                });
             }
             out.push(Action::Notify(Fact::BadFile {
                 path,
-                reason: reason.clone(),
+                error: error.clone(),
             }));
         }
         let good: Vec<u32> = (0..self.files.len() as u32)
             .filter(|sample| !self.bad.contains_key(sample))
             .collect();
         let split = Split::new(&good, self.recipe.validation_fraction, self.recipe.seed);
-        let split = split.ok_or_else(|| {
-            let count = good.len();
-            RunError::Data(format!("only {count} usable images: at least 2 are needed"))
-        })?;
-        self.split = Some(split);
+        self.split = Some(split.ok_or(DataError::TooFewImages { usable: good.len() })?);
         self.show_split(out);
         Ok(())
     }

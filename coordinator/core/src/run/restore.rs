@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Assembling, CheckpointLookup, Now, Phase, Run};
 use crate::Recipe;
 use crate::early_stopping::EarlyStopping;
-use crate::event::{Action, Command, Fact, Position, RunError, SaveState, Span, WorkerId};
+use crate::event::{Action, Command, DataError, Fact, Position, SaveState, Span, WorkerId};
 use crate::split::Split;
 
 /// What a run directory remembers.
@@ -61,18 +61,17 @@ impl Run {
     }
 
     /// The split of a resumed run, once the files are known.
-    pub(super) fn restore_split(&mut self) -> Result<(), RunError> {
+    pub(super) fn restore_split(&mut self) -> Result<(), DataError> {
         let Some(resumed) = &self.resumed else {
             return Ok(());
         };
         let index: HashMap<&str, u32> = (self.files.iter().zip(0..))
             .map(|((path, _), at)| (path.as_str(), at))
             .collect();
-        let find = |paths: &[String]| -> Result<Vec<u32>, RunError> {
+        let find = |paths: &[String]| -> Result<Vec<u32>, DataError> {
             let find = |path: &String| {
-                index.get(path.as_str()).copied().ok_or_else(|| {
-                    RunError::Data(format!("{path}, on which the run was trained, is gone"))
-                })
+                let missing = || DataError::Missing { path: path.clone() };
+                index.get(path.as_str()).copied().ok_or_else(missing)
             };
             paths.iter().map(find).collect()
         };
@@ -250,7 +249,10 @@ impl Run {
             if self.durable > Some(position) {
                 self.durable = None;
             }
-            out.push(Action::Notify(Fact::WentBack { position }));
+            out.push(Action::Notify(Fact::RolledBack {
+                position,
+                stopping: self.stopping.standing(),
+            }));
         }
         if position.epoch != known.epoch {
             self.ledger.clear();

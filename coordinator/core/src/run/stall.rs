@@ -1,7 +1,10 @@
 //! When nothing moves: who keeps the others waiting.
 
 use super::{Now, Phase, Run, Stage};
-use crate::event::{Action, Activity, Fact, Heartbeat, Position, WorkerId};
+use crate::event::{
+    Action, Activity, Fact, Heartbeat, LossCause, MemberInfo, Position, StallReport, WaitingRanks,
+    WorkerId,
+};
 
 /// However short the timeout, some steps are long.
 const STEPS_OF_PATIENCE: f64 = 10.0;
@@ -9,9 +12,8 @@ const STEPS_OF_PATIENCE: f64 = 10.0;
 /// What is known of one rank.
 #[derive(Debug)]
 struct RankStatus {
-    worker: WorkerId,
+    member: MemberInfo,
     rank: u32,
-    host: String,
     position: Position,
     activity: Activity,
     /// Since when it has been doing what it does.
@@ -33,13 +35,14 @@ impl Run {
         let Some(straggler) = slowest(&statuses) else {
             return;
         };
-        let line = line(now, &statuses, straggler);
-        let (worker, alone) = (straggler.worker, is_alone(&statuses, straggler));
-        out.push(Action::Notify(Fact::Stalled { line: line.clone() }));
+        let report = report(now, &statuses, straggler);
+        let (worker, alone) = (straggler.member.worker, is_alone(&statuses, straggler));
+        out.push(Action::Notify(Fact::Stalled(report.clone())));
+        let cause = LossCause::Stalled(Box::new(report));
         if alone {
-            self.evict(now, worker, &line, out);
+            self.evict(now, worker, cause, out);
         } else {
-            self.on_broken_group(now, worker, &line, out);
+            self.on_broken_group(now, worker, cause, out);
         }
     }
 
@@ -71,9 +74,8 @@ impl Run {
                 let waits = activity == Activity::Idle
                     && (assignment.in_group && assignment.completed >= granted);
                 (!waits).then(|| RankStatus {
-                    worker,
+                    member: member.info(worker),
                     rank: assignment.rank,
-                    host: member.host.clone(),
                     position,
                     activity,
                     since: since.max(assignment.since),
@@ -96,14 +98,20 @@ impl Run {
                 Activity::Idle => member.from_before,
                 _ => true,
             };
-            let waited = now.saturating_sub(began.max(member.joined)) >= patience;
-            let stuck = member.stage == Stage::Joined && hangs && waited;
-            stuck.then(|| (*worker, format!("{worker} on {}", member.host), activity))
+            let waited = now.saturating_sub(began.max(member.joined));
+            let stuck = member.stage == Stage::Joined && hangs && waited >= patience;
+            stuck.then(|| StallReport {
+                member: member.info(*worker),
+                activity,
+                step: 0,
+                seconds: waited.as_secs_f64(),
+                waiting: None,
+            })
         });
-        if let Some((worker, who, activity)) = stuck {
-            let line = format!("{who} came back, but is stuck in {}", word(activity));
-            out.push(Action::Notify(Fact::Stalled { line: line.clone() }));
-            self.evict(now, worker, &line, out);
+        if let Some(report) = stuck {
+            let worker = report.member.worker;
+            out.push(Action::Notify(Fact::Stalled(report.clone())));
+            self.evict(now, worker, LossCause::Stalled(Box::new(report)), out);
         }
     }
 }
@@ -139,46 +147,20 @@ fn is_alone(statuses: &[RankStatus], straggler: &RankStatus) -> bool {
     statuses.iter().filter(same).count() == 1 && statuses.len() > 1
 }
 
-fn line(now: Now, statuses: &[RankStatus], straggler: &RankStatus) -> String {
-    let since = now.saturating_sub(straggler.since).as_secs_f64();
-    let step = straggler.position.completed;
-    let what = word(straggler.activity);
-    let mut line = format!(
-        "rank {} on {} has been in {what} at step {step} for {since:.1} s",
-        straggler.rank, straggler.host
-    );
-    let others: Vec<&RankStatus> = statuses
-        .iter()
-        .filter(|status| status.rank != straggler.rank)
-        .collect();
-    if let Some(first) = others.first() {
-        let ranks: Vec<String> = others
-            .iter()
-            .map(|status| status.rank.to_string())
-            .collect();
-        let waiting = match first.activity {
-            Activity::Backward => "all-reduce",
-            activity => word(activity),
-        };
-        line.push_str(&format!(
-            "; rank{} {} in {waiting}",
-            if ranks.len() == 1 { "" } else { "s" },
-            ranks.join(", ")
-        ));
-    }
-    line
-}
-
-fn word(activity: Activity) -> &'static str {
-    match activity {
-        Activity::Idle => "waiting for the coordinator",
-        Activity::Preparing => "decoding",
-        Activity::Forming => "joining the group",
-        Activity::DataWait => "data wait",
-        Activity::Forward => "forward",
-        Activity::Backward => "backward and all-reduce",
-        Activity::Optimizer => "optimizer",
-        Activity::Validation => "validation",
+fn report(now: Now, statuses: &[RankStatus], straggler: &RankStatus) -> StallReport {
+    let others = || {
+        let others = statuses.iter();
+        others.filter(|status| status.rank != straggler.rank)
+    };
+    StallReport {
+        member: straggler.member.clone(),
+        activity: straggler.activity,
+        step: straggler.position.completed,
+        seconds: now.saturating_sub(straggler.since).as_secs_f64(),
+        waiting: others().next().map(|first| WaitingRanks {
+            ranks: others().map(|status| status.rank).collect(),
+            activity: first.activity,
+        }),
     }
 }
 
@@ -188,9 +170,13 @@ mod tests {
 
     fn status(rank: u32, completed: u32, activity: Activity, since: u64) -> RankStatus {
         RankStatus {
-            worker: WorkerId(rank.into()),
+            member: MemberInfo {
+                worker: WorkerId(rank.into()),
+                host: format!("host-{rank}"),
+                rank: Some(rank),
+                local_rank: None,
+            },
             rank,
-            host: format!("host-{rank}"),
             position: Position {
                 epoch: 1,
                 completed,
@@ -202,8 +188,8 @@ mod tests {
 
     fn told(statuses: &[RankStatus]) -> (String, bool) {
         let straggler = slowest(statuses).unwrap();
-        let line = line(Now::from_millis(10_000), statuses, straggler);
-        (line, is_alone(statuses, straggler))
+        let report = report(Now::from_millis(10_000), statuses, straggler);
+        (report.to_string(), is_alone(statuses, straggler))
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl Cluster {
                 self.flush();
                 self.witness_end(&outcome);
                 self.count(match &outcome {
-                    Ok(reason) => reason.as_str(),
+                    Ok(reason) => reason.label(),
                     Err(_) => "failed",
                 });
                 self.outcome = Some(outcome);
@@ -196,19 +196,21 @@ impl Cluster {
                 let (train, validation) = (paths(&split.train), paths(&split.validation));
                 self.order(Kept::Split(train, validation));
             }
-            Fact::EpochEnded(summary) => {
-                self.witness_epoch(summary);
+            Fact::EpochEnded {
+                epoch, stopping, ..
+            } => {
+                self.witness_epoch(epoch, *stopping);
                 if let Some(coordinator) = &mut self.coordinator {
-                    coordinator.validation_losses.push(summary.validation_loss);
+                    coordinator.validation_losses.push(epoch.validation_loss);
                 }
-                self.order(Kept::Epoch(summary.validation_loss, summary.generation));
+                self.order(Kept::Epoch(epoch.validation_loss, epoch.generation));
             }
             Fact::Lost { .. } => self.count("workers lost"),
             Fact::Left { .. } => self.count("workers left"),
             Fact::Refused { .. } => self.count("workers refused"),
-            Fact::Stalled { .. } => self.count("stalls named"),
+            Fact::Stalled(_) => self.count("stalls named"),
             Fact::Recovered { .. } => self.count("recoveries"),
-            Fact::WentBack { position } => {
+            Fact::RolledBack { position, .. } => {
                 self.count("ways back to an older state");
                 if let Some(coordinator) = &mut self.coordinator {
                     coordinator

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::cluster::Cluster;
 use super::lineage::{Reference, State};
 use super::process::Doing;
+use crate::early_stopping::Standing;
 use crate::event::{Fact, FinishedEpoch, Origin, Position, RunError, StopReason};
 use crate::{Action, Command, Event, Outcome};
 
@@ -107,7 +108,7 @@ impl Cluster {
         let mut went_back = false;
         for action in actions {
             match action {
-                Action::Notify(Fact::WentBack { .. }) => went_back = true,
+                Action::Notify(Fact::RolledBack { .. }) => went_back = true,
                 Action::Notify(Fact::Stopping(_)) => self.invariants.stopping = true,
                 Action::Send(
                     worker,
@@ -229,7 +230,7 @@ impl Cluster {
         }
     }
 
-    pub(super) fn witness_epoch(&self, summary: &FinishedEpoch) {
+    pub(super) fn witness_epoch(&self, summary: &FinishedEpoch, told: Standing) {
         let validation_losses = self.judged();
         if summary.epoch as usize != validation_losses.len() + 1 {
             self.fail("each epoch is judged once", &format!("{summary:?}"));
@@ -255,8 +256,8 @@ impl Cluster {
         }
         let mut losses = validation_losses.to_vec();
         losses.push(summary.validation_loss);
-        let stopping = Reference::replay(&self.scenario.recipe, &losses);
-        if (stopping.best(), stopping.wait()) != (summary.best, summary.wait) {
+        let stopping = Reference::replay(&self.scenario.recipe, &losses).standing();
+        if stopping != told {
             self.fail("early stopping forgets nothing", &format!("{summary:?}"));
         }
     }
@@ -363,7 +364,7 @@ impl Cluster {
         let invariants = &self.invariants;
         let recipe = &self.scenario.recipe;
         let allowed = match error {
-            RunError::TooFewWorkers { missing, .. } => {
+            RunError::TooFewWorkers { .. } => {
                 let there = (0..self.processes.len()).filter(|pid| {
                     let process = &self.processes[*pid];
                     let sound = process.kind == super::process::Kind::Sound;
@@ -380,8 +381,7 @@ impl Cluster {
                     && invariants.left == 0
                     && invariants.losses <= recipe.max_restarts
                     && !invariants.early_crash;
-                !missing.contains("groups")
-                    && !enough
+                !enough
                     && !restartable
                     && (invariants.early_crash
                         || invariants.losses + invariants.left + invariants.guests > 0)
@@ -390,13 +390,16 @@ impl Cluster {
             RunError::ExitedEarly { .. } => {
                 invariants.early_crash || invariants.losses + invariants.left > 0
             }
-            RunError::Internal { message, .. } => {
-                message.contains("did not arrive")
-                    && invariants.interrupted
-                    && (invariants.losses > 0 || self.incarnations > 1)
+            RunError::BestWeightsLost { .. } => {
+                invariants.interrupted && (invariants.losses > 0 || self.incarnations > 1)
             }
-            RunError::Data(_) | RunError::Environment(_) => invariants.strangers,
-            RunError::Weights(_) | RunError::RunDirectory(_) => false,
+            RunError::Data(_) | RunError::Environment(_) | RunError::GroupsFailing { .. } => {
+                invariants.strangers
+            }
+            RunError::Weights(_)
+            | RunError::RunDirectory(_)
+            | RunError::WorkerDefect { .. }
+            | RunError::InconsistentEpoch { .. } => false,
         };
         if !allowed {
             self.fail("a run fails only when it must", &error.to_string());

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::cluster::{Cluster, Item};
 use super::lineage::State;
 use crate::Command;
-use crate::event::{Activity, Event};
+use crate::event::{Activity, Event, ProcessStatus};
 use crate::shard::{Chunk, Shard};
 
 /// What is unusual about a process.
@@ -179,8 +179,10 @@ impl Cluster {
                 let exited = Event::ProcessExited {
                     local_rank,
                     pid: pid as u32,
-                    signalled,
-                    status: "ended".to_owned(),
+                    status: match signalled {
+                        true => ProcessStatus::Signal(9),
+                        false => ProcessStatus::Code(1),
+                    },
                 };
                 self.after(delay, Item::Said(parent, exited));
             }

@@ -6,7 +6,10 @@ use super::cluster::{Blob, Cluster, Item};
 use super::process::{Cache, Doing, Kind, Order, Plan};
 use super::ring::Waited;
 use crate::Command;
-use crate::event::{Event, FailureKind, Origin, Position, RetainedState, SaveState, Scan};
+use crate::event::{
+    Event, FailureKind, Origin, Position, RetainedState, SaveState, Scan, ShutdownReason,
+    StopReason,
+};
 
 impl Cluster {
     /// Something is in the inbox: a thread that waits for that looks.
@@ -168,7 +171,7 @@ impl Cluster {
             self.processes[pid]
                 .orders
                 .push_front(Order::Do(Command::Shutdown {
-                    reason: String::new(),
+                    reason: ShutdownReason::Ended(StopReason::Interrupted),
                     abort: false,
                 }));
             return self.enter_doing(pid, Doing::Idle);

@@ -188,11 +188,11 @@ function showHistory({ history, best }) {
   );
 }
 
-function showRates({ learning_rates: rates }) {
-  $("rates").hidden = rates.length === 0;
-  $("rates-words").hidden = rates.length > 0;
-  each($("rates").tBodies[0], "tr", rates, (node, { group, rate }) =>
-    row(node, [[group, "wide"], [words.rate(rate), "number"]]),
+function showRates({ learning_rates: lrs }) {
+  $("rates").hidden = lrs.length === 0;
+  $("rates-words").hidden = lrs.length > 0;
+  each($("rates").tBodies[0], "tr", lrs, (node, { group, lr }) =>
+    row(node, [[group, "wide"], [words.lr(lr), "number"]]),
   );
 }
 

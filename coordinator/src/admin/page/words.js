@@ -16,7 +16,7 @@ export function percent(share) {
 }
 
 /** A learning rate, for example 3.0e-4. */
-export function rate(value) {
+export function lr(value) {
   return Number.isFinite(value) ? value.toExponential(2) : "–";
 }
 
@@ -58,7 +58,7 @@ const STOPPED = {
   patience: "the validation loss no longer improved",
   max_epochs: "all epochs are done",
   non_finite_loss: "the loss became infinite or not a number",
-  interrupted: "somebody interrupted it; it can be resumed",
+  interrupted: "interrupted; it can be resumed",
 };
 
 /** A few words for a reason to stop. */
@@ -81,7 +81,7 @@ const EVENTS = {
   left: (e) => ["", "Left", `${e.who}, as it was asked to`],
   stalled: (e) => ["bad", "Stalled", e.line],
   checkpoint: (e) => ["", "Checkpoint", `at ${place(e)}, ${bytes(e.bytes)} in ${duration(e.seconds)}`],
-  torn_checkpoint: (e) => ["bad", "Checkpoint of no use", e.reason],
+  corrupt_checkpoint: (e) => ["bad", "Corrupt checkpoint", e.reason],
   ended: (e) =>
     e.ok ? ["good", "Ended", stopped(e.reason)] : ["bad", "Failed", e.reason],
 };

@@ -66,7 +66,7 @@ async fn pages_show_what_was_published() {
 
     let (head, body) = get_page(server.address(), "/readyz").await;
     assert!(
-        head.contains("503") && body.contains("waiting for 2 workers"),
+        head.contains("503") && body.contains("waiting for 2 more workers"),
         "{head}{body}"
     );
     publish.send_modify(|status| {

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::admin::page::FILES;
-use crate::observe::status::{EpochView, EventView, WorkerView};
+use crate::observe::status::{EventView, WorkerView};
 use crate::store::JournalEntry;
+use coordinator_core::WorkerId;
+use coordinator_core::event::FinishedEpoch;
 
 #[tokio::test]
 async fn every_answer_carries_the_policy_and_a_right_type() {
@@ -146,6 +148,7 @@ async fn the_status_has_what_the_page_shows_and_only_the_last_events() {
     let (server, publish, _) = start().await;
     publish.send_modify(|status| {
         status.workers.push(WorkerView {
+            worker: WorkerId(0),
             rank: Some(0),
             host: "<b>host</b>".to_owned(),
             device: "cpu".to_owned(),
@@ -154,13 +157,14 @@ async fn the_status_has_what_the_page_shows_and_only_the_last_events() {
             straggler_ratio: Some(1.25),
             heartbeat_timestamp: Some(12.5),
         });
-        status.history.push(EpochView {
+        status.history.push(FinishedEpoch {
             epoch: 1,
             train_loss: f64::NAN,
             validation_loss: 0.5,
             validation_accuracy: 0.75,
             images_per_second: 100.0,
             seconds: 9.0,
+            ..FinishedEpoch::default()
         });
         for worker in 0..130 {
             let entry = JournalEntry::Left {

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use crate::observe::metrics::StopReason;
 use crate::store::{BEST_WEIGHTS, CONFIG, CURVES, LOGS, METRICS, PREDICTIONS, SPLIT};
+use coordinator_core::event::{FinishedEpoch, StopReason};
 
 /// Where an epoch stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,27 +25,6 @@ pub struct StepView {
     pub elapsed: f64,
 }
 
-/// A finished epoch.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EpochRow {
-    /// Counted from 1.
-    pub epoch: u32,
-    /// The most epochs.
-    pub epochs: u32,
-    /// Mean training loss.
-    pub train_loss: f64,
-    /// Validation loss.
-    pub validation_loss: f64,
-    /// Share of validation pictures that were right, 0 to 1.
-    pub validation_accuracy: f64,
-    /// Training pictures per second over all ranks.
-    pub images_per_second: f64,
-    /// Wall seconds of the whole epoch.
-    pub seconds: f64,
-    /// Whether it is the best one so far.
-    pub best: bool,
-}
-
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
@@ -55,8 +34,8 @@ pub struct Summary {
     pub epochs: u32,
     /// Epochs without improvement that stop a run.
     pub patience: u32,
-    /// Epoch, validation loss and accuracy (0 to 1) of the best epoch, if one was finished.
-    pub best: Option<(u32, f64, f64)>,
+    /// The best epoch, if one was finished.
+    pub best: Option<FinishedEpoch>,
     /// Wall seconds of the whole run.
     pub seconds: f64,
     /// The run directory.
@@ -99,25 +78,27 @@ pub(super) fn heading() -> String {
     )
 }
 
-pub(super) fn row(row: &EpochRow) -> String {
+pub(super) fn row(row: &FinishedEpoch, epochs: u32, best: bool) -> String {
     format!(
         "{:>7}  {:>10.4}  {:>10.4}  {:>7.2}%  {:>9.1}  {:>12}{}",
-        format!("{}/{}", row.epoch, row.epochs),
+        format!("{}/{epochs}", row.epoch),
         row.train_loss,
         row.validation_loss,
         100.0 * row.validation_accuracy,
         row.images_per_second,
         time(row.seconds),
-        if row.best { "  best" } else { "" }
+        if best { "  best" } else { "" }
     )
 }
 
 pub(super) fn summary(summary: &Summary) -> String {
     let mut text = format!("\n{}\n", stopped(summary));
-    match summary.best {
-        Some((epoch, loss, accuracy)) => text.push_str(&format!(
-            "  best epoch       {epoch}\n  validation loss  {loss:.4}\n  accuracy         {:.2}%\n",
-            100.0 * accuracy
+    match &summary.best {
+        Some(best) => text.push_str(&format!(
+            "  best epoch       {}\n  validation loss  {:.4}\n  accuracy         {:.2}%\n",
+            best.epoch,
+            best.validation_loss,
+            100.0 * best.validation_accuracy
         )),
         None => text.push_str("  no epoch was finished, so there are no weights\n"),
     }
@@ -166,7 +147,6 @@ fn stopped(summary: &Summary) -> String {
              a lower --layer-lr may help"
         ),
         StopReason::Interrupted => format!("interrupted after {done}"),
-        StopReason::WorkerLost => format!("stopped after {done}: a worker was lost"),
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
 
-pub use format::{EpochRow, StepView, Summary, seconds_left};
+use coordinator_core::event::FinishedEpoch;
+pub use format::{StepView, Summary, seconds_left};
 
 /// Without a terminal, how often a line tells that things move.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -96,14 +97,14 @@ impl Progress {
         self.advance(Stage::Validating(epoch), "validating", done, total, message);
     }
 
-    /// Shows the row of a finished epoch, under a heading the first time.
-    pub fn epoch(&mut self, row: &EpochRow) {
+    /// Shows the row of a finished epoch of at most `epochs`, under a heading the first time.
+    pub fn epoch(&mut self, epoch: &FinishedEpoch, epochs: u32, best: bool) {
         self.clear();
-        self.epoch_seconds = Some(row.seconds);
+        self.epoch_seconds = Some(epoch.seconds);
         if !std::mem::replace(&mut self.heading_shown, true) {
             self.say(&format::heading());
         }
-        self.say(&format::row(row));
+        self.say(&format::row(epoch, epochs, best));
         // The row is a sign of life itself.
         self.last_heartbeat = Some(Instant::now());
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use indicatif::ProgressDrawTarget;
 
 use super::*;
-use crate::observe::metrics::StopReason;
+use coordinator_core::event::StopReason;
 
 #[derive(Clone, Default)]
 struct Pipe(Arc<Mutex<Vec<u8>>>);
@@ -33,16 +33,15 @@ fn view(step: u64) -> StepView {
     }
 }
 
-fn row(epoch: u32, best: bool) -> EpochRow {
-    EpochRow {
+fn row(epoch: u32) -> FinishedEpoch {
+    FinishedEpoch {
         epoch,
-        epochs: 15,
         train_loss: 1.5,
         validation_loss: 0.25,
         validation_accuracy: 0.9512,
         images_per_second: 123.45,
         seconds: 65.0,
-        best,
+        ..FinishedEpoch::default()
     }
 }
 
@@ -75,7 +74,7 @@ fn a_step_tells_what_is_left_of_epoch_and_run() {
 
 #[test]
 fn rows_stand_under_their_heading() {
-    let (heading, row) = (format::heading(), format::row(&row(10, true)));
+    let (heading, row) = (format::heading(), format::row(&row(10), 15, true));
     assert_eq!(
         heading,
         "  epoch  train loss    val loss  accuracy   images/s          time"
@@ -92,7 +91,12 @@ fn the_summary_says_why_how_good_and_where() {
         reason: StopReason::Patience,
         epochs: 8,
         patience: 3,
-        best: Some((5, 0.208, 0.951)),
+        best: Some(FinishedEpoch {
+            epoch: 5,
+            validation_loss: 0.208,
+            validation_accuracy: 0.951,
+            ..FinishedEpoch::default()
+        }),
         seconds: 211.0,
         run_dir: "runs/one".into(),
         files: vec!["best.safetensors".to_owned()],
@@ -121,8 +125,8 @@ fn a_pipe_gets_plain_lines_and_few_of_them() {
     for step in 0..50 {
         progress.step(&view(step));
     }
-    progress.epoch(&row(1, true));
-    progress.epoch(&row(2, false));
+    progress.epoch(&row(1), 15, true);
+    progress.epoch(&row(2), 15, false);
     let text = String::from_utf8(pipe.0.lock().unwrap().clone()).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 5, "{text}");

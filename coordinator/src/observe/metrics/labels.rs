@@ -1,5 +1,7 @@
 //! The values that labels may take: closed sets, so that the number of series is bounded.
 
+use coordinator_core::event::{Outcome, RunError, StopReason};
+
 macro_rules! labels {
     ($(#[$outer:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$outer])*
@@ -76,17 +78,6 @@ labels! {
     }
 }
 labels! {
-    /// Label `cause` of `recovery_duration_seconds`.
-    Cause {
-        /// A worker's session broke.
-        Died = "worker_died",
-        /// The coordinator put a worker down that stalled or failed in itself.
-        Evicted = "worker_put_down",
-        /// Collectives failed among workers that live.
-        GroupBroke = "group_broke",
-    }
-}
-labels! {
     /// Label `method` of the calls.
     Method {
         /// `trainer.v1.Trainer/Session`.
@@ -103,18 +94,24 @@ labels! {
         Other = "other",
     }
 }
-labels! {
-    /// Label `reason` of `stop_reason_info`.
-    StopReason {
-        /// Too many epochs without improvement.
-        Patience = "patience",
-        /// All epochs are done.
-        MaxEpochs = "max_epochs",
-        /// The loss was infinite or not a number.
-        NonFiniteLoss = "non_finite_loss",
-        /// A signal.
-        Interrupted = "interrupted",
-        /// A worker was lost and the run could not go on.
-        WorkerLost = "worker_lost",
+/// What label `reason` of `stop_reason_info` may be: a stop reason of the core, or that too few
+/// workers were left.
+pub const STOP_LABELS: [&str; 5] = [
+    StopReason::Patience.label(),
+    StopReason::MaxEpochs.label(),
+    StopReason::NonFiniteLoss.label(),
+    StopReason::Interrupted.label(),
+    WORKER_LOST,
+];
+
+const WORKER_LOST: &str = "worker_lost";
+
+/// Which of [`STOP_LABELS`] an outcome has; other errors have none.
+#[must_use]
+pub fn stop_label(outcome: &Outcome) -> Option<&'static str> {
+    match outcome {
+        Ok(reason) => Some(reason.label()),
+        Err(RunError::TooFewWorkers { .. } | RunError::GroupsFailing { .. }) => Some(WORKER_LOST),
+        Err(_) => None,
     }
 }

@@ -12,8 +12,9 @@ use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
 
-use crate::config::PARAMETER_GROUPS;
-pub use labels::{Cause, Method, Phase, RunState, SplitLabel, StopReason, WorkerState};
+use coordinator_core::event::OutageCause;
+use coordinator_core::schedule::PARAMETER_GROUPS;
+pub use labels::{Method, Phase, RunState, STOP_LABELS, SplitLabel, WorkerState, stop_label};
 pub use ranks::RankFacts;
 use ranks::Ranks;
 pub use table::{Kind, MetricSpec, PREFIX, TABLE};
@@ -137,10 +138,8 @@ impl Metrics {
     /// Gives each labelled series its first value: 0, or NaN for what has no value yet.
     fn initialise(&self, facts: &RunFacts) {
         self.set_run_state(RunState::Waiting);
-        for reason in StopReason::ALL {
-            self.stop_reason
-                .with_label_values(&[reason.label()])
-                .set(0.0);
+        for label in STOP_LABELS {
+            self.stop_reason.with_label_values(&[label]).set(0.0);
         }
         for split in SplitLabel::ALL {
             self.samples.with_label_values(&[split.label()]).inc_by(0);
@@ -153,7 +152,7 @@ impl Metrics {
         for group in PARAMETER_GROUPS {
             self.learning_rate.with_label_values(&[group]).set(0.0);
         }
-        for cause in Cause::ALL {
+        for cause in OutageCause::ALL {
             self.recovery_duration.with_label_values(&[cause.label()]);
         }
         for state in WorkerState::ALL {
@@ -172,11 +171,9 @@ impl Metrics {
         }
     }
 
-    /// Records why the run stopped.
-    pub fn set_stop_reason(&self, reason: StopReason) {
-        self.stop_reason
-            .with_label_values(&[reason.label()])
-            .set(1.0);
+    /// Records why the run stopped, by one of [`STOP_LABELS`].
+    pub fn set_stop_reason(&self, label: &str) {
+        self.stop_reason.with_label_values(&[label]).set(1.0);
     }
 
     /// The handles on what the coordinator itself has to do.
@@ -276,7 +273,7 @@ impl Metrics {
     }
 
     /// Adds a recovery that took so long.
-    pub fn recovered(&self, cause: Cause, seconds: f64) {
+    pub fn recovered(&self, cause: OutageCause, seconds: f64) {
         self.recovery_duration
             .with_label_values(&[cause.label()])
             .observe(seconds);

@@ -1,5 +1,6 @@
 //! Names obey the conventions, series exist from the start, setters reach their series.
 
+use coordinator_core::event::StopReason;
 use prometheus::TextEncoder;
 use tonic::Code;
 
@@ -132,11 +133,11 @@ fn setters_reach_their_series_and_add_none() {
     metrics.heard(1, 1002.0);
     metrics.set_epoch_steps(3, 7);
     metrics.set_checkpoint_lag(10);
-    metrics.recovered(Cause::Died, 1.5);
+    metrics.recovered(OutageCause::WorkerDied, 1.5);
     metrics.traffic().answered(Method::Upload, Code::Ok, 0.25);
     metrics.traffic().drove(0.5, 4);
     metrics.add_decode_errors(3);
-    metrics.set_stop_reason(StopReason::Patience);
+    metrics.set_stop_reason(StopReason::Patience.label());
     let lines = scrape(&registry);
     // The two of `worker_info`, whose labels nobody knows before.
     assert_eq!(lines.len(), before + 2);

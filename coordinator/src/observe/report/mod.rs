@@ -10,6 +10,5 @@ mod canvas;
 mod error;
 mod font;
 
-pub use curves::EpochPoint;
 pub use error::ReportError;
 pub use grid::Tile;

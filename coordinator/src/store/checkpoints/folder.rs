@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 
-use super::{Checkpoints, KEEP, LATEST, Position, manifest};
+use super::{Checkpoints, KEEP, LATEST, Position, manifest, position};
 use crate::store::{StoreError, atomic};
 
 /// How the name of a checkpoint begins while one of the same position takes its place.
@@ -17,7 +17,7 @@ impl Checkpoints {
         let mut positions: Vec<_> = self
             .names("")?
             .iter()
-            .filter_map(|name| Position::parse(name))
+            .filter_map(|name| position::parse(name))
             .collect();
         positions.sort_unstable_by(|a, b| b.cmp(a));
         Ok(positions)
@@ -39,7 +39,7 @@ impl Checkpoints {
         let path = self.folder.join(LATEST);
         match position {
             Some(position) => atomic::write(&path, |file| {
-                file.write_all(position.to_string().as_bytes())
+                file.write_all(position::name(position).as_bytes())
             }),
             None => std::fs::remove_file(&path).and_then(|()| atomic::sync(&self.folder)),
         }
@@ -49,7 +49,9 @@ impl Checkpoints {
     /// Gives way to a new checkpoint at `position`; whether there was one. Until the new one is
     /// there, [`Checkpoints::put_back`] undoes it.
     pub(super) fn set_aside(&self, position: Position) -> io::Result<bool> {
-        let aside = self.folder.join(format!("{REPLACED}{position}"));
+        let aside = self
+            .folder
+            .join(format!("{REPLACED}{}", position::name(position)));
         // One that an earlier crash left: `position` has been whole since.
         if aside.exists() && self.path(position).exists() {
             atomic::remove_directory(&aside)?;
@@ -85,7 +87,7 @@ impl Checkpoints {
             let sound = manifest::open(&self.path(position), position).is_ok();
             if sound && kept < KEEP {
                 kept += 1;
-            } else if latest.as_deref() != Some(&position.to_string()) {
+            } else if latest.as_deref() != Some(&position::name(position)) {
                 self.remove(position)?;
             }
         }

@@ -74,7 +74,7 @@ pub enum Flaw {
         version: u32,
     },
     /// The manifest is that of another checkpoint.
-    #[error("manifest.json is that of {position}")]
+    #[error("manifest.json is that of {}", super::position::name(*position))]
     Elsewhere {
         /// Which.
         position: Position,

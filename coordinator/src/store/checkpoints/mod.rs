@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 
 pub use manifest::Flaw;
 pub use newest::{CorruptCheckpoint, Newest, ValidCheckpoint};
-pub use position::Position;
 pub use upload::{CheckpointUpload, Committed};
+
+use coordinator_core::event::Position;
 
 use super::{StoreError, atomic};
 
@@ -67,7 +68,7 @@ impl Checkpoints {
         // The pointer first: it never names what is gone.
         let names_the_rest = match self.latest()? {
             None => true,
-            Some(name) => rest.iter().any(|at| at.to_string() == name),
+            Some(name) => rest.iter().any(|at| position::name(*at) == name),
         };
         if !names_the_rest {
             self.point_to(rest.first().copied())?;
@@ -88,7 +89,7 @@ impl Checkpoints {
     }
 
     fn path(&self, position: Position) -> PathBuf {
-        self.folder.join(position.to_string())
+        self.folder.join(position::name(position))
     }
 }
 

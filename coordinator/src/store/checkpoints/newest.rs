@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{Checkpoints, Flaw, LATEST, Position, manifest};
+use super::{Checkpoints, Flaw, LATEST, Position, manifest, position};
 use crate::store::{StoreError, atomic};
 
 /// A checkpoint whose bytes are proven.
@@ -45,10 +45,10 @@ impl fmt::Display for CorruptCheckpoint {
         let Self { name, flaw, used } = self;
         match flaw {
             Flaw::Missing | Flaw::NoName => write!(f, "the file {LATEST} names {name:?}: {flaw}")?,
-            _ => write!(f, "checkpoint {name} is torn: {flaw}")?,
+            _ => write!(f, "checkpoint {name} is corrupt: {flaw}")?,
         }
         match used {
-            Some(position) => write!(f, "; {position} is used instead"),
+            Some(used) => write!(f, "; {} is used instead", position::name(*used)),
             None => write!(f, "; there is no whole one"),
         }
     }
@@ -81,7 +81,7 @@ impl Checkpoints {
             });
         };
         if let Some(name) = self.latest()? {
-            match Position::parse(&name) {
+            match position::parse(&name) {
                 None => refuse(name, Flaw::NoName),
                 Some(position) if !positions.contains(&position) => refuse(name, Flaw::Missing),
                 Some(_) => {}
@@ -100,7 +100,7 @@ impl Checkpoints {
                     });
                     break;
                 }
-                Err(flaw) => refuse(position.to_string(), flaw),
+                Err(flaw) => refuse(position::name(position), flaw),
             }
         }
         let used = checkpoint.as_ref().map(|whole| whole.position);

@@ -55,6 +55,7 @@ pub enum JournalEntry {
         seconds: f64,
     },
     /// A checkpoint that could not be used.
+    #[serde(alias = "torn_checkpoint")]
     CorruptCheckpoint { reason: String },
     /// The run ended: for the reason of early stopping, or with the text of an error.
     Ended { reason: String, ok: bool },

@@ -17,7 +17,7 @@ proptest! {
             .map(|([train, validation], epoch)| {
                 let mut record = record(epoch, *validation);
                 record.train_loss = *train;
-                record.learning_rates.insert("fc".to_owned(), rate);
+                record.lrs[5] = rate;
                 record
             })
             .collect();
@@ -71,6 +71,11 @@ fn a_damaged_line_of_metrics_is_named() {
             "missing field `validation_loss`",
         ),
         (good.replacen("0.75", "null", 1), 1, "invalid type: null"),
+        (
+            good.replace("\"total\":2.5,", ""),
+            1,
+            "missing key `total` of `seconds`",
+        ),
         (format!("{good}\n"), 3, "EOF"),
     ] {
         let refused = epochs::decode(text.as_bytes(), Path::new("run/metrics.jsonl"));

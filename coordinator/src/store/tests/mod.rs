@@ -5,6 +5,8 @@ mod resume;
 
 use std::os::unix::fs::PermissionsExt;
 
+use coordinator_core::event::{Phases, Span};
+
 use super::*;
 
 fn new_store() -> (tempfile::TempDir, RunStore) {
@@ -22,18 +24,25 @@ fn names(store: &RunStore) -> Vec<String> {
     names
 }
 
-fn record(epoch: u32, validation_loss: f64) -> EpochRecord {
-    EpochRecord {
+fn record(epoch: u32, validation_loss: f64) -> FinishedEpoch {
+    FinishedEpoch {
         epoch,
         train_loss: 0.5,
         validation_loss,
         validation_accuracy: 0.75,
-        learning_rates: [("fc".to_owned(), 1e-3)].into(),
+        lrs: [1e-5, 2e-5, 3e-5, 4e-4, 5e-4, 1e-3],
         images_per_second: 100.0,
-        seconds: [("train".to_owned(), 2.5)].into(),
+        phases: Phases {
+            data_wait: 0.25,
+            forward_backward: 1.5,
+            allreduce_wait: 0.125,
+            optimizer: 0.5,
+            validation: 0.0625,
+        },
+        seconds: 2.5,
         world_size: 2,
         generation: 1,
-        ledger: vec![LedgerRow {
+        ledger: vec![Span {
             generation: 1,
             world_size: 2,
             first: 0,
@@ -64,18 +73,21 @@ fn a_directory_with_content_and_an_impossible_one_are_refused() {
 #[test]
 fn the_metrics_file_has_the_documented_keys_and_grows_by_lines() {
     let (_parent, mut store) = new_store();
-    store.append_epoch(&record(1, 0.25)).unwrap();
-    store.append_epoch(&record(2, f64::NAN)).unwrap();
+    store.append_epoch(record(1, 0.25)).unwrap();
+    store.append_epoch(record(2, f64::NAN)).unwrap();
     let text = std::fs::read_to_string(store.root().join(METRICS)).unwrap();
-    assert_eq!(
-        text,
-        "{\"epoch\":1,\"train_loss\":0.5,\"validation_loss\":0.25,\"validation_accuracy\":0.75,\
-         \"learning_rates\":{\"fc\":0.001},\"images_per_second\":100.0,\"seconds\":{\"train\":2.5},\
-         \"world_size\":2,\"generation\":1,\"ledger\":[{\"generation\":1,\"world_size\":2,\"first\":0,\"end\":7}]}\n\
-         {\"epoch\":2,\"train_loss\":0.5,\"validation_loss\":null,\"validation_accuracy\":0.75,\
-         \"learning_rates\":{\"fc\":0.001},\"images_per_second\":100.0,\"seconds\":{\"train\":2.5},\
-         \"world_size\":2,\"generation\":1,\"ledger\":[{\"generation\":1,\"world_size\":2,\"first\":0,\"end\":7}]}\n"
-    );
+    let line = |epoch: u32, validation_loss: &str| {
+        format!(
+            "{{\"epoch\":{epoch},\"train_loss\":0.5,\"validation_loss\":{validation_loss},\
+             \"validation_accuracy\":0.75,\"learning_rates\":{{\"fc\":0.001,\"layer1\":0.00002,\
+             \"layer2\":0.00003,\"layer3\":0.0004,\"layer4\":0.0005,\"stem\":0.00001}},\
+             \"images_per_second\":100.0,\"seconds\":{{\"allreduce_wait\":0.125,\
+             \"data_wait\":0.25,\"forward_backward\":1.5,\"optimizer\":0.5,\"total\":2.5,\
+             \"validation\":0.0625}},\"world_size\":2,\"generation\":1,\"ledger\":\
+             [{{\"generation\":1,\"world_size\":2,\"first\":0,\"end\":7}}]}}\n"
+        )
+    };
+    assert_eq!(text, line(1, "0.25") + &line(2, "null"));
 }
 
 #[test]
@@ -92,10 +104,10 @@ fn a_failed_write_leaves_the_former_content_and_no_litter() {
 
     // The last step, the rename, fails when a folder has the name.
     std::fs::create_dir(store.root().join(METRICS)).unwrap();
-    assert!(store.append_epoch(&record(1, 0.5)).is_err());
+    assert!(store.append_epoch(record(1, 0.5)).is_err());
     assert_eq!(names(&store), [CURVES, LOCK, LOGS, METRICS]);
     std::fs::remove_dir(store.root().join(METRICS)).unwrap();
-    store.append_epoch(&record(1, 0.5)).unwrap();
+    store.append_epoch(record(1, 0.5)).unwrap();
     let text = std::fs::read_to_string(store.root().join(METRICS)).unwrap();
     assert_eq!(
         text.lines().count(),

@@ -74,7 +74,7 @@ fn everything_comes_back_and_half_written_files_go() {
         store.write_address(address).unwrap();
         assert_eq!(store.read_address().unwrap(), Some(address));
     }
-    store.append_epoch(&record(1, 0.5)).unwrap();
+    store.append_epoch(record(1, 0.5)).unwrap();
     std::fs::write(store.root().join(".partial-x"), "half").unwrap();
     let mut store = again(store).unwrap();
     assert_eq!(store.read_split().unwrap(), Some(split));
@@ -82,7 +82,7 @@ fn everything_comes_back_and_half_written_files_go() {
     assert!(!store.root().join(".partial-x").exists());
 
     // New lines join the old ones.
-    store.append_epoch(&record(2, 0.25)).unwrap();
+    store.append_epoch(record(2, 0.25)).unwrap();
     assert_eq!(again(store).unwrap().epochs().len(), 2);
 }
 
@@ -105,12 +105,12 @@ fn a_run_that_went_back_forgets_its_later_epochs() {
     let (_parent, mut store) = new_store();
     store.write_config("").unwrap();
     for epoch in 1..=3 {
-        store.append_epoch(&record(epoch, 0.5)).unwrap();
+        store.append_epoch(record(epoch, 0.5)).unwrap();
     }
     store.truncate_epochs(3).unwrap();
     assert_eq!(store.epochs().len(), 3);
     store.truncate_epochs(1).unwrap();
-    store.append_epoch(&record(2, 0.125)).unwrap();
+    store.append_epoch(record(2, 0.125)).unwrap();
     let expected = [record(1, 0.5), record(2, 0.125)];
     assert_eq!(store.epochs(), expected);
 

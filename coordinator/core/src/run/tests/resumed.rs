@@ -1,6 +1,7 @@
 //! A run that another coordinator had before.
 
 use super::*;
+use crate::event::ProcessStatus;
 
 fn resumed(validation_losses: &[f64], checkpoint: Option<Position>) -> Resumed {
     let split = Split::new(&[0, 1, 2, 3, 4, 5, 6, 7], 0.25, 1).unwrap();
@@ -30,8 +31,7 @@ fn nobody_is_started_in_the_place_of_a_process_that_came_too_late() {
     let exited = bench.tell(Event::ProcessExited {
         local_rank: 0,
         pid: 500,
-        signalled: false,
-        status: "exit code 1".to_owned(),
+        status: ProcessStatus::Code(1),
     });
     assert!(launched(&exited).is_empty());
     assert_eq!(outcome(&exited), None);
@@ -80,8 +80,8 @@ fn a_checkpoint_of_a_whole_epoch_is_taken_as_it_is_stored() {
         _ => None,
     });
     assert_eq!(position, Some((Origin::Checkpoint, whole)));
-    let back = Fact::WentBack { position: whole };
-    assert!(found.contains(&Action::Notify(back)), "{found:?}");
+    let back = |action: &Action| matches!(action, Action::Notify(Fact::RolledBack { position, .. }) if *position == whole);
+    assert!(found.iter().any(back), "{found:?}");
 }
 
 #[test]

@@ -9,24 +9,12 @@ use super::canvas::{
 use super::error::ReportError;
 use super::font;
 use axis::Axis;
+use coordinator_core::event::FinishedEpoch;
 use plotters::style::RGBColor;
 
 mod axis;
 #[cfg(test)]
 mod tests;
-
-/// What one epoch ended with. A value that is not finite leaves a gap in its curve.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct EpochPoint {
-    /// Number of the epoch.
-    pub epoch: u32,
-    /// Mean cross entropy over the training images, in nats.
-    pub train_loss: f64,
-    /// Mean cross entropy over the validation images, in nats.
-    pub validation_loss: f64,
-    /// Share of validation images that were classified right, 0 to 1.
-    pub validation_accuracy: f64,
-}
 
 const WIDTH: u32 = 1360;
 const HEIGHT: u32 = 600;
@@ -75,12 +63,12 @@ struct Panel {
 }
 
 /// Draws the losses and the accuracy of `epochs` side by side as one RGB PNG, with `stop`, the
-/// reason why the run ended, in the title. `best_epoch` is marked where it is one of `epochs`.
+/// reason why the run ended, in the title. A value that is not finite leaves a gap in its curve. `best_epoch` is marked where it is one of `epochs`.
 ///
 /// # Errors
 /// [`ReportError::NoEpochs`] if `epochs` is empty.
 pub fn render(
-    epochs: &[EpochPoint],
+    epochs: &[FinishedEpoch],
     best_epoch: Option<u32>,
     stop: &str,
 ) -> Result<Vec<u8>, ReportError> {
@@ -104,8 +92,8 @@ pub fn render(
 fn series(
     name: &'static str,
     (colour, marker): (RGBColor, Marker),
-    epochs: &[EpochPoint],
-    value: impl Fn(&EpochPoint) -> f64,
+    epochs: &[FinishedEpoch],
+    value: impl Fn(&FinishedEpoch) -> f64,
 ) -> Series {
     let points = epochs
         .iter()
@@ -119,7 +107,7 @@ fn series(
     }
 }
 
-fn losses(epochs: &[EpochPoint]) -> Panel {
+fn losses(epochs: &[FinishedEpoch]) -> Panel {
     let series = vec![
         series("training", (BLUE, Marker::Disc), epochs, |point| {
             point.train_loss
@@ -139,8 +127,8 @@ fn losses(epochs: &[EpochPoint]) -> Panel {
     }
 }
 
-fn accuracy(epochs: &[EpochPoint]) -> Panel {
-    let percent = |point: &EpochPoint| 100.0 * point.validation_accuracy;
+fn accuracy(epochs: &[FinishedEpoch]) -> Panel {
+    let percent = |point: &FinishedEpoch| 100.0 * point.validation_accuracy;
     let series = vec![series(
         "validation",
         (GREEN, Marker::Square),
@@ -168,7 +156,7 @@ fn finite(series: &[Series]) -> impl Iterator<Item = f64> + Clone + '_ {
 
 fn title(
     canvas: &mut Canvas,
-    epochs: &[EpochPoint],
+    epochs: &[FinishedEpoch],
     best_epoch: Option<u32>,
     stop: &str,
 ) -> Result<(), ReportError> {

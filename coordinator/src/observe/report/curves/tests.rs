@@ -3,12 +3,13 @@
 use super::*;
 use std::io::Cursor;
 
-fn point(epoch: u32, train_loss: f64, validation_loss: f64) -> EpochPoint {
-    EpochPoint {
+fn point(epoch: u32, train_loss: f64, validation_loss: f64) -> FinishedEpoch {
+    FinishedEpoch {
         epoch,
         train_loss,
         validation_loss,
         validation_accuracy: 0.9,
+        ..FinishedEpoch::default()
     }
 }
 

@@ -116,7 +116,7 @@ impl World {
         }
         names(&self.checkpoints.folder)
             .iter()
-            .filter_map(|name| Position::parse(name.strip_prefix(".replaced-").unwrap_or(name)))
+            .filter_map(|name| position::parse(name.strip_prefix(".replaced-").unwrap_or(name)))
             .filter(|position| !self.damaged.contains(position))
             .max()
     }
@@ -128,8 +128,8 @@ impl World {
         assert_eq!(found, expected, "{lines:?}");
         let corrupt = self.checkpoints.positions().unwrap();
         let corrupt = corrupt.iter().filter(|at| Some(**at) > used);
-        for name in corrupt.map(Position::to_string) {
-            let begin = format!("checkpoint {name} is torn: ");
+        for name in corrupt.map(|at| position::name(*at)) {
+            let begin = format!("checkpoint {name} is corrupt: ");
             assert!(lines.iter().any(|line| line.starts_with(&begin)), "{name}");
         }
         if self.checkpoints.folder.exists() {

@@ -225,7 +225,7 @@ fn damage_to_any_file_is_named_and_the_one_before_is_used() {
         let [line] = lines.as_slice() else {
             panic!("{lines:?}")
         };
-        let begin = format!("checkpoint epoch-0003-step-00012 is torn: {reason}");
+        let begin = format!("checkpoint epoch-0003-step-00012 is corrupt: {reason}");
         assert!(line.starts_with(&begin), "{line}");
         assert!(
             line.ends_with("; epoch-0003-step-00006 is used instead"),

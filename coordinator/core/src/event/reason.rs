@@ -1,0 +1,238 @@
+//! Why the run waits, refuses a worker, ends, or fails. Values only; their text is in
+//! [`crate::words`].
+
+use std::time::Duration;
+
+use super::{Loss, LossCause, MemberInfo, ProcessStatus, Span, WorkerId};
+
+/// What a run without a process group waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitReason {
+    /// This many more workers.
+    Workers {
+        /// At least 1.
+        missing: usize,
+    },
+    /// A survivor that has not left the aborted generation yet.
+    Abort {
+        /// The survivor.
+        member: MemberInfo,
+    },
+    /// A draining member whose state no other member has.
+    Drain {
+        /// The draining member.
+        member: MemberInfo,
+    },
+}
+
+/// Why a worker cannot be a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// Training is over.
+    RunEnding,
+    /// The run has as many workers as it may have.
+    RunFull {
+        /// The most workers.
+        limit: usize,
+    },
+    /// Another member has the local rank.
+    LocalRankTaken {
+        /// The local rank.
+        local_rank: u32,
+        /// The member that has it.
+        holder: WorkerId,
+    },
+    /// The launcher did not start this process under that local rank.
+    NotLaunched {
+        /// The local rank.
+        local_rank: u32,
+        /// The process that claims it.
+        pid: u32,
+    },
+    /// Its data is not the run's, or cannot be decoded.
+    Data(DataError),
+    /// Its device does not fit the run's.
+    Environment(EnvironmentError),
+}
+
+/// What is wrong with the data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataError {
+    /// Two data folders differ.
+    Mismatch {
+        /// What the run knows.
+        known: DataFolder,
+        /// What the worker has.
+        other: DataFolder,
+        /// The first path that only one of them has, or has with another size.
+        difference: Option<String>,
+    },
+    /// A file of the resumed run's split is gone.
+    Missing {
+        /// Relative to the folder of classes.
+        path: String,
+    },
+    /// A file that the run trains or validates on does not decode.
+    Undecodable {
+        /// Relative to the folder of classes.
+        path: String,
+        /// The decoder's error.
+        error: String,
+    },
+    /// Files do not decode, and `--strict-data` is on.
+    Strict {
+        /// The first of them, relative to the folder of classes.
+        path: String,
+        /// The decoder's error.
+        error: String,
+        /// How many there are.
+        files: usize,
+    },
+    /// Too few images decode to make a training and a validation set.
+    TooFewImages {
+        /// How many do.
+        usable: usize,
+    },
+    /// As a worker reported it.
+    Reported(String),
+}
+
+/// A data folder, as a message names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataFolder {
+    /// The host that has it; `None` for what the run directory remembers.
+    pub host: Option<String>,
+    /// Its SHA-256 over paths and sizes.
+    pub fingerprint: String,
+}
+
+/// What is wrong with a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvironmentError {
+    /// Some workers compute on GPUs and others on CPUs.
+    MixedDevices {
+        /// A host whose worker computes on a GPU.
+        gpu: String,
+        /// A host whose worker computes on the CPU.
+        cpu: String,
+    },
+    /// The first local workers cannot be started: the launcher's error.
+    LaunchFailed(String),
+    /// As a worker reported it.
+    Reported(String),
+}
+
+/// Why a worker is told to end its session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ShutdownReason {
+    /// It cannot be a member.
+    Refused(RefusalReason),
+    /// It no longer is a member.
+    Removed(LossCause),
+    /// The run is over.
+    Ended(StopReason),
+    /// The run failed.
+    Failed(RunError),
+}
+
+/// Why training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// The validation loss did not improve for `patience` epochs.
+    Patience,
+    /// All epochs of the schedule are done.
+    MaxEpochs,
+    /// The loss became infinite or not a number.
+    NonFiniteLoss,
+    /// SIGINT or SIGTERM.
+    Interrupted,
+}
+
+impl StopReason {
+    /// The name in metrics, files and the journal.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Patience => "patience",
+            Self::MaxEpochs => "max_epochs",
+            Self::NonFiniteLoss => "non_finite_loss",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// Why a run failed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunError {
+    /// The data.
+    Data(DataError),
+    /// The pretrained weights: a worker's report.
+    Weights(String),
+    /// A machine.
+    Environment(EnvironmentError),
+    /// A local worker's process ended before it joined, and before anything was trained.
+    ExitedEarly {
+        /// Which of the launcher's processes.
+        local_rank: u32,
+        /// How.
+        status: ProcessStatus,
+    },
+    /// Too few workers are left, and no replacement is on its way.
+    TooFewWorkers {
+        /// Workers that could train.
+        ready: usize,
+        /// `--min-workers`.
+        required: usize,
+        /// What was lost last.
+        last: Option<Box<Loss>>,
+    },
+    /// Process groups break one after the other, although their members are alive.
+    GroupsFailing {
+        /// Groups in a row that broke before they completed a step.
+        groups: u32,
+        /// How the last one broke.
+        last: Box<Loss>,
+    },
+    /// The best weights are lost: their holders are gone, or did not hand them over in time.
+    BestWeightsLost {
+        /// Their epoch, from 1.
+        epoch: u32,
+        /// `--grace`.
+        grace: Duration,
+    },
+    /// The run directory cannot be written: the error.
+    RunDirectory(String),
+    /// A worker failed in itself before anything was trained.
+    WorkerDefect {
+        /// Which.
+        member: MemberInfo,
+        /// Its own words.
+        message: String,
+    },
+    /// The reports of an epoch do not add up to the epoch.
+    InconsistentEpoch {
+        /// From 1.
+        epoch: u32,
+        /// Samples of the validation set that were reported.
+        validated: u64,
+        /// Samples of the validation set.
+        expected: u64,
+        /// Which generation made which steps.
+        ledger: Vec<Span>,
+    },
+}
+
+impl RunError {
+    /// The local worker whose process explains the failure, if there is one.
+    pub fn local_rank(&self) -> Option<u32> {
+        match self {
+            Self::TooFewWorkers { last, .. } => last.as_ref()?.local_rank(),
+            Self::GroupsFailing { last, .. } => last.local_rank(),
+            Self::ExitedEarly { local_rank, .. } => Some(*local_rank),
+            Self::WorkerDefect { member, .. } => member.local_rank,
+            _ => None,
+        }
+    }
+}
+
+/// How a run ended.
+pub type Outcome = Result<StopReason, RunError>;

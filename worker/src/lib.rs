@@ -8,5 +8,4 @@ pub mod data;
 pub mod error;
 pub mod model;
 mod random;
-pub mod telemetry;
 pub mod trainer;

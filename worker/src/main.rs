@@ -4,12 +4,18 @@ use clap::Parser;
 use worker::agent;
 use worker::cli::{Cli, LogFormat};
 use worker::error::AgentError;
-use worker::telemetry;
 
 fn main() {
     let cli = Cli::parse();
     c10d::keep_freed_memory();
-    let logs = telemetry::init(cli.log_format == LogFormat::Json);
+    let json = cli.log_format == LogFormat::Json;
+    let logs = match common::logging::init(json, "info", std::io::stderr) {
+        Ok(logs) => logs,
+        Err(error) => {
+            eprintln!("cannot start the log: {error}");
+            std::process::exit(1);
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

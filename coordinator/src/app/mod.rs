@@ -2,7 +2,6 @@
 //! use every other.
 
 pub mod exit;
-pub mod logging;
 pub mod open;
 pub mod run;
 pub mod signals;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use common::logging;
 use common::trace::TraceId;
 use coordinator_core::event::RunError;
 use tokio::net::TcpListener;
@@ -12,9 +13,9 @@ use crate::admin::AdminServer;
 use crate::app::exit::{Failure, exit_status};
 use crate::app::open::{self as opening, OpenedRun};
 use crate::app::signals::{Signals, Stop};
-use crate::app::{logging, spec};
+use crate::app::spec;
 use crate::cli::args::{Cli, ExitCode};
-use crate::config::{RunConfig, Sources};
+use crate::config::{LogFormat, RunConfig, Sources};
 use crate::launcher::{self, Children, Gpus, LaunchSpec, Launcher, LauncherEvent};
 use crate::net::bind;
 use crate::net::url::local_url;
@@ -74,8 +75,12 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         config.check_continues(&RunConfig::load(&saved)?.config)?;
     }
     let mut progress = Progress::new();
-    let logs =
-        logging::init(config.log_format, progress.log_writer()).map_err(Failure::internal)?;
+    let logs = logging::init(
+        config.log_format == LogFormat::Json,
+        "warn",
+        progress.log_writer(),
+    )
+    .map_err(Failure::internal)?;
     if !resuming {
         loaded.notes.iter().for_each(|note| progress.say(note));
     }

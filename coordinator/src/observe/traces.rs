@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use common::trace::{Exporter, Span, SpanId, Spans, TraceId};
+use common::trace::{Span, SpanId, Spans, TraceId};
 
 use super::Observers;
 use coordinator_core::event::{FinishedEpoch, OutageCause, Outcome};
@@ -29,20 +29,20 @@ struct Open {
 }
 
 impl Observers {
-    /// Begins to send the spans of this run to the collector at `endpoint`; what comes back sends
-    /// the last of them.
-    pub fn begin_traces(&mut self, endpoint: &str, trace: TraceId) -> Option<Exporter> {
-        let (spans, exporter) = Exporter::start(endpoint, "finetune-coordinator", trace)?;
+    /// Starts to send the spans of this run to the collector at `endpoint`. The caller finishes
+    /// the result after [`Observers::ended`].
+    pub fn begin_traces(&mut self, endpoint: &str, trace: TraceId) -> Option<Spans> {
+        let spans = Spans::start(endpoint, "finetune-coordinator", trace)?;
         let started = SystemTime::now();
         self.traces = Some(Traces {
-            spans,
+            spans: spans.clone(),
             run: trace.run(started),
             started,
             generation: 0,
             epoch: None,
         });
         self.say(&format!("traces:  {endpoint}, trace {trace}"));
-        Some(exporter)
+        Some(spans)
     }
 
     pub(super) fn trace(&mut self, see: impl FnOnce(&mut Traces)) {
@@ -94,8 +94,8 @@ impl Traces {
             Span::new("recovery", id, Some(self.run), broke)
                 .with("cause", cause.label())
                 .with("seconds", seconds)
-                .with("steps_lost", steps_lost)
-                .with("generation", self.generation),
+                .count("steps_lost", steps_lost)
+                .count("generation", self.generation),
         );
     }
 
@@ -116,10 +116,10 @@ impl Traces {
         let id = self.spans.trace().epoch(open.epoch, open.generation);
         Some(
             Span::new("epoch", id, Some(self.run), open.started)
-                .with("epoch", open.epoch)
-                .with("generation", open.generation)
-                .with("first_step", open.completed)
-                .with("world_size", open.world_size),
+                .count("epoch", open.epoch)
+                .count("generation", open.generation)
+                .count("first_step", open.completed)
+                .count("world_size", open.world_size),
         )
     }
 }

@@ -12,6 +12,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
@@ -102,8 +103,9 @@ impl Received {
 
     /// The message of its error status, if it has one.
     pub(crate) fn failure(&self) -> Option<&str> {
-        let status = self.span.status.as_ref()?;
-        Some(&status.message)
+        let status = self.span.status.as_ref();
+        let failed = status.filter(|status| status.code() == StatusCode::Error)?;
+        Some(&failed.message)
     }
 }
 

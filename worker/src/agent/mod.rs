@@ -20,7 +20,7 @@ mod transfer;
 use std::time::Duration;
 
 use common::logging::LogTrace;
-use common::trace::{Exporter, Spans, TraceId};
+use common::trace::{Spans, TraceId};
 use proto::v1;
 use proto::v1::coordinator_message::Message as Down;
 use proto::v1::worker_message::Message as Up;
@@ -77,8 +77,8 @@ pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
     tracing::info!("joined run {run_id}, trace {trace}");
     let setup = Setup::of(&cli, &coordinator, &first.client, &first.registered).await?;
     let endpoint = &setup.settings.otlp_endpoint;
-    let (spans, exporter) = Exporter::start(endpoint, "finetune-worker", trace).unzip();
-    let trainer = Trainer::start(setup, &run_id, spans)?;
+    let spans = Spans::start(endpoint, "finetune-worker", trace);
+    let trainer = Trainer::start(setup, &run_id, spans.clone())?;
     let ended = stay(
         trainer,
         first,
@@ -88,8 +88,8 @@ pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
         &mut asked_to_end,
     )
     .await;
-    if let Some(exporter) = exporter {
-        exporter.finish().await;
+    if let Some(spans) = spans {
+        spans.finish().await;
     }
     ended
 }

@@ -17,13 +17,13 @@ pub(super) fn part(
     let parent = trace.epoch(epoch, generation);
     let id = trace.rank(epoch, generation, rank);
     let span = Span::new("rank", id, Some(parent), started)
-        .with("rank", rank)
-        .with("epoch", epoch)
-        .with("generation", generation);
+        .count("rank", rank)
+        .count("epoch", epoch)
+        .count("generation", generation);
     match made {
         Ok(Some(report)) => {
             let phases = report.phases.unwrap_or_default();
-            span.with("samples", report.samples)
+            span.count("samples", report.samples)
                 .with("data_wait_seconds", phases.data_wait)
                 .with("forward_backward_seconds", phases.forward_backward)
                 .with("allreduce_wait_seconds", phases.allreduce_wait)

@@ -4,15 +4,12 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
+use opentelemetry::trace::SpanId;
 use sha2::{Digest, Sha256};
 
 /// The trace of a run, which stays the same when another coordinator goes on with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceId([u8; 16]);
-
-/// One span of a trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SpanId([u8; 8]);
 
 impl TraceId {
     /// That of the run with this id.
@@ -48,17 +45,13 @@ impl TraceId {
 
     fn span(self, name: &str, numbers: &[u64]) -> SpanId {
         let numbers: Vec<u8> = numbers.iter().flat_map(|n| n.to_be_bytes()).collect();
-        SpanId(hash(&[&self.0, name.as_bytes(), &numbers]))
-    }
-
-    pub(crate) fn to_vec(self) -> Vec<u8> {
-        self.0.to_vec()
+        SpanId::from_bytes(hash(&[&self.0, name.as_bytes(), &numbers]))
     }
 }
 
-impl SpanId {
-    pub(crate) fn to_vec(self) -> Vec<u8> {
-        self.0.to_vec()
+impl From<TraceId> for opentelemetry::TraceId {
+    fn from(TraceId(bytes): TraceId) -> Self {
+        Self::from_bytes(bytes)
     }
 }
 

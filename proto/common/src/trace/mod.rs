@@ -1,16 +1,15 @@
-//! One OpenTelemetry trace for each run, named after the run, so that coordinator and workers
-//! build the same one without telling each other more than which run it is. It owns the ids and the
-//! way to the collector; what is worth a span its callers decide.
+//! One OpenTelemetry trace for each run. All ids derive from the id of the run, so coordinator and
+//! workers build the same trace without exchanging more than that id. Owns the ids and the export;
+//! its callers decide what becomes a span.
 //!
 //! ```text
 //! run ─┬─▶ epoch ──▶ rank (one of each worker)
 //!      └─▶ recovery
 //! ```
 
-mod export;
 mod ids;
-mod span;
+mod spans;
 
-pub use export::{Exporter, Spans, is_endpoint};
-pub use ids::{SpanId, TraceId};
-pub use span::{Span, Value};
+pub use ids::TraceId;
+pub use opentelemetry::trace::SpanId;
+pub use spans::{Span, Spans, is_endpoint};

@@ -1,250 +1,201 @@
-//! One file over HTTP into one file on disk, whole or not at all.
+//! One file over HTTP into one file on disk.
 //!
-//! Owns requests, resumption, retries and what each answer of a server means. Must not know what
-//! the file is for, nor how its bytes are kept until they are whole ([`super::part`]).
+//! Owns requests, resumption, retries and what each answer of a server means. `NAME.part` grows
+//! until the server has no more, and becomes `NAME` when its checksum is right. A part that does
+//! not belong to the file on the server fails that check and is removed.
 
-use super::console::Console;
-use super::error::FetchError;
-use super::part::{Origin, Part};
-use super::sources::Source;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
-use ureq::http::{HeaderMap, StatusCode, header};
 
-/// The most that is taken from any server: several times the largest source.
-const MAX_BYTES: u64 = 2 << 30;
+use indicatif::{ProgressBar, ProgressStyle};
+use ureq::http::{StatusCode, header};
 
-/// How long to wait for a server and how often to try again.
-#[derive(Debug, Clone)]
-pub(super) struct Patience {
-    /// Attempts in a row that may bring nothing new.
-    pub(super) attempts: u32,
-    /// Pause after the first failure; it doubles with each further one, up to 30 s.
-    pub(super) first_pause: Duration,
-    /// Time for a connection to stand, TLS included.
-    pub(super) connect: Duration,
-    /// Time that the server may stay silent, for the head as well as between two reads.
-    pub(super) silence: Duration,
-    /// Whether to go through the proxy that the environment names.
-    pub(super) proxy: bool,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            attempts: 6,
-            first_pause: Duration::from_secs(1),
-            connect: Duration::from_secs(20),
-            silence: Duration::from_secs(60),
-            proxy: true,
-        }
-    }
-}
-
-/// How one attempt ended before the file was whole.
-enum Stop {
-    /// Asking again may help.
-    Cut(String),
-    /// Asking again will not.
-    Fatal(FetchError),
-}
-
-impl From<FetchError> for Stop {
-    fn from(error: FetchError) -> Self {
-        Self::Fatal(error)
-    }
-}
-
-/// Downloads `source` to `destination`, going on from what an earlier call left behind.
-pub(super) fn download(
-    source: &Source,
-    destination: &Path,
-    patience: &Patience,
-    console: &Console,
-) -> Result<(), FetchError> {
-    let part = Part::beside(destination);
-    let agent = agent(patience);
-    let mut furthest = part.len();
-    let mut failures = 0;
-    console.say(&format!("fetching {}", source.url));
-    while let Err(stop) = attempt(&agent, source, &part, console) {
-        let reason = match stop {
-            Stop::Fatal(error) => return Err(error),
-            Stop::Cut(reason) => reason,
-        };
-        let kept = part.len();
-        // Progress earns new patience, but only progress beyond what was ever reached: a server
-        // that starts over each time must not keep this loop alive.
-        if kept > furthest {
-            (furthest, failures) = (kept, 0);
-        }
-        failures += 1;
-        if failures >= patience.attempts {
-            let (url, part) = (source.url.clone(), part.path);
-            return Err(FetchError::GaveUp {
-                url,
-                attempts: failures,
-                reason,
-                kept,
-                part,
-            });
-        }
-        let pause = (patience.first_pause * (1 << (failures - 1).min(5))).min(MAX_PAUSE);
-        console.say(&format!(
-            "{reason}; trying again in {:.0} s",
-            pause.as_secs_f64()
-        ));
-        std::thread::sleep(pause);
-    }
-    part.publish(source, destination)
-}
+use super::error::{FetchError, is_of_disk};
+use super::sources::Source;
 
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-fn agent(patience: &Patience) -> ureq::Agent {
-    let builder = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_connect(Some(patience.connect))
-        .timeout_recv_response(Some(patience.silence))
-        .timeout_per_read(Some(patience.silence))
-        .user_agent(concat!("coordinator/", env!("CARGO_PKG_VERSION")));
-    let builder = if patience.proxy {
-        builder
-    } else {
-        builder.proxy(None)
-    };
-    builder.build().new_agent()
+/// How requests are made and repeated.
+pub(super) struct Client {
+    pub(super) agent: ureq::Agent,
+    /// Attempts in a row that may bring nothing new.
+    pub(super) attempts: u32,
+    /// Pause after the first failure; it doubles with each further one.
+    pub(super) pause: Duration,
 }
 
-/// One request. `Ok` means that the partial file is complete.
-fn attempt(
-    agent: &ureq::Agent,
+impl Default for Client {
+    fn default() -> Self {
+        let silence = Some(Duration::from_secs(60));
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(20)))
+            .timeout_recv_response(silence)
+            .timeout_per_read(silence)
+            .user_agent(concat!("coordinator/", env!("CARGO_PKG_VERSION")));
+        Self {
+            agent: agent.build().new_agent(),
+            attempts: 6,
+            pause: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How one attempt ended before the file was complete.
+enum Stop {
+    /// A further attempt may help.
+    Retry(String),
+    Fatal(FetchError),
+}
+
+/// Downloads `source` to `destination`, after what an earlier call left behind.
+pub(super) fn download(
     source: &Source,
-    part: &Part,
-    console: &Console,
-) -> Result<(), Stop> {
-    let origin = part.origin(&source.url);
-    let have = if origin.is_some() { part.len() } else { 0 };
+    destination: &Path,
+    client: &Client,
+    quiet: bool,
+) -> Result<(), FetchError> {
+    let mut part = destination.as_os_str().to_owned();
+    part.push(".part");
+    let part = Path::new(&part);
+    let resumed = part.exists();
+    transfer(source, part, client, quiet)?;
+    let mut verified = source.verify(part);
+    if resumed && matches!(verified, Err(FetchError::WrongChecksum { .. })) {
+        // What an earlier call left may be of another file.
+        std::fs::remove_file(part).map_err(FetchError::storage(part))?;
+        transfer(source, part, client, quiet)?;
+        verified = source.verify(part);
+    }
+    if let Err(FetchError::WrongChecksum { what, advice, .. }) = &mut verified {
+        let _ = std::fs::remove_file(part);
+        (*what, *advice) = (source.url.clone(), "fetch again");
+    }
+    verified?;
+    File::open(part)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| std::fs::rename(part, destination))
+        .map_err(FetchError::storage(part))
+}
+
+/// Makes requests until `part` is complete.
+fn transfer(source: &Source, part: &Path, client: &Client, quiet: bool) -> Result<(), FetchError> {
+    let (mut furthest, mut failures) = (0, 0);
+    loop {
+        let reason = match attempt(source, part, &client.agent, quiet) {
+            Ok(()) => return Ok(()),
+            Err(Stop::Fatal(error)) => return Err(error),
+            Err(Stop::Retry(reason)) => reason,
+        };
+        // Only progress beyond what was ever reached starts the count anew: a server that starts
+        // over each time must not keep this loop alive.
+        let length = part.metadata().map_or(0, |metadata| metadata.len());
+        if length > furthest {
+            (furthest, failures) = (length, 0);
+        }
+        failures += 1;
+        if failures >= client.attempts {
+            return Err(FetchError::GaveUp {
+                url: source.url.clone(),
+                attempts: failures,
+                reason,
+                part: part.to_owned(),
+                kept: length,
+            });
+        }
+        let pause = (client.pause * (1 << (failures - 1).min(5))).min(MAX_PAUSE);
+        if !quiet {
+            eprintln!("{reason}; next attempt in {} s", pause.as_secs());
+        }
+        std::thread::sleep(pause);
+    }
+}
+
+/// One request. `Ok` means that the server has nothing after what `part` holds.
+fn attempt(source: &Source, part: &Path, agent: &ureq::Agent, quiet: bool) -> Result<(), Stop> {
+    let disk = |error| Stop::Fatal(FetchError::storage(part)(error));
+    let file = File::options().create(true).append(true).open(part);
+    let mut file = file.map_err(disk)?;
+    let mut start = file.metadata().map_err(disk)?.len();
     // A transfer coding would make ranges count other bytes than those on disk.
     let mut request = agent
         .get(&source.url)
         .header(header::ACCEPT_ENCODING, "identity");
-    if let Some(origin) = origin.as_ref().filter(|_| have > 0) {
-        request = request.header(header::RANGE, format!("bytes={have}-"));
-        if let Some(validator) = origin.validator() {
-            request = request.header(header::IF_RANGE, validator);
-        }
+    if start > 0 {
+        request = request.header(header::RANGE, format!("bytes={start}-"));
     }
     let response = request
         .call()
         .map_err(|error| refused(&source.url, error))?;
-    let (status, headers) = (response.status(), response.headers().clone());
-
-    let (start, total) = match status {
-        StatusCode::OK => (0, number(&headers, header::CONTENT_LENGTH)),
-        StatusCode::PARTIAL_CONTENT => match content_range(&headers) {
-            Some((Some(start), total))
-                if start == have && origin.is_some_and(|origin| origin.agrees(total)) =>
-            {
-                (have, total)
-            }
-            _ => {
-                part.discard();
-                return Err(Stop::Cut(
-                    "the server sent another range than asked for".into(),
-                ));
-            }
-        },
-        StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => match content_range(&headers) {
-            Some((None, Some(total))) if total == have => return Ok(()),
-            _ => {
-                part.discard();
-                return Err(Stop::Cut("the file on the server changed".into()));
-            }
-        },
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-            return Err(Stop::Cut(format!("the server answers {status}")));
+    match response.status() {
+        StatusCode::PARTIAL_CONTENT => {}
+        StatusCode::OK => {
+            file.set_len(0).map_err(disk)?;
+            start = 0;
         }
-        _ if status.is_server_error() => {
-            return Err(Stop::Cut(format!("the server answers {status}")));
+        StatusCode::RANGE_NOT_SATISFIABLE if start > 0 => return Ok(()),
+        status
+            if status.is_server_error()
+                || matches!(
+                    status,
+                    StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+                ) =>
+        {
+            return Err(Stop::Retry(format!("the server answers {status}")));
         }
-        _ => {
-            let (url, status) = (source.url.clone(), status.to_string());
-            return Err(FetchError::Status { url, status }.into());
+        status => {
+            return Err(Stop::Fatal(FetchError::Refused {
+                url: source.url.clone(),
+                reason: format!("the server answers {status}"),
+            }));
         }
-    };
-    let too_large = || FetchError::TooLarge {
-        url: source.url.clone(),
-        limit: MAX_BYTES,
-    };
-    if total.is_some_and(|total| total > MAX_BYTES) {
-        return Err(too_large().into());
     }
-
-    let mut file = part.open(start, &Origin::of(&source.url, &headers, total))?;
-    let mut meter = console.bytes(source.file_name, start, total);
-    let mut body = response.into_body().into_reader();
-    let mut buffer = vec![0; 1 << 16];
-    let mut length = start;
-    loop {
-        let n = match body.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(error) => {
-                return Err(Stop::Cut(format!(
-                    "the connection failed at byte {length}: {error}"
-                )));
-            }
-        };
-        length += n as u64;
-        if length > MAX_BYTES {
-            return Err(too_large().into());
-        }
-        file.write_all(&buffer[..n])
-            .map_err(|error| FetchError::storage(&part.path, error))?;
-        meter.advance(n as u64);
-    }
-    match total {
-        Some(total) if length < total => Err(Stop::Cut(format!(
-            "the connection ended at byte {length} of {total}"
-        ))),
-        _ => Ok(()),
+    let body = response.into_body();
+    let bar = bar(quiet, source.file_name, start, body.content_length());
+    let copied = io::copy(&mut bar.wrap_read(body.into_reader()), &mut file);
+    bar.finish_and_clear();
+    match copied {
+        Ok(_) => Ok(()),
+        Err(error) if is_of_disk(&error) => Err(disk(error)),
+        Err(error) => Err(Stop::Retry(format!("the connection failed: {error}"))),
     }
 }
 
-/// Sorts the client's errors into those that pass and those that stay.
+/// Separates errors that pass from those that stay.
 fn refused(url: &str, error: ureq::Error) -> Stop {
-    match error {
-        // TLS reports a wrong certificate or protocol this way: the same will be wrong next time.
-        ureq::Error::Io(source) if source.kind() == std::io::ErrorKind::InvalidData => {
-            let (url, reason) = (url.into(), source.to_string());
-            Stop::Fatal(FetchError::Address { url, reason })
-        }
-        ureq::Error::Io(_)
-        | ureq::Error::Timeout(_)
-        | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::Protocol(_) => Stop::Cut(error.to_string()),
-        other => Stop::Fatal(FetchError::Address {
-            url: url.into(),
-            reason: other.to_string(),
-        }),
+    use ureq::Error::{ConnectionFailed, HostNotFound, Io, Protocol, Timeout};
+    let passes = match &error {
+        // TLS reports a wrong certificate or protocol this way.
+        Io(source) => source.kind() != io::ErrorKind::InvalidData,
+        Timeout(_) | HostNotFound | ConnectionFailed | Protocol(_) => true,
+        _ => false,
+    };
+    let (url, reason) = (url.to_owned(), error.to_string());
+    if passes {
+        Stop::Retry(reason)
+    } else {
+        Stop::Fatal(FetchError::Refused { url, reason })
     }
 }
 
-fn number(headers: &HeaderMap, name: header::HeaderName) -> Option<u64> {
-    headers.get(name)?.to_str().ok()?.trim().parse().ok()
-}
-
-/// `bytes 5-9/10` gives (Some(5), Some(10)); `bytes */10` gives (None, Some(10)).
-fn content_range(headers: &HeaderMap) -> Option<(Option<u64>, Option<u64>)> {
-    let value = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
-    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
-    let start = range
-        .split_once('-')
-        .map(|(start, _)| start.parse())
-        .transpose()
-        .ok()?;
-    Some((start, total.parse().ok()))
+/// A bar on standard error, if that is a terminal, for `left` bytes after `start`.
+fn bar(quiet: bool, name: &'static str, start: u64, left: Option<u64>) -> ProgressBar {
+    let bar = match left {
+        _ if quiet => ProgressBar::hidden(),
+        Some(left) => ProgressBar::new(start + left),
+        None => ProgressBar::no_length(),
+    };
+    let style = ProgressStyle::with_template(
+        "{msg}  {wide_bar}  {decimal_bytes} of {decimal_total_bytes}  \
+         {decimal_bytes_per_sec}  {eta} left",
+    );
+    if let Ok(style) = style {
+        bar.set_style(style.progress_chars("━╸ "));
+    }
+    // Bytes of an earlier attempt say nothing about the rate of this one.
+    bar.with_message(name)
+        .with_position(start)
+        .with_elapsed(Duration::ZERO)
 }

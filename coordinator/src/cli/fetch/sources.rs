@@ -1,15 +1,20 @@
-//! The one table of what can be fetched: address, checksum, file name, place.
+//! The table of what can be fetched, and the checksums that the results must have.
 //!
-//! Owns the defaults and their overrides (flag, then environment, then table). Must not touch the
-//! network or the disk.
+//! Owns the defaults and their overrides (flag, then environment, then table).
 
-use super::checksum::Checksum;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use md5::Md5;
+use sha2::{Digest, Sha256};
+
 use super::error::FetchError;
 
 /// The folder inside the archive, and the name under which the data set is read.
 pub(super) const CALTECH101_FOLDER: &str = "101_ObjectCategories";
-/// The archive inside CaltechDATA's zip that holds the images.
-pub(super) const CALTECH101_INNER_ARCHIVE: &str = "101_ObjectCategories.tar.gz";
 
 /// Something that `coordinator fetch` can bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -20,43 +25,7 @@ pub enum Target {
     Weights,
 }
 
-/// One row of the table.
-struct Row {
-    url: &'static str,
-    checksum: fn() -> Checksum,
-    file_name: &'static str,
-    url_variable: &'static str,
-    sha256_variable: &'static str,
-}
-
 impl Target {
-    fn row(self) -> Row {
-        match self {
-            // CaltechDATA record mzrjq-6wc02, doi 10.22002/D1.20086; the record states the MD5.
-            Self::Caltech101 => Row {
-                url: "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
-                checksum: || Checksum::Md5("3138e1922a9193bfa496528edbbc45d0".into()),
-                file_name: "caltech-101.zip",
-                url_variable: "FINETUNE_FETCH_CALTECH101_URL",
-                sha256_variable: "FINETUNE_FETCH_CALTECH101_SHA256",
-            },
-            // torchvision's ResNet18_Weights.IMAGENET1K_V1. By PyTorch's convention
-            // (torch.hub.load_state_dict_from_url, check_hash) the file name carries the first
-            // eight digits of the SHA-256.
-            Self::Weights => Row {
-                url: "https://download.pytorch.org/models/resnet18-f37072fd.pth",
-                checksum: || {
-                    Checksum::Sha256(
-                        "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec".into(),
-                    )
-                },
-                file_name: "resnet18-f37072fd.pth",
-                url_variable: "FINETUNE_FETCH_WEIGHTS_URL",
-                sha256_variable: "FINETUNE_FETCH_WEIGHTS_SHA256",
-            },
-        }
-    }
-
     /// The folder under the data directory where the result lies.
     pub(super) fn folder(self) -> &'static str {
         match self {
@@ -64,9 +33,36 @@ impl Target {
             Self::Weights => "weights",
         }
     }
+
+    fn default_source(self) -> Source {
+        let (url, checksum, file_name) = match self {
+            // CaltechDATA record mzrjq-6wc02, doi 10.22002/D1.20086; the record states the MD5.
+            Self::Caltech101 => (
+                "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
+                Checksum::Md5("3138e1922a9193bfa496528edbbc45d0".to_owned()),
+                "caltech-101.zip",
+            ),
+            // torchvision's ResNet18_Weights.IMAGENET1K_V1. By PyTorch's convention
+            // (torch.hub.load_state_dict_from_url, check_hash) the file name carries the first
+            // eight digits of the SHA-256.
+            Self::Weights => (
+                "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+                Checksum::Sha256(
+                    "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec".to_owned(),
+                ),
+                "resnet18-f37072fd.pth",
+            ),
+        };
+        Source {
+            target: self,
+            url: url.to_owned(),
+            checksum,
+            file_name,
+        }
+    }
 }
 
-/// A row of the table after its overrides.
+/// Where a target comes from.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     pub(super) target: Target,
@@ -84,22 +80,73 @@ impl Source {
         sha256: Option<String>,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, FetchError> {
-        let row = target.row();
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let url = url
-            .or_else(|| set(row.url_variable))
-            .unwrap_or_else(|| row.url.to_owned());
-        let checksum = match sha256.or_else(|| set(row.sha256_variable)) {
-            Some(value) => Checksum::parse_sha256(&value)?,
-            None => (row.checksum)(),
+        let set = |what: &str| {
+            let target = target.folder().to_uppercase();
+            variable(&format!("FINETUNE_FETCH_{target}_{what}")).filter(|value| !value.is_empty())
         };
-        Ok(Self {
-            target,
-            url,
-            checksum,
-            file_name: row.file_name,
+        let mut source = target.default_source();
+        if let Some(url) = url.or_else(|| set("URL")) {
+            source.url = url;
+        }
+        if let Some(digits) = sha256.or_else(|| set("SHA256")) {
+            source.checksum = Checksum::parse_sha256(&digits)?;
+        }
+        Ok(source)
+    }
+
+    /// Checks that `path` has the expected checksum.
+    pub(super) fn verify(&self, path: &Path) -> Result<(), FetchError> {
+        let actual = match &self.checksum {
+            Checksum::Md5(_) => digest::<Md5>(path),
+            Checksum::Sha256(_) => digest::<Sha256>(path),
+        }
+        .map_err(FetchError::storage(path))?;
+        let (Checksum::Md5(expected) | Checksum::Sha256(expected)) = &self.checksum;
+        if actual.starts_with(expected.as_str()) {
+            return Ok(());
+        }
+        Err(FetchError::WrongChecksum {
+            what: path.display().to_string(),
+            expected: self.checksum.to_string(),
+            actual,
+            advice: "remove it and fetch again",
         })
     }
+}
+
+/// What a file's content must hash to, in lower-case hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Checksum {
+    /// All 32 digits. Guards against damage only, not against malice.
+    Md5(String),
+    /// The first 8 to 64 digits: PyTorch puts 8 into its file names.
+    Sha256(String),
+}
+
+impl Checksum {
+    fn parse_sha256(value: &str) -> Result<Self, FetchError> {
+        if (8..=64).contains(&value.len()) && value.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            Ok(Self::Sha256(value.to_ascii_lowercase()))
+        } else {
+            Err(FetchError::InvalidChecksum(value.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Md5(digits) => write!(f, "md5 {digits}"),
+            Self::Sha256(digits) if digits.len() < 64 => write!(f, "sha256 {digits}…"),
+            Self::Sha256(digits) => write!(f, "sha256 {digits}"),
+        }
+    }
+}
+
+fn digest<D: Digest + io::Write>(path: &Path) -> io::Result<String> {
+    let mut sum = D::new();
+    io::copy(&mut File::open(path)?, &mut sum)?;
+    Ok(HEXLOWER.encode(&sum.finalize()))
 }
 
 #[cfg(test)]
@@ -113,34 +160,29 @@ mod tests {
             "FINETUNE_FETCH_WEIGHTS_SHA256" => Some("ABCDEF0123".to_owned()),
             _ => None,
         };
-        let by_flag = Source::resolve(
-            Target::Weights,
-            Some("http://flag/w".into()),
-            None,
-            environment,
-        )
-        .unwrap();
+        let resolve = |target, url| Source::resolve(target, url, None, environment).unwrap();
+        let by_flag = resolve(Target::Weights, Some("http://flag/w".into()));
         assert_eq!(by_flag.url, "http://flag/w");
         assert_eq!(by_flag.checksum, Checksum::Sha256("abcdef0123".into()));
-        let by_environment = Source::resolve(Target::Weights, None, None, environment).unwrap();
+        let by_environment = resolve(Target::Weights, None);
         assert_eq!(by_environment.url, "http://environment/w.pth");
-        let by_table = Source::resolve(Target::Caltech101, None, None, environment).unwrap();
-        assert_eq!(by_table.url, Target::Caltech101.row().url);
+        let by_table = resolve(Target::Caltech101, None);
+        assert_eq!(by_table.url, Target::Caltech101.default_source().url);
     }
 
     #[test]
     fn the_weights_are_named_after_their_checksum() {
-        let row = Target::Weights.row();
-        let digits = row
-            .file_name
-            .strip_prefix("resnet18-")
-            .unwrap()
-            .strip_suffix(".pth")
-            .unwrap();
-        let Checksum::Sha256(sum) = (row.checksum)() else {
-            panic!("weights carry a sha256")
+        let Source {
+            url,
+            checksum: Checksum::Sha256(sum),
+            file_name,
+            ..
+        } = Target::Weights.default_source()
+        else {
+            panic!("the weights have a sha256")
         };
-        assert!(sum.starts_with(digits) && row.url.ends_with(row.file_name));
+        assert_eq!(file_name, format!("resnet18-{}.pth", &sum[..8]));
+        assert!(url.ends_with(file_name));
     }
 
     #[test]
@@ -148,7 +190,7 @@ mod tests {
         for wrong in ["1234567", "f37072fx", &"0".repeat(65)] {
             let error =
                 Source::resolve(Target::Weights, None, Some(wrong.into()), |_| None).unwrap_err();
-            assert!(matches!(&error, FetchError::InvalidChecksum { value } if value == wrong));
+            assert!(matches!(&error, FetchError::InvalidChecksum(value) if value == wrong));
         }
     }
 }

@@ -1,60 +1,52 @@
-//! A fetch against a real server on the loopback.
+//! A fetch from a real server on the loopback.
 
 mod archives;
 mod server;
 mod transfer;
 
-use super::checksum::Checksum;
-use super::console::Console;
-use super::download::Patience;
-use super::error::FetchError;
-use super::extract::Limits;
-use super::sources::{Source, Target};
-use server::Server;
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const ETAG: &str = "\"one\"";
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+
+use super::download::Client;
+use super::error::FetchError;
+use super::sources::{Checksum, Source, Target};
 
 fn content() -> Vec<u8> {
-    (0..300_000u32)
-        .flat_map(|i| (i.wrapping_mul(2_654_435_761) >> 8).to_le_bytes())
+    let mut random = fastrand::Rng::with_seed(1);
+    std::iter::repeat_with(|| random.u8(..))
+        .take(1_200_000)
         .collect()
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
-fn source(target: Target, server: &Server, sha256: String) -> Source {
-    let checksum = Checksum::Sha256(sha256);
+fn source(target: Target, url: &str, sha256: String) -> Source {
     Source {
         target,
-        url: server.url(),
-        checksum,
+        url: url.to_owned(),
+        checksum: Checksum::Sha256(sha256),
         file_name: "weights.pth",
     }
 }
 
 fn obtain(source: &Source, directory: &Path) -> Result<PathBuf, FetchError> {
-    let patience = Patience {
+    let silence = Some(Duration::from_millis(500));
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_recv_response(silence)
+        .timeout_per_read(silence)
+        .proxy(None);
+    let client = Client {
+        agent: agent.build().new_agent(),
         attempts: 3,
-        first_pause: Duration::from_millis(5),
-        connect: Duration::from_secs(5),
-        silence: Duration::from_millis(500),
-        proxy: false,
+        pause: Duration::from_millis(5),
     };
-    super::obtain(
-        source,
-        directory,
-        &patience,
-        &Limits::default(),
-        &Console::Silent,
-    )
+    super::obtain(source, directory, &client, true)
 }
 
 /// Names in `folder`, sorted.

@@ -1,136 +1,81 @@
-//! A tiny HTTP server for the tests: real sockets, answers by script, cuts where told to.
+//! A small HTTP server: real sockets, scripted answers, cut where the script says.
 
-use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Shutdown, TcpListener};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-
-/// The headers of one request, names in lower case.
-pub(super) type Request = HashMap<String, String>;
 
 /// What to answer.
 pub(super) struct Reply {
-    status: &'static str,
-    headers: Vec<String>,
-    body: Vec<u8>,
-    /// Bytes of the body after which the connection is closed, though more was promised.
-    cut: Option<usize>,
+    pub(super) status: &'static str,
+    pub(super) body: Vec<u8>,
+    /// Bytes of the body after which the connection closes, though more was promised.
+    pub(super) cut: usize,
 }
 
 impl Reply {
     pub(super) fn new(status: &'static str, body: &[u8]) -> Self {
         Self {
             status,
-            headers: Vec::new(),
             body: body.to_vec(),
-            cut: None,
+            cut: usize::MAX,
         }
     }
 
-    /// A server that honours Range and If-Range for a file with this ETag.
-    pub(super) fn file(request: &Request, content: &[u8], etag: &str) -> Self {
-        let unchanged = request.get("if-range").is_none_or(|known| known == etag);
-        let range = request.get("range").filter(|_| unchanged);
-        let start = range.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-        let reply = match start {
+    /// The answer of a server that knows ranges to a request for `content` from `start` on.
+    pub(super) fn file(start: Option<usize>, content: &[u8]) -> Self {
+        match start {
             None => Self::new("200 OK", content),
             Some(start) if start < content.len() => {
-                let span = format!("bytes {start}-{}/{}", content.len() - 1, content.len());
-                Self::new("206 Partial Content", &content[start..]).header("content-range", &span)
+                Self::new("206 Partial Content", &content[start..])
             }
-            Some(_) => Self::new("416 Range Not Satisfiable", b"")
-                .header("content-range", &format!("bytes */{}", content.len())),
-        };
-        reply.header("etag", etag)
+            Some(_) => Self::new("416 Range Not Satisfiable", b""),
+        }
     }
 
-    pub(super) fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push(format!("{name}: {value}\r\n"));
-        self
-    }
-
-    pub(super) fn cut_after(mut self, bytes: usize) -> Self {
-        self.cut = Some(bytes);
-        self
-    }
-
-    fn send(&self, mut stream: &TcpStream) {
-        let length = self.body.len();
-        let _ = write!(
-            stream,
-            "HTTP/1.1 {}\r\ncontent-length: {length}\r\n",
-            self.status
-        );
-        let _ = write!(stream, "connection: close\r\n{}\r\n", self.headers.concat());
-        let _ = stream.write_all(&self.body[..self.cut.unwrap_or(length)]);
-        let _ = stream.shutdown(Shutdown::Both);
+    pub(super) fn cut_after(self, cut: usize) -> Self {
+        Self { cut, ..self }
     }
 }
 
-/// Serves until dropped; keeps every request for the test to read.
+/// Serves until the process ends, and keeps the start of each range that was asked for.
 pub(super) struct Server {
-    address: SocketAddr,
-    requests: Arc<Mutex<Vec<Request>>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    pub(super) url: String,
+    starts: Arc<Mutex<Vec<Option<usize>>>>,
 }
 
 impl Server {
-    /// Answers request number `n` (from 0) with `script(request, n)`.
-    pub(super) fn start(script: impl Fn(&Request, usize) -> Reply + Send + 'static) -> Self {
+    /// Answers request number `n` (from 0) for the bytes from `start` on by `script(start, n)`.
+    pub(super) fn start(script: impl Fn(Option<usize>, usize) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (requests, stop) = (
-            Arc::new(Mutex::new(Vec::new())),
-            Arc::new(AtomicBool::new(false)),
-        );
-        let (seen, stopped) = (Arc::clone(&requests), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if stopped.load(Ordering::SeqCst) {
-                    break;
-                }
-                let request = read(&stream);
-                let mut seen = seen.lock().unwrap();
-                script(&request, seen.len()).send(&stream);
-                seen.push(request);
+        let url = format!("http://{}/file", listener.local_addr().unwrap());
+        let starts = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&starts);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                let mut head = lines.take_while(|line| !line.is_empty());
+                let range = head.by_ref().find_map(|line| {
+                    let range = line.to_lowercase();
+                    range
+                        .strip_prefix("range: bytes=")?
+                        .strip_suffix('-')?
+                        .parse()
+                        .ok()
+                });
+                head.for_each(drop);
+                let reply = script(range, seen.lock().unwrap().len());
+                seen.lock().unwrap().push(range);
+                let (status, length) = (reply.status, reply.body.len());
+                let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n");
+                let _ = write!(stream, "{head}content-length: {length}\r\n\r\n");
+                let _ = stream.write_all(&reply.body[..reply.cut.min(length)]);
+                let _ = stream.shutdown(Shutdown::Both);
             }
         });
-        Self {
-            address,
-            requests,
-            stop,
-            thread: Some(thread),
-        }
+        Self { url, starts }
     }
 
-    pub(super) fn url(&self) -> String {
-        format!("http://{}/file", self.address)
+    pub(super) fn starts(&self) -> Vec<Option<usize>> {
+        self.starts.lock().unwrap().clone()
     }
-
-    pub(super) fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn read(stream: &TcpStream) -> Request {
-    let lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let head = lines.skip(1).take_while(|line| !line.is_empty());
-    head.filter_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        Some((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
-    })
-    .collect()
 }

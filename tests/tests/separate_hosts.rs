@@ -154,7 +154,7 @@ fn coordinator_workers_and_prometheus_on_hosts_of_their_own() {
         format!("--listen={coordinator}:7000"),
         format!("--metrics-listen={scraped}"),
         format!("--data={}", demo.display()),
-        "--metrics-linger=20".to_owned(),
+        "--metrics-linger=5".to_owned(),
         "--epochs=4".to_owned(),
         token.clone(),
     ];

@@ -4,15 +4,15 @@
 
 mod guard;
 mod page;
-mod scrapes;
 mod stream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -23,13 +23,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::observe::status::{Snapshot, Status};
-use scrapes::Scrapes;
 use stream::Viewers;
 
-/// How long the endpoint waits for a last scrape when nobody said how long, and someone
-/// scraped before: Prometheus's customary interval.
+/// How long `/metrics` stays after the end where it was read before: the usual interval of
+/// Prometheus, so that each one reads the last values.
 pub const DEFAULT_LINGER: Duration = Duration::from_secs(15);
-/// How long an open page may take, after the end of a run, to fetch the last picture.
+/// How long an open page may take, after the end of a run, to fetch the last image.
 const PAGE_LINGER: Duration = Duration::from_secs(2);
 /// How long an answer under way may take when the endpoint closes.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -38,7 +37,7 @@ const CLOSING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct AdminServer {
     address: SocketAddr,
-    scrapes: Scrapes,
+    scraped: Arc<AtomicBool>,
     viewers: Viewers,
     close: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -50,7 +49,7 @@ struct Shared {
     status: watch::Receiver<Status>,
     predictions: Arc<PathBuf>,
     viewers: Viewers,
-    scrapes: Scrapes,
+    scraped: Arc<AtomicBool>,
 }
 
 impl AdminServer {
@@ -66,7 +65,7 @@ impl AdminServer {
         predictions: PathBuf,
     ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
-        let scrapes = Scrapes::default();
+        let scraped = Arc::new(AtomicBool::new(false));
         let (close, mut closed) = watch::channel(false);
         let viewers = Viewers::until(closed.clone());
         let shared = Shared {
@@ -74,7 +73,7 @@ impl AdminServer {
             status,
             predictions: predictions.into(),
             viewers: viewers.clone(),
-            scrapes: scrapes.clone(),
+            scraped: Arc::clone(&scraped),
         };
         let router = page::routes()
             .route("/metrics", get(metrics))
@@ -97,8 +96,7 @@ impl AdminServer {
                 // A dropped sender closes as well.
                 let _ = closed.wait_for(|closed| *closed).await;
             };
-            let service = router.into_make_service_with_connect_info::<SocketAddr>();
-            if let Err(error) = axum::serve(listener, service)
+            if let Err(error) = axum::serve(listener, router)
                 .with_graceful_shutdown(until)
                 .await
             {
@@ -107,7 +105,7 @@ impl AdminServer {
         });
         Ok(Self {
             address,
-            scrapes,
+            scraped,
             viewers,
             close,
             task,
@@ -120,30 +118,16 @@ impl AdminServer {
         self.address
     }
 
-    /// How often `/metrics` was read.
+    /// How long to serve on after the end of a run: as long as `asked`, otherwise
+    /// [`DEFAULT_LINGER`] if `/metrics` was ever read, and a moment if a page is open.
     #[must_use]
-    pub fn scrapes(&self) -> u64 {
-        self.scrapes.count()
-    }
-
-    /// Waits, after the end of a run, until everybody who reads `/metrics` has done so once more,
-    /// so that the last values are not lost; at most `bound`. Without a bound it waits [`DEFAULT_LINGER`] if
-    /// somebody ever scraped, and not at all otherwise. Open pages get a moment too.
-    pub async fn linger(&self, bound: Option<Duration>) {
-        let before = self.scrapes();
-        let page = if self.viewers.any() {
-            bound.unwrap_or(PAGE_LINGER).min(PAGE_LINGER)
-        } else {
-            Duration::ZERO
-        };
-        let bound = bound.unwrap_or(if before > 0 {
-            DEFAULT_LINGER
-        } else {
-            Duration::ZERO
-        });
-        // Neither the end of the time nor of the server is an error here.
-        let scrape = tokio::time::timeout(bound, self.scrapes.once_more());
-        let _ = tokio::join!(scrape, tokio::time::sleep(page));
+    pub fn linger(&self, asked: Option<Duration>) -> Duration {
+        match asked {
+            Some(asked) => asked,
+            None if self.scraped.load(Ordering::Relaxed) => DEFAULT_LINGER,
+            None if self.viewers.any() => PAGE_LINGER,
+            None => Duration::ZERO,
+        }
     }
 
     /// Ends answers under way and closes.
@@ -157,13 +141,10 @@ impl AdminServer {
     }
 }
 
-async fn metrics(
-    State(shared): State<Shared>,
-    ConnectInfo(reader): ConnectInfo<SocketAddr>,
-) -> Response {
+async fn metrics(State(shared): State<Shared>) -> Response {
     match TextEncoder::new().encode_to_string(&shared.registry.gather()) {
         Ok(text) => {
-            shared.scrapes.read_by(reader.ip());
+            shared.scraped.store(true, Ordering::Relaxed);
             ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

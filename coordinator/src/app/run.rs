@@ -248,8 +248,16 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         traces.finish().await;
     }
     let unkept = observers.take_broken();
+    let linger = admin.linger(config.metrics_linger);
+    if linger > Duration::from_secs(2) {
+        let address = admin.address();
+        observers.say(&format!(
+            "serving http://{address}/metrics for {} s more; Ctrl-C ends now",
+            linger.as_secs()
+        ));
+    }
     tokio::select! {
-        () = admin.linger(config.metrics_linger) => {}
+        () = tokio::time::sleep(linger) => {}
         _ = interrupts.recv() => {}
     }
     admin.stop().await;

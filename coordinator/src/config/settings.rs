@@ -239,8 +239,8 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_listen: Option<SocketAddr>,
 
-    /// Serve /metrics after the end until one more scrape, but no longer than this [default: 15
-    /// if it was ever scraped, else 0]
+    /// Time to serve /metrics after the end, so that each Prometheus reads the last values
+    /// [default: 15 if /metrics was ever read, else 0]
     #[arg(long, value_name = "SECONDS", help_heading = SEEN)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_linger: Option<u64>,

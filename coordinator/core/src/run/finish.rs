@@ -1,9 +1,13 @@
-//! The orderly end: what has to be kept is kept, the last picture is made, everybody goes.
+//! The orderly end: what has to be durable is made so, predictions are asked for, all workers go.
 
-use super::{CheckpointLookup, Finishing, Member, Now, Pause, Phase, Run, Stage};
+use std::cmp::Reverse;
+
+use super::parts::{Member, Stage};
+use super::phase::{CheckpointLookup, Finishing, Pause, Phase};
+use super::{Now, Run};
 use crate::event::{Action, Command, Fact, Position, RunError, SaveState, StopReason, WorkerId};
 
-/// Tiles of the final picture.
+/// Images of the predictions grid.
 const SHOWN: usize = 16;
 
 impl Run {
@@ -20,7 +24,7 @@ impl Run {
         match self.phase {
             // Of a run that has trained before, workers may have come back with something.
             Phase::Gathering | Phase::Preparing if self.initialized => {
-                self.finish(now, reason, out)
+                self.finish(now, reason, out);
             }
             Phase::Gathering | Phase::Preparing => self.close(Ok(reason), true, out),
             // A group that is not there yet is not worth waiting for.
@@ -40,7 +44,7 @@ impl Run {
         self.go_on_finishing(now, out);
     }
 
-    /// One thing after the other: the best weights, a last checkpoint, the picture.
+    /// One thing after the other: the best weights, a last checkpoint, the predictions.
     pub(super) fn go_on_finishing(&mut self, now: Now, out: &mut Vec<Action>) {
         let missing = self.best_is_missing();
         let Phase::Finishing(finishing) = &mut self.phase else {
@@ -53,7 +57,7 @@ impl Run {
                 return out.push(Action::FindCheckpoint);
             }
             CheckpointLookup::Found(_) if missing && reason == StopReason::Interrupted => {
-                return self.fail(self.best_is_gone(), out);
+                return self.fail(self.best_is_lost(), out);
             }
             CheckpointLookup::Found(_) if missing => {
                 // The end was near, but now there is something to make again.
@@ -64,17 +68,17 @@ impl Run {
             _ => {}
         }
         self.ask_for_best(out);
-        if !self.best_is_safe() {
+        if !self.best_is_stored() {
             return;
         }
         if reason == StopReason::Interrupted {
             self.ask_for_last_checkpoint(out);
-            if self.awaited_checkpoint.is_some() {
+            if self.checkpoints.is_awaited() {
                 return;
             }
         }
         if let Phase::Finishing(Finishing { waits: None, .. }) = self.phase {
-            self.say_finish(out);
+            self.send_finish(out);
         }
         if let Phase::Finishing(Finishing {
             waits: Some(waits), ..
@@ -85,32 +89,30 @@ impl Run {
         }
     }
 
-    /// A stopped run is resumed from where it stands, by whoever holds most of it.
+    /// A stopped run is resumed from where it is, by the worker that has come furthest.
     fn ask_for_last_checkpoint(&mut self, out: &mut Vec<Action>) {
-        let retained = |(id, member): (&WorkerId, &Member)| {
+        let retained = |(id, member): (WorkerId, &Member)| {
             let at = match member.assignment {
                 Some(_) => self.position,
                 None => self.restart_of(member.retained?)?,
             };
-            Some((at, std::cmp::Reverse(*id)))
+            Some((at, Reverse(id)))
         };
         let furthest: Option<(Position, _)> = self.members.iter().filter_map(retained).max();
-        if let Some((at, std::cmp::Reverse(worker))) = furthest
+        if let Some((at, Reverse(worker))) = furthest
             && at > Position::start_of(1)
             && !self.is_durable(at)
-            && self.awaited_checkpoint != Some((worker, at))
+            && !self.checkpoints.is_asked(worker, at)
         {
-            self.awaited_checkpoint = Some((worker, at));
-            out.push(Action::Send(
-                worker,
-                Command::SaveState(SaveState::Checkpoint),
-            ));
+            self.checkpoints.ask(worker, at);
+            let order = Command::SaveState(SaveState::Checkpoint);
+            out.push(Action::Send(worker, order));
         }
     }
 
-    /// Everybody in the group is told to finish, and one of those who hold a model to show it.
-    fn say_finish(&mut self, out: &mut Vec<Action>) {
-        let mut told: Vec<WorkerId> = self.assigned().map(|(id, _, _)| id).collect();
+    /// All workers in the group are told to finish, and one that has a model to send predictions.
+    fn send_finish(&mut self, out: &mut Vec<Action>) {
+        let mut told: Vec<WorkerId> = self.members.assigned().map(|(id, _, _)| id).collect();
         let shows = self.prediction_worker();
         told.retain(|id| Some(*id) != shows);
         if let Phase::Finishing(finishing) = &mut self.phase {
@@ -121,16 +123,16 @@ impl Run {
             let show = Vec::new();
             Action::Send(id, Command::Finish { generation, show })
         }));
-        self.ask_for_picture(out);
+        self.ask_for_predictions(out);
     }
 
-    fn ask_for_picture(&mut self, out: &mut Vec<Action>) {
+    fn ask_for_predictions(&mut self, out: &mut Vec<Action>) {
         let (generation, prediction_worker) = (self.generation, self.prediction_worker());
-        let show = match (&self.split, self.stopping.best()) {
+        let show = match (self.dataset.split(), self.history.best()) {
             (Some(split), Some(_)) => {
                 let spacing = (split.validation.len() / SHOWN).max(1);
-                let tiles = split.validation.iter().step_by(spacing).take(SHOWN);
-                tiles.copied().collect()
+                let shown = split.validation.iter().step_by(spacing).take(SHOWN);
+                shown.copied().collect()
             }
             _ => Vec::new(),
         };
@@ -144,12 +146,11 @@ impl Run {
         }
     }
 
-    /// The lowest rank, or, where there is no group, somebody who holds a model.
+    /// The lowest rank, or, where there is no group, a member that retains a model.
     fn prediction_worker(&self) -> Option<WorkerId> {
         let holds = |member: &Member| member.stage == Stage::Ready && member.retained.is_some();
-        let mut members = self.members.iter();
-        let holder = || members.find(|(_, member)| holds(member)).map(|(id, _)| *id);
-        self.first().or_else(holder)
+        let holder = || self.members.find(holds);
+        self.members.lowest_rank().or_else(holder)
     }
 
     pub(super) fn on_finished(
@@ -188,8 +189,8 @@ impl Run {
             && waits.remove(&worker)
             && finishing.shows == Some(worker)
         {
-            // Somebody else can show it.
-            self.ask_for_picture(out);
+            // Another one can show them.
+            self.ask_for_predictions(out);
         }
         self.go_on_finishing(now, out);
     }
@@ -198,22 +199,21 @@ impl Run {
         if let Phase::Finishing(Finishing { reason, until, .. }) = self.phase
             && now >= until
         {
-            if self.awaited_checkpoint.is_some() {
+            if self.checkpoints.is_awaited() {
                 out.push(Action::Notify(Fact::CheckpointMissed));
             }
-            // The run is whole without its last picture, but not without its best weights.
-            let outcome = match self.best_is_safe() {
+            // The results are complete without predictions, but not without the best weights.
+            let outcome = match self.best_is_stored() {
                 true => Ok(reason),
-                false => Err(self.best_is_gone()),
+                false => Err(self.best_is_lost()),
             };
             self.close(outcome, true, out);
         }
     }
 
-    fn best_is_gone(&self) -> RunError {
-        let epoch = self.stopping.best().map_or(0, |best| best.epoch);
+    fn best_is_lost(&self) -> RunError {
         RunError::BestWeightsLost {
-            epoch,
+            epoch: self.history.best().map_or(0, |best| best.epoch),
             grace: self.recipe.grace,
         }
     }

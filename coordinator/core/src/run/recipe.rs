@@ -7,20 +7,23 @@ use crate::schedule::Schedule;
 
 /// Whether to compute in bf16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Precision {
-    /// bf16 where every worker has it in silicon.
+    /// bf16 where every worker has it natively.
     Auto,
+    /// Single precision.
     Fp32,
+    /// Autocast to bfloat16.
     Bf16,
 }
 
 /// How often a checkpoint is taken, beside the one after each epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Cadence {
+    /// None in addition.
     EpochsOnly,
+    /// Every so many steps of an epoch.
     Steps(u32),
+    /// Every so many seconds.
     Seconds(f64),
 }
 
@@ -29,21 +32,21 @@ pub enum Cadence {
 pub struct Recipe {
     /// Workers to wait for before training starts.
     pub workers: usize,
-    /// Slots of the local launcher: `workers`, or 0 where others start them.
+    /// Processes of the local launcher: `workers`, or 0 where others start them.
     pub local_ranks: u32,
     /// With fewer the run does not go on.
     pub min_workers: usize,
-    /// The world does not grow beyond.
+    /// The most workers.
     pub max_workers: usize,
     /// How long a lost worker's replacement may take before the run goes on with fewer.
     pub rejoin_timeout: Duration,
     /// How often in a row the launcher restarts a worker that makes no step.
     pub max_restarts: u32,
-    /// How long nothing may move.
+    /// Time without progress before the stalled rank is replaced.
     pub stall_timeout: Duration,
     /// When a checkpoint is taken.
     pub checkpoints: Cadence,
-    /// How long the last words of a run may take.
+    /// How long the best weights, a last checkpoint and predictions may take at the end.
     pub grace: Duration,
     /// Samples of a step, over all ranks.
     pub global_batch: usize,
@@ -53,9 +56,9 @@ pub struct Recipe {
     pub validation_chunk: usize,
     /// Of split, order and fresh weights.
     pub seed: u64,
-    /// Rates, and the limit of epochs.
+    /// Learning rates, and the most epochs.
     pub schedule: Schedule,
-    /// When to give up.
+    /// When the validation loss ends the run.
     pub stopping: Rule,
     /// A file that does not decode ends the run.
     pub strict_data: bool,

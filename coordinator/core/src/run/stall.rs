@@ -1,13 +1,11 @@
-//! When nothing moves: who keeps the others waiting.
+//! When there is no progress: which rank the others wait for.
 
-use super::{Now, Phase, Run, Stage};
+use super::parts::{Assignment, Member, Stage};
+use super::{Now, Phase, Run};
 use crate::event::{
     Action, Activity, Fact, Heartbeat, LossCause, MemberInfo, Position, StallReport, WaitingRanks,
     WorkerId,
 };
-
-/// However short the timeout, some steps are long.
-const STEPS_OF_PATIENCE: f64 = 10.0;
 
 /// What is known of one rank.
 #[derive(Debug)]
@@ -21,9 +19,19 @@ struct RankStatus {
 }
 
 impl Run {
+    pub(super) fn on_heartbeat(&mut self, now: Now, worker: WorkerId, heartbeat: Heartbeat) {
+        let at = |heartbeat: &Heartbeat| (heartbeat.generation, heartbeat.position);
+        if let Some(member) = self.members.get_mut(worker)
+            // One that comes late says nothing of where the worker is now.
+            && member.heartbeat.is_none_or(|(_, last)| at(&last) <= at(&heartbeat))
+        {
+            member.heartbeat = Some((now, heartbeat));
+        }
+    }
+
     /// Names the rank that holds up the others, and goes on without it.
     pub(super) fn find_stall(&mut self, now: Now, out: &mut Vec<Action>) {
-        let patience = self.recipe.stall_timeout.max(self.some_steps());
+        let patience = self.recipe.stall_timeout.max(self.pace.patience());
         if !matches!(self.phase, Phase::Training(_) | Phase::Forming(_)) {
             return self.find_unresponsive_newcomer(now, patience, out);
         }
@@ -46,45 +54,38 @@ impl Run {
         }
     }
 
-    /// As long as a few steps take, whatever a worker says of that.
-    pub(super) fn some_steps(&self) -> Now {
-        let seconds = STEPS_OF_PATIENCE * self.step_seconds;
-        Now::try_from_secs_f64(seconds).unwrap_or_default()
-    }
-
     /// The ranks that may hold up others. A rank that only waits for the coordinator does not.
     fn statuses(&self) -> Vec<RankStatus> {
         let granted = match &self.phase {
             Phase::Training(training) => training.granted,
             _ => 0,
         };
-        let status =
-            |(worker, member, assignment): (WorkerId, &super::Member, &super::Assignment)| {
-                let current =
-                    |(_, heartbeat): &(Now, Heartbeat)| heartbeat.generation == self.generation;
-                let (position, activity, since) = match member.heartbeat.filter(current) {
-                    Some((at, heartbeat)) => (
-                        heartbeat.position,
-                        heartbeat.activity,
-                        began(at, &heartbeat),
-                    ),
-                    // It has not even begun to join.
-                    None => (Position::start_of(0), Activity::Forming, assignment.since),
-                };
-                let waits = activity == Activity::Idle
-                    && (assignment.in_group && assignment.completed >= granted);
-                (!waits).then(|| RankStatus {
-                    member: member.info(worker),
-                    rank: assignment.rank,
-                    position,
-                    activity,
-                    since: since.max(assignment.since),
-                })
+        let status = |(worker, member, assignment): (WorkerId, &Member, &Assignment)| {
+            let current =
+                |(_, heartbeat): &(Now, Heartbeat)| heartbeat.generation == self.generation;
+            let (position, activity, since) = match member.heartbeat.filter(current) {
+                Some((at, heartbeat)) => (
+                    heartbeat.position,
+                    heartbeat.activity,
+                    began(at, &heartbeat),
+                ),
+                // It has not even begun to join.
+                None => (Position::start_of(0), Activity::Forming, assignment.since),
             };
-        self.assigned().filter_map(status).collect()
+            let waits = activity == Activity::Idle
+                && (assignment.in_group && assignment.completed >= granted);
+            (!waits).then(|| RankStatus {
+                member: member.info(worker),
+                rank: assignment.rank,
+                position,
+                activity,
+                since: since.max(assignment.since),
+            })
+        };
+        self.members.assigned().filter_map(status).collect()
     }
 
-    /// A worker that comes back says at once what it holds, unless its thread hangs in what it
+    /// A worker that comes back reports at once what it retains, unless its thread hangs in what it
     /// did before, or still decodes.
     fn find_unresponsive_newcomer(&mut self, now: Now, patience: Now, out: &mut Vec<Action>) {
         let stuck = self.members.iter().find_map(|(worker, member)| {
@@ -94,14 +95,14 @@ impl Run {
             };
             let hangs = match activity {
                 Activity::Preparing => false,
-                // Whoever is new may have many files to look at.
+                // A new worker may have many files to scan.
                 Activity::Idle => member.from_before,
                 _ => true,
             };
             let waited = now.saturating_sub(began.max(member.joined));
             let stuck = member.stage == Stage::Joined && hangs && waited >= patience;
             stuck.then(|| StallReport {
-                member: member.info(*worker),
+                member: member.info(worker),
                 activity,
                 step: 0,
                 seconds: waited.as_secs_f64(),
@@ -116,14 +117,14 @@ impl Run {
     }
 }
 
-/// Whoever sends a heartbeat may send any number.
+/// When an activity began; a heartbeat may hold any number.
 fn began(at: Now, heartbeat: &Heartbeat) -> Now {
     let seconds = Now::try_from_secs_f64(heartbeat.seconds).unwrap_or_default();
     at.saturating_sub(seconds)
 }
 
-/// How far a rank is within its epoch: of two that wait for each other, the one behind is
-/// waited for.
+/// How far a rank is within its epoch: of two that wait for each other, the one behind is the one
+/// to blame.
 fn progress(status: &RankStatus) -> (Position, u8) {
     let stage = match status.activity {
         Activity::Idle | Activity::Preparing | Activity::Forming => 0,

@@ -5,8 +5,8 @@ mod resumed;
 use super::*;
 use crate::early_stopping::Rule;
 use crate::event::{
-    Activity, Command, EpochReport, Fact, Outcome, Phases, RetainedState, SaveState, StepReport,
-    ValidationSum,
+    Activity, Command, EpochReport, Fact, Heartbeat, Outcome, Phases, RetainedState, SaveState,
+    Scan, StepReport, ValidationSum,
 };
 use crate::schedule::{Decay, Schedule};
 
@@ -355,7 +355,7 @@ fn a_heartbeat_that_comes_late_says_nothing() {
     };
     let mut last = |heartbeat| {
         bench.tell(Event::Heartbeat { worker, heartbeat });
-        let member = &bench.run.members[&worker];
+        let member = bench.run.members.get(worker)?;
         member.heartbeat.map(|(_, last)| last)
     };
     assert_eq!(last(place(1, 2)), Some(place(1, 2)));

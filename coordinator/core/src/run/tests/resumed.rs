@@ -1,7 +1,8 @@
 //! A run that another coordinator had before.
 
 use super::*;
-use crate::event::ProcessStatus;
+use crate::event::{Origin, ProcessStatus};
+use crate::split::Split;
 
 fn resumed(validation_losses: &[f64], checkpoint: Option<Position>) -> Resumed {
     let split = Split::new(&[0, 1, 2, 3, 4, 5, 6, 7], 0.25, 1).unwrap();

@@ -1,12 +1,16 @@
-//! Between two generations: who has left the old one, who comes, and from which state the next
-//! goes on.
+//! Between two generations: which members have left the old one, which come, and from which state
+//! the next goes on.
 
-use super::{Assembling, CheckpointLookup, Now, Outage, Pause, Phase, Run, Stage};
+use std::cmp::Reverse;
+
+use super::parts::{Member, Stage};
+use super::phase::{Assembling, CheckpointLookup, Pause, Phase};
+use super::{Now, Run};
 use crate::event::{
     Action, Command, Fact, LossCause, Origin, OutageCause, Position, RunError, WaitReason, WorkerId,
 };
 
-/// How long a survivor may take to leave a broken generation.
+/// How long a survivor may take to leave an aborted generation.
 const ABORT_TIMEOUT: Now = Now::from_secs(15);
 
 /// Whether the next generation can be formed.
@@ -18,13 +22,21 @@ enum Assembled {
     TooFew,
 }
 
+/// A state that the run can go on from.
+struct Start {
+    position: Position,
+    origin: Origin,
+    /// The worker that gives it to all.
+    source: Option<WorkerId>,
+}
+
 impl Run {
-    /// Ends the generation: all leave it, keep what they have, and say so. So many workers were
-    /// lost that people, and no launcher, start again.
+    /// Ends the generation: all leave it, and retain what they have. `absent` workers were lost
+    /// that others, and not the launcher, start again.
     pub(super) fn abort_generation(&mut self, now: Now, absent: usize, out: &mut Vec<Action>) {
         let generation = self.generation;
-        let abort_generation = |id| Action::Send(id, Command::AbortGeneration { generation });
-        out.extend(self.assigned().map(|(id, _, _)| abort_generation(id)));
+        let abort = |id| Action::Send(id, Command::AbortGeneration { generation });
+        out.extend(self.members.assigned().map(|(id, _, _)| abort(id)));
         self.assemble(now, absent, out);
     }
 
@@ -41,30 +53,18 @@ impl Run {
         self.assemble_if_possible(now, out);
     }
 
-    /// Remembers when training stood still, and how far it had come by then.
-    pub(super) fn note_outage(&mut self, now: Now, cause: OutageCause) {
-        if let Some(outage) = &mut self.outage {
-            outage.cause = outage.cause.max(cause);
-            return;
-        }
+    /// Takes down when training stood still, and how far it had come by then.
+    pub(super) fn begin_outage(&mut self, now: Now, cause: OutageCause) {
         let working = matches!(self.phase, Phase::Training(_) | Phase::Forming(_));
-        if working && self.initialized {
-            let reported = self
-                .assigned()
-                .map(|(_, _, assignment)| assignment.completed)
-                .max();
-            self.outage = Some(Outage {
-                since: now,
-                cause,
-                reported: Position {
-                    completed: reported.unwrap_or(0).max(self.position.completed),
-                    ..self.position
-                },
-            });
-        }
+        let reported = Position {
+            completed: self.members.completed_by_any().max(self.position.completed),
+            ..self.position
+        };
+        let reported = (working && self.initialized).then_some(reported);
+        self.outage.begin(now, cause, reported);
     }
 
-    pub(super) fn on_halted(
+    pub(super) fn on_generation_aborted(
         &mut self,
         now: Now,
         worker: WorkerId,
@@ -75,7 +75,7 @@ impl Run {
         if generation != self.generation || !matches!(self.phase, Phase::Assembling(_)) {
             return;
         }
-        let Some(member) = self.members.get_mut(&worker) else {
+        let Some(member) = self.members.get_mut(worker) else {
             return;
         };
         if member.assignment.take().is_some() {
@@ -88,25 +88,14 @@ impl Run {
     /// A worker has become able to train.
     pub(super) fn on_ready(&mut self, now: Now, out: &mut Vec<Action>) {
         match self.phase {
-            Phase::Training(_) if self.world_size() < self.recipe.max_workers => {
+            Phase::Training(_) if self.members.world_size() < self.recipe.max_workers => {
                 self.pause(now, Pause::Regroup, out);
             }
             _ => self.go_on(now, out),
         }
     }
 
-    /// Something has changed, or time has passed: whatever waited for that may be done now.
-    pub(super) fn go_on(&mut self, now: Now, out: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Gathering => self.gather_if_possible(now, out),
-            Phase::Preparing => self.split_if_possible(now, out),
-            Phase::Assembling(_) => self.assemble_if_possible(now, out),
-            Phase::Finishing(_) => self.go_on_finishing(now, out),
-            Phase::Forming(_) | Phase::Training(_) | Phase::Closed => {}
-        }
-    }
-
-    fn assemble_if_possible(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn assemble_if_possible(&mut self, now: Now, out: &mut Vec<Action>) {
         let Phase::Assembling(assembling) = &self.phase else {
             return;
         };
@@ -119,7 +108,7 @@ impl Run {
     }
 
     fn assembled(&self, now: Now, assembling: &Assembling) -> Assembled {
-        if let Some((id, member, _)) = self.assigned().next() {
+        if let Some((id, member, _)) = self.members.assigned().next() {
             let member = member.info(id);
             return Assembled::NotYet(WaitReason::Abort { member });
         }
@@ -127,30 +116,28 @@ impl Run {
             return Assembled::Ready(Vec::new());
         }
         if let Some((id, member)) = self.members.iter().find(|(_, member)| member.draining) {
-            let member = member.info(*id);
+            let member = member.info(id);
             return Assembled::NotYet(WaitReason::Drain { member });
         }
-        let ready: Vec<WorkerId> = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.stage == Stage::Ready)
-            .map(|(id, _)| *id)
-            .collect();
+        let ready = self.members.iter();
+        let ready = ready.filter(|(_, member)| member.stage == Stage::Ready);
+        let ready: Vec<WorkerId> = ready.map(|(id, _)| id).collect();
         let enough = ready.len() >= self.recipe.min_workers;
         let waited = now.saturating_sub(assembling.since) >= self.recipe.rejoin_timeout;
-        // Whoever comes from somewhere and does not even say what it sees is no worker.
+        // A client from elsewhere that does not even report what it has is no worker.
         let patience = self.recipe.stall_timeout;
-        let behind = |member: &&super::Member| {
-            let speaks = member.stage > Stage::Joined || member.local_rank.is_some();
+        let behind = |member: &&Member| {
+            let reports = member.stage > Stage::Joined || member.local_rank.is_some();
             let new = now.saturating_sub(member.joined) < patience;
-            member.stage < Stage::Ready && (speaks || new)
+            member.stage < Stage::Ready && (reports || new)
         };
-        let unready = self.open_local_ranks() + self.members.values().filter(behind).count();
+        let unready = self.vacant_local_ranks() + self.members.values().filter(behind).count();
         let missing = assembling.absent + unready;
         if enough && (waited || missing == 0) {
             return Assembled::Ready(ready);
         }
-        let may_come = unready > 0 || !waited && (self.recipe.local_ranks == 0 || missing > 0);
+        let others_start = !self.local_workers.are_launched();
+        let may_come = unready > 0 || !waited && (others_start || missing > 0);
         if !enough && !may_come {
             return Assembled::TooFew;
         }
@@ -168,29 +155,23 @@ impl Run {
     }
 
     pub(super) fn too_few(&mut self, out: &mut Vec<Action>) {
-        let ready = |member: &&super::Member| member.stage == Stage::Ready && !member.draining;
+        let available = self.members.values().filter(|member| member.is_available());
         let error = RunError::TooFewWorkers {
-            ready: self.members.values().filter(ready).count(),
+            ready: available.count(),
             required: self.recipe.min_workers,
-            last: self.last_loss.clone().map(Box::new),
+            last: self.failures.last().cloned().map(Box::new),
         };
         self.fail(error, out);
     }
 
-    /// Goes on from the furthest state that somebody holds or the run directory has, else from
+    /// Goes on from the furthest state that a member retains or the run directory has, else from
     /// the beginning.
     fn form_from_the_best_state(&mut self, now: Now, ready: &[WorkerId], out: &mut Vec<Action>) {
-        if let Some(reason) = self.over().filter(|_| !self.best_is_missing()) {
+        if let Some(reason) = self.history.end().filter(|_| !self.best_is_missing()) {
             return self.finish(now, reason, out);
         }
-        let retained = ready
-            .iter()
-            .filter_map(|id| Some((self.restart_of(self.members.get(id)?.retained?)?, *id)))
-            // The first of those that hold as much.
-            .max_by_key(|(position, id)| (*position, std::cmp::Reverse(*id)));
-        let first = ready.first().copied();
-        let fresh = (Position::start_of(1), Origin::Fresh, first);
-        let newest = self.durable.max(Some(self.known()));
+        let retained = self.furthest_retained(ready);
+        let newest = self.checkpoints.newest().max(Some(self.known()));
         let Phase::Assembling(assembling) = &mut self.phase else {
             return;
         };
@@ -198,38 +179,54 @@ impl Run {
             _ if !self.initialized => None,
             CheckpointLookup::Asked => return,
             CheckpointLookup::Found(stored) => stored.filter(|at| self.is_usable(*at)),
-            CheckpointLookup::NotYet => {
-                let Some((position, source)) = retained.filter(|(at, _)| Some(*at) >= newest)
-                else {
+            CheckpointLookup::NotYet => match retained {
+                Some(start) if Some(start.position) >= newest => {
+                    return self.form(now, ready, start.position, start.origin, start.source, out);
+                }
+                _ => {
                     assembling.checkpoint = CheckpointLookup::Asked;
-                    // Nothing may get in between the look and what follows from it.
-                    self.awaited_checkpoint = None;
+                    // Nothing may get in between the search and what follows from it.
+                    self.checkpoints.forget();
                     return out.push(Action::FindCheckpoint);
-                };
-                return self.form(now, ready, position, Origin::Retained, Some(source), out);
-            }
+                }
+            },
         };
+        let first = ready.first().copied();
         let (position, origin, source) = match (retained, stored) {
-            (Some((retained, source)), stored) if Some(retained) >= stored => {
-                (retained, Origin::Retained, Some(source))
+            (Some(start), stored) if Some(start.position) >= stored => {
+                (start.position, start.origin, start.source)
             }
             (_, Some(stored)) => (stored, Origin::Checkpoint, first),
-            (_, None) => fresh,
+            (_, None) => (Position::start_of(1), Origin::Fresh, first),
         };
         self.form(now, ready, position, origin, source, out);
     }
 
+    /// The furthest usable state that a member retains; the first of those that are as far.
+    fn furthest_retained(&self, ready: &[WorkerId]) -> Option<Start> {
+        let retained = |id: &WorkerId| {
+            let retained = self.members.get(*id)?.retained?;
+            Some((self.restart_of(retained)?, *id))
+        };
+        let furthest = ready.iter().filter_map(retained);
+        let furthest = furthest.max_by_key(|(position, id)| (*position, Reverse(*id)));
+        furthest.map(|(position, id)| Start {
+            position,
+            origin: Origin::Retained,
+            source: Some(id),
+        })
+    }
+
     /// A survivor that does not leave its group is no survivor.
     pub(super) fn evict_unresponsive(&mut self, now: Now, out: &mut Vec<Action>) {
-        let since = match &self.phase {
-            Phase::Assembling(assembling) => assembling.since,
-            _ => return,
+        let Phase::Assembling(Assembling { since, .. }) = self.phase else {
+            return;
         };
-        let patience = ABORT_TIMEOUT.max(self.some_steps());
+        let patience = ABORT_TIMEOUT.max(self.pace.patience());
         if now.saturating_sub(since) < patience {
             return;
         }
-        let stuck: Vec<WorkerId> = self.assigned().map(|(id, _, _)| id).collect();
+        let stuck: Vec<WorkerId> = self.members.assigned().map(|(id, _, _)| id).collect();
         for worker in stuck {
             self.evict(now, worker, LossCause::UnresponsiveToAbort, out);
         }

@@ -1,9 +1,8 @@
-//! Who joins, and what they see.
+//! Workers that join: who is admitted, and whose data and device fit the run.
 
-use std::collections::BTreeSet;
-
-use super::loss::Successor;
-use super::{Member, Now, Phase, Run, Stage};
+use super::departure::Successor;
+use super::parts::{Member, Stage};
+use super::{Now, Phase, Run};
 use crate::event::{
     Action, Command, DataError, DataFolder, EnvironmentError, Fact, Loss, LossCause, MemberInfo,
     RefusalReason, RunError, Scan, ShutdownReason, WorkerId,
@@ -19,13 +18,9 @@ impl Run {
         out: &mut Vec<Action>,
     ) {
         // Of another launcher's, or none.
-        let local_rank = local_rank.filter(|local_rank| *local_rank < self.recipe.local_ranks);
-        // A process has one session: a second one tells that the first is broken.
-        let former = self
-            .members
-            .iter()
-            .find(|(_, member)| member.instance == instance)
-            .map(|(id, _)| *id);
+        let local_rank = local_rank.filter(|local_rank| self.local_workers.includes(*local_rank));
+        // A process has one session: a second one shows that the first is broken.
+        let former = self.members.with_instance(instance);
         let info = MemberInfo {
             worker,
             host: host.clone(),
@@ -35,27 +30,24 @@ impl Run {
         if let Err(reason) = self.admit(former, pid, local_rank) {
             return refuse(info, reason, out);
         }
-        let from_before =
-            local_rank.is_some_and(|local_rank| self.process_in(local_rank) != Some(pid));
-        self.members.insert(
-            worker,
-            Member {
-                host,
-                pid,
-                instance,
-                local_rank,
-                from_before,
-                joined: now,
-                scan: None,
-                stage: Stage::Joined,
-                decoding: None,
-                retained: None,
-                best: None,
-                draining: false,
-                heartbeat: None,
-                assignment: None,
-            },
-        );
+        let started_here = |local_rank| self.local_workers.pid(local_rank) == Some(pid);
+        let member = Member {
+            host,
+            pid,
+            instance,
+            local_rank,
+            from_before: local_rank.is_some_and(|local_rank| !started_here(local_rank)),
+            joined: now,
+            scan: None,
+            stage: Stage::Joined,
+            decoding: None,
+            retained: None,
+            best: None,
+            draining: false,
+            heartbeat: None,
+            assignment: None,
+        };
+        self.members.insert(worker, member);
         if let (Phase::Assembling(assembling), None, None) = (&mut self.phase, local_rank, former) {
             assembling.absent = assembling.absent.saturating_sub(1);
         }
@@ -86,11 +78,14 @@ impl Run {
             return Ok(());
         }
         if let Some(local_rank) = local_rank {
-            return self.claim(local_rank, pid);
+            if let Some(holder) = self.members.with_local_rank(local_rank) {
+                return Err(RefusalReason::LocalRankTaken { local_rank, holder });
+            }
+            return self.local_workers.claim(local_rank, pid);
         }
         // The launcher's workers have their places, also when they come later.
         let (taken, limit) = (
-            self.members.len() + self.open_local_ranks(),
+            self.members.len() + self.vacant_local_ranks(),
             self.recipe.max_workers,
         );
         match taken >= limit {
@@ -106,42 +101,44 @@ impl Run {
         mut scan: Scan,
         out: &mut Vec<Action>,
     ) {
-        let stage = self.members.get(&worker).map(|member| member.stage);
-        if stage != Some(Stage::Joined) {
+        let member = self.members.get(worker);
+        let Some(member) = member.filter(|member| member.stage == Stage::Joined) else {
             return;
-        }
+        };
+        let (host, is_local) = (member.host.clone(), member.local_rank.is_some());
         let accepted = self
-            .compare(worker, &scan)
-            .and_then(|()| Ok(self.adopt(&mut scan, out)?));
-        if let Err(mismatch) = accepted {
-            let strange = self.split.is_none()
-                && self.members.get(&worker).is_some_and(
-                    // Data that a resumed run was not started with, by somebody from elsewhere.
-                    |member| self.resumed.is_none() || member.local_rank.is_some(),
-                );
-            if strange {
+            .compare(&host, &scan)
+            .and_then(|()| Ok(self.dataset.adopt(&mut scan)?));
+        match accepted {
+            Ok(first) => {
+                if first {
+                    out.extend(self.dataset.split_fact().map(Action::Notify));
+                }
+            }
+            // Before anything is known, the first worker decides: but not on a resumed run, about
+            // one that others started.
+            Err(mismatch) if self.dataset.split().is_none() && (!self.resumed || is_local) => {
                 return self.fail(mismatch.into(), out);
             }
             // The run is fine without it, and the same program would see the same again.
-            return self.expel(now, worker, mismatch.into(), out);
+            Err(mismatch) => return self.expel(now, worker, mismatch.into(), out),
         }
-        let memory = scan.memory;
-        let host = self.members.get(&worker).map_or("", |m| m.host.as_str());
         out.extend(
             std::mem::take(&mut scan.warnings)
                 .into_iter()
                 .map(|warning| {
-                    let host = host.to_owned();
+                    let host = host.clone();
                     Action::Notify(Fact::Warned { host, warning })
                 }),
         );
-        if let Some(member) = self.members.get_mut(&worker) {
-            // Whoever was in a group can read everything; others know only their own part.
-            let prepared = memory.prepared && memory.retained.is_some() && self.split.is_some();
-            member.stage = if prepared {
-                Stage::Ready
-            } else {
-                Stage::Scanned
+        if let Some(member) = self.members.get_mut(worker) {
+            let memory = scan.memory;
+            // One that was in a group can read everything; others know only their own part.
+            let split_known = self.dataset.split().is_some();
+            let prepared = memory.prepared && memory.retained.is_some() && split_known;
+            member.stage = match prepared {
+                true => Stage::Ready,
+                false => Stage::Scanned,
             };
             member.retained = memory.retained;
             member.best = memory.best;
@@ -158,64 +155,46 @@ impl Run {
         reason: RefusalReason,
         out: &mut Vec<Action>,
     ) {
-        if let Some(member) = self.members.remove(&worker) {
+        if let Some(member) = self.members.remove(worker) {
             let info = member.info(worker);
-            self.last_loss = Some(Loss::Expelled {
+            self.failures.lose(Loss::Expelled {
                 member: info.clone(),
                 reason: reason.clone(),
             });
-            self.close_local_rank(member.local_rank);
+            self.local_workers.close(member.local_rank);
             refuse(info, reason, out);
         }
         self.go_on(now, out);
     }
 
     /// Whether a worker has the data and the kind of device that the others have.
-    fn compare(&self, worker: WorkerId, scan: &Scan) -> Result<(), Mismatch> {
-        let host = self.members.get(&worker).map_or("", |m| m.host.as_str());
-        let other = self.members.values().find(|member| member.scan.is_some());
-        if let Some(other) = other
-            && let Some(theirs) = &other.scan
-            && theirs.is_on_gpu() != scan.is_on_gpu()
+    fn compare(&self, host: &str, scan: &Scan) -> Result<(), Mismatch> {
+        let mut members = self.members.values();
+        let other = members.find_map(|member| Some((&member.host, member.scan.as_ref()?)));
+        if let Some((other_host, other_scan)) = other
+            && other_scan.is_on_gpu() != scan.is_on_gpu()
         {
-            let (gpu, cpu) = if scan.is_on_gpu() {
-                (host, other.host.as_str())
-            } else {
-                (other.host.as_str(), host)
+            let (gpu, cpu) = match scan.is_on_gpu() {
+                true => (host.to_owned(), other_host.clone()),
+                false => (other_host.clone(), host.to_owned()),
             };
-            return Err(Mismatch::Environment(EnvironmentError::MixedDevices {
-                gpu: gpu.to_owned(),
-                cpu: cpu.to_owned(),
-            }));
+            return Err(EnvironmentError::MixedDevices { gpu, cpu }.into());
         }
-        match &self.fingerprint {
-            Some(known) if *known != scan.fingerprint => Err(Mismatch::Data(DataError::Mismatch {
-                known: DataFolder {
-                    host: other.map(|member| member.host.clone()),
-                    fingerprint: known.clone(),
-                },
-                other: DataFolder {
-                    host: Some(host.to_owned()),
-                    fingerprint: scan.fingerprint.clone(),
-                },
-                difference: first_difference(&self.files, &scan.files),
-            })),
-            _ => Ok(()),
-        }
-    }
-
-    /// Learns classes and files from the first worker that knows them.
-    fn adopt(&mut self, scan: &mut Scan, out: &mut Vec<Action>) -> Result<(), DataError> {
-        let files = std::mem::take(&mut scan.files);
-        if !self.files.is_empty() {
+        let Some(known) = self.dataset.differs(&scan.fingerprint) else {
             return Ok(());
-        }
-        self.files = files;
-        self.classes.clone_from(&scan.classes);
-        self.fingerprint = Some(scan.fingerprint.clone());
-        self.restore_split()?;
-        self.show_split(out);
-        Ok(())
+        };
+        let error = DataError::Mismatch {
+            known: DataFolder {
+                host: other.map(|(host, _)| host.clone()),
+                fingerprint: known.to_owned(),
+            },
+            other: DataFolder {
+                host: Some(host.to_owned()),
+                fingerprint: scan.fingerprint.clone(),
+            },
+            difference: self.dataset.first_difference(&scan.files),
+        };
+        Err(error.into())
     }
 }
 
@@ -228,6 +207,12 @@ enum Mismatch {
 impl From<DataError> for Mismatch {
     fn from(error: DataError) -> Self {
         Self::Data(error)
+    }
+}
+
+impl From<EnvironmentError> for Mismatch {
+    fn from(error: EnvironmentError) -> Self {
+        Self::Environment(error)
     }
 }
 
@@ -259,12 +244,4 @@ fn refuse(member: MemberInfo, reason: RefusalReason, out: &mut Vec<Action>) {
     out.push(Action::Notify(fact));
     let (reason, abort) = (ShutdownReason::Refused(reason), false);
     out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
-}
-
-/// The first path that only one of two folders has, or has with another size.
-fn first_difference(a: &[(String, u64)], b: &[(String, u64)]) -> Option<String> {
-    let a: BTreeSet<_> = a.iter().collect();
-    let b: BTreeSet<_> = b.iter().collect();
-    let differs = a.symmetric_difference(&b).min();
-    differs.map(|(path, _)| path.clone())
 }

@@ -1,0 +1,252 @@
+//! Members that go: lost, evicted, or asked to end.
+
+use super::parts::{Member, REJOIN_GRACE, Stage};
+use super::{Now, Pause, Phase, Run};
+use crate::event::{
+    Action, Command, Fact, Location, Loss, LossCause, MemberInfo, OutageCause, Position, RunError,
+    SaveState, ShutdownReason, WorkerId,
+};
+
+/// Whether another worker is to come in the place of one that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Successor {
+    None,
+    AtOnce,
+    UnlessItReturns,
+}
+
+impl Run {
+    pub(super) fn on_lost(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        cause: LossCause,
+        out: &mut Vec<Action>,
+    ) {
+        self.drop_member(now, worker, cause, Successor::UnlessItReturns, out);
+    }
+
+    /// The member is gone, whatever its process does. The launcher may replace one of its own;
+    /// others may start one in place of another.
+    pub(super) fn drop_member(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        cause: LossCause,
+        successor: Successor,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(member) = self.members.get(worker) else {
+            return;
+        };
+        let assigned = member.is_assigned();
+        // One that is not in the group takes nothing from it.
+        if assigned {
+            self.begin_outage(now, OutageCause::WorkerDied);
+        }
+        let location = self.location(worker);
+        let Some(member) = self.members.remove(worker) else {
+            return;
+        };
+        self.report_loss(&member, worker, location, cause, out);
+        self.checkpoints.forget_worker(worker);
+        self.best_weights.forget_worker(worker);
+        let replace = successor != Successor::None && !member.draining;
+        if let (true, Some(local_rank)) = (replace, member.local_rank) {
+            let may_return = successor == Successor::UnlessItReturns;
+            if !(may_return && self.waits_for_return(now, local_rank, &member)) {
+                self.restart(local_rank, Some(&member), out);
+            }
+        }
+        let absent = usize::from(replace && member.local_rank.is_none());
+        if assigned {
+            self.failures.forgive_groups();
+        }
+        match &mut self.phase {
+            Phase::Forming(_) | Phase::Training(_) if assigned => {
+                self.abort_generation(now, absent, out);
+            }
+            Phase::Assembling(assembling) => {
+                assembling.absent += absent;
+                self.release_draining(now, out);
+                self.go_on(now, out);
+            }
+            Phase::Finishing(_) => self.lost_while_finishing(now, worker, out),
+            _ => self.go_on(now, out),
+        }
+    }
+
+    fn report_loss(
+        &mut self,
+        member: &Member,
+        worker: WorkerId,
+        location: Location,
+        cause: LossCause,
+        out: &mut Vec<Action>,
+    ) {
+        let info = member.info(worker);
+        if member.draining {
+            out.push(Action::Notify(Fact::Left { member: info }));
+        } else if !self.has_finished(worker) {
+            self.failures.lose(Loss::Member {
+                member: info.clone(),
+                location,
+                cause: cause.clone(),
+            });
+            out.push(Action::Notify(Fact::Lost {
+                member: info,
+                location,
+                cause,
+            }));
+        }
+    }
+
+    /// Waits for a lost worker whose process is alive, if no other member retains a state: its
+    /// session may have broken for no fault of its own, as when the coordinator was stopped for a
+    /// while. Whether it waits.
+    fn waits_for_return(&mut self, now: Now, local_rank: u32, lost: &Member) -> bool {
+        let holds = |member: &Member| member.is_assigned() || member.retained.is_some();
+        let alone = !self.members.values().any(holds);
+        let waits = holds(lost)
+            && alone
+            && self.needs_workers()
+            && self.local_workers.pid(local_rank) == Some(lost.pid);
+        if waits {
+            self.local_workers
+                .await_rejoin(local_rank, now + REJOIN_GRACE);
+        }
+        waits
+    }
+
+    /// Loses a member on purpose: its process is told to end, and replaced.
+    pub(super) fn evict(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        cause: LossCause,
+        out: &mut Vec<Action>,
+    ) {
+        if self.members.get(worker).is_some_and(Member::is_assigned) {
+            self.begin_outage(now, OutageCause::WorkerEvicted);
+        }
+        let (reason, abort) = (ShutdownReason::Removed(cause.clone()), true);
+        out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
+        self.drop_member(now, worker, cause, Successor::AtOnce, out);
+    }
+
+    /// A group that broke although all of its members are alive.
+    pub(super) fn on_broken_group(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        cause: LossCause,
+        out: &mut Vec<Action>,
+    ) {
+        let member = self
+            .members
+            .get(worker)
+            .filter(|member| member.is_assigned());
+        let (Some(member), Phase::Forming(_) | Phase::Training(_)) = (member, &self.phase) else {
+            return;
+        };
+        let loss = Loss::Member {
+            member: member.info(worker),
+            location: self.location(worker),
+            cause,
+        };
+        let last = Box::new(loss.clone());
+        if let Some(groups) = self.failures.break_group(loss) {
+            return self.fail(RunError::GroupsFailing { groups, last }, out);
+        }
+        self.begin_outage(now, OutageCause::GroupBroke);
+        self.abort_generation(now, 0, out);
+    }
+
+    pub(super) fn on_draining(&mut self, now: Now, worker: WorkerId, out: &mut Vec<Action>) {
+        let Some(member) = self.members.get_mut(worker) else {
+            return;
+        };
+        member.draining = true;
+        let assigned = member.is_assigned();
+        // One that claims a local rank of the former coordinator's launcher, and goes before it
+        // has shown to be a worker, does not keep others from it.
+        if !(member.from_before && member.stage == Stage::Joined) {
+            self.local_workers.close(member.local_rank);
+        }
+        match self.phase {
+            Phase::Training(_) if assigned => self.pause(now, Pause::Regroup, out),
+            Phase::Forming(_) if assigned => self.abort_generation(now, 0, out),
+            _ => self.release_draining(now, out),
+        }
+    }
+
+    /// Lets the members go that were asked to end and have left their group, once nothing is lost
+    /// with them.
+    pub(super) fn release_draining(&mut self, now: Now, out: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Finishing(_) | Phase::Closed) {
+            return;
+        }
+        let free = |(id, member): (WorkerId, &Member)| {
+            (member.draining && !member.is_assigned()).then_some(id)
+        };
+        let draining: Vec<WorkerId> = self.members.iter().filter_map(free).collect();
+        for worker in draining {
+            if !self.is_needed(worker, out) && self.is_member(worker) {
+                let cause = LossCause::DrainRequested;
+                let (reason, abort) = (ShutdownReason::Removed(cause.clone()), false);
+                out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
+                // Others may go with it, or the whole run.
+                return self.drop_member(now, worker, cause, Successor::None, out);
+            }
+        }
+    }
+
+    /// Whether a worker has something that no other member has; it is asked for that.
+    fn is_needed(&mut self, worker: WorkerId, out: &mut Vec<Action>) -> bool {
+        if self.gives_the_best(worker, out) {
+            return true;
+        }
+        let retained = |member: &Member| member.retained.and_then(|at| self.restart_of(at));
+        let Some(mine) = self.members.get(worker).and_then(retained) else {
+            return false;
+        };
+        let mut others = self.members.values().filter(|member| !member.draining);
+        let spared = self.is_durable(mine)
+            || others.any(|other| other.is_assigned() || retained(other) >= Some(mine));
+        if spared || self.best_is_missing() {
+            return false;
+        }
+        if self.best_is_stored() && !self.checkpoints.is_awaited() {
+            self.checkpoints.ask(worker, mine);
+            let order = Command::SaveState(SaveState::Checkpoint);
+            out.push(Action::Send(worker, order));
+        }
+        true
+    }
+
+    pub(super) fn info(&self, worker: WorkerId) -> Option<MemberInfo> {
+        Some(self.members.get(worker)?.info(worker))
+    }
+
+    /// Where in the run a member is.
+    fn location(&self, worker: WorkerId) -> Location {
+        let member = self.members.get(worker);
+        let assignment = member.and_then(|member| member.assignment.as_ref());
+        let epoch = self.position.epoch;
+        let at = |completed| Position { epoch, completed };
+        match (&self.phase, assignment) {
+            (Phase::Training(training), Some(assignment))
+                if assignment.completed >= training.steps =>
+            {
+                Location::Validation { epoch }
+            }
+            (Phase::Training(_), Some(assignment)) => Location::Training(at(assignment.completed)),
+            (Phase::Forming(_), Some(_)) => Location::Rendezvous,
+            (Phase::Assembling(_), Some(assignment)) => {
+                Location::Aborting(at(assignment.completed))
+            }
+            (Phase::Finishing(_) | Phase::Closed, _) => Location::Ending,
+            _ => Location::Preparing,
+        }
+    }
+}

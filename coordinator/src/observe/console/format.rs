@@ -19,7 +19,7 @@ pub struct StepView {
     pub steps: u64,
     /// Mean training loss of this epoch so far.
     pub loss: f64,
-    /// Training pictures per second over all ranks.
+    /// Training images per second over all ranks.
     pub images_per_second: f64,
     /// Wall seconds since the epoch began.
     pub elapsed: f64,
@@ -100,7 +100,7 @@ pub(super) fn summary(summary: &Summary) -> String {
             best.validation_loss,
             100.0 * best.validation_accuracy
         )),
-        None => text.push_str("  no epoch was finished, so there are no weights\n"),
+        None => text.push_str("  no epoch was finished: there are no weights\n"),
     }
     text.push_str(&format!("  time             {}\n", time(summary.seconds)));
     text.push_str(&format!("  results          {}", summary.run_dir.display()));
@@ -117,15 +117,15 @@ const MEANINGS: [(&str, &str); 7] = [
         BEST_WEIGHTS,
         "weights of the best epoch, under torchvision's names",
     ),
-    (METRICS, "losses, accuracy and times, a line for each epoch"),
-    (CURVES, "the losses drawn"),
+    (METRICS, "losses, accuracy and times, one line per epoch"),
+    (CURVES, "losses and accuracy over the epochs"),
     (
         PREDICTIONS,
-        "validation pictures with predicted and true classes",
+        "validation images with predicted and true classes",
     ),
-    (SPLIT, "which pictures trained and which validated"),
-    (CONFIG, "the settings; --config takes them"),
-    (LOGS, "one log for each worker"),
+    (SPLIT, "the images of the training and the validation set"),
+    (CONFIG, "the settings, for --config"),
+    (LOGS, "one log per worker"),
 ];
 
 fn stopped(summary: &Summary) -> String {

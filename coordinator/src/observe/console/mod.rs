@@ -1,6 +1,6 @@
-//! What people see while a run goes on: a live bar on a terminal, plain lines elsewhere, a
-//! table row per epoch, a summary at the end. The bar is drawn on stderr, lasting lines go to
-//! stdout. It shows what it is told and computes nothing but the time that is left.
+//! The terminal of a run: a live progress bar, or plain lines where there is no terminal, a table
+//! row per epoch, a summary at the end. The bar is drawn on stderr, lasting lines go to stdout. It
+//! shows what it is told and computes nothing but the time that is left.
 
 mod format;
 
@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use coordinator_core::event::FinishedEpoch;
 pub use format::{StepView, Summary, seconds_left};
 
-/// Without a terminal, how often a line tells that things move.
+/// Without a terminal, time between two lines of progress.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// The display of one run.
@@ -57,7 +57,7 @@ impl Progress {
         }
     }
 
-    /// Where logs must go so that they and the bar do not write over each other.
+    /// The writer for logs, so that they and the bar do not overwrite each other.
     #[must_use]
     pub fn log_writer(&self) -> LogWriter {
         LogWriter(self.screen.clone())
@@ -72,9 +72,9 @@ impl Progress {
         });
     }
 
-    /// Shows how many pictures are decoded.
+    /// Shows how many images are decoded.
     pub fn preparing(&mut self, done: u64, total: u64) {
-        let message = "pictures decoded".to_owned();
+        let message = "images decoded".to_owned();
         self.advance(Stage::Preparing, "preparing", done, total, message);
     }
 
@@ -91,9 +91,9 @@ impl Progress {
         );
     }
 
-    /// Shows how many pictures of the validation set are done after an epoch.
+    /// Shows how many images of the validation set are evaluated after an epoch.
     pub fn validating(&mut self, epoch: u32, done: u64, total: u64) {
-        let message = "pictures validated".to_owned();
+        let message = "images validated".to_owned();
         self.advance(Stage::Validating(epoch), "validating", done, total, message);
     }
 
@@ -105,7 +105,7 @@ impl Progress {
             self.say(&format::heading());
         }
         self.say(&format::row(epoch, epochs, best));
-        // The row is a sign of life itself.
+        // The row shows progress itself.
         self.last_heartbeat = Some(Instant::now());
     }
 

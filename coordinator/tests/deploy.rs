@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use coordinator::observe::metrics::{Kind, PREFIX, TABLE};
+use coordinator::observe::metrics::{GRPC_PREFIX, Kind, PREFIX, TABLE};
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
@@ -28,7 +28,11 @@ fn files(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
 fn names(text: &str) -> BTreeSet<String> {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     text.split(|c| !part(c))
-        .filter(|word| word.starts_with(&format!("{PREFIX}_")))
+        .filter(|word| {
+            [PREFIX, GRPC_PREFIX]
+                .iter()
+                .any(|prefix| word.starts_with(&format!("{prefix}_")))
+        })
         .map(str::to_owned)
         .collect()
 }
@@ -42,7 +46,7 @@ fn known() -> BTreeSet<String> {
     TABLE
         .iter()
         .flat_map(|spec| {
-            let name = format!("{PREFIX}_{}", spec.name);
+            let name = spec.full_name();
             series(spec.kind)
                 .iter()
                 .map(move |suffix| format!("{name}{suffix}"))
@@ -74,7 +78,7 @@ fn every_metric_is_on_a_dashboard() {
         std::fs::read_to_string(deploy().join("prometheus/rules/recording.yml")).unwrap();
     let shown = names(&(shown + &recorded));
     for spec in TABLE {
-        let name = format!("{PREFIX}_{}", spec.name);
+        let name = spec.full_name();
         assert!(
             shown.iter().any(|series| *series == name
                 || series

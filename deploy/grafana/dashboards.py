@@ -305,11 +305,11 @@ COORDINATOR = (
     row(
         "gRPC calls",
         graph("Calls by method and code", "reqps",
-              Q("rate(finetune_grpc_requests_total[1m])", "{{method}} {{code}}"), min=0,
+              Q("rate(grpc_server_handled_total[1m])", "{{grpc_method}} {{grpc_code}}"), min=0,
               about="A worker has one session; its messages are counted below."),
         graph("Mean duration of a call", "s", Q(
-            "rate(finetune_grpc_request_duration_seconds_sum[5m]) / "
-            "(rate(finetune_grpc_request_duration_seconds_count[5m]) > 0)", "{{method}}"), points=True, min=0),
+            "rate(grpc_server_handling_seconds_sum[5m]) / "
+            "(rate(grpc_server_handling_seconds_count[5m]) > 0)", "{{grpc_method}}"), points=True, min=0),
     ),
     row(
         "Driver",

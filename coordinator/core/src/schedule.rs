@@ -1,10 +1,15 @@
 //! The layer-wise learning rates of each epoch.
 
-/// The layer groups of ResNet18, from the input to the head.
+/// The parameter groups of ResNet18, from the input to the head.
 pub const PARAMETER_GROUPS: [&str; 6] = ["stem", "layer1", "layer2", "layer3", "layer4", "fc"];
 
 /// One learning rate for each of [`PARAMETER_GROUPS`].
 pub type GroupLrs = [f64; PARAMETER_GROUPS.len()];
+
+/// The learning rate of each of [`PARAMETER_GROUPS`], with its name.
+pub fn by_group(lrs: GroupLrs) -> impl Iterator<Item = (&'static str, f64)> {
+    PARAMETER_GROUPS.into_iter().zip(lrs)
+}
 
 /// How the rates change from epoch to epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,15 +1,16 @@
-//! Learning rates by layer group: the presets and how a list is read.
+//! Learning rates by parameter group: the presets and how a list is read.
 //! How they change over the epochs is the schedule's business, not this file's.
 
 use std::fmt;
 
 use super::ConfigError;
 
+use coordinator_core::schedule;
 pub use coordinator_core::schedule::PARAMETER_GROUPS;
 
-/// One learning rate per layer group, in the order of [`PARAMETER_GROUPS`].
+/// One learning rate per parameter group, in the order of [`PARAMETER_GROUPS`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GroupLrs(pub [f64; 6]);
+pub struct GroupLrs(pub schedule::GroupLrs);
 
 impl GroupLrs {
     /// The recipe's ladder for pretrained weights: exponential from 1e-5 to 1e-3, since early
@@ -79,7 +80,7 @@ impl GroupLrs {
 
     /// The groups with their rates, from the input to the output.
     pub fn by_group(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        PARAMETER_GROUPS.into_iter().zip(self.0)
+        schedule::by_group(self.0)
     }
 }
 

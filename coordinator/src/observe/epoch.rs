@@ -9,7 +9,7 @@ use crate::observe::console::StepView;
 use crate::observe::metrics::{RunState, StepSeconds};
 use coordinator_core::early_stopping::Standing;
 use coordinator_core::event::{FinishedEpoch, Phases, StepReport};
-use coordinator_core::schedule::{GroupLrs, PARAMETER_GROUPS};
+use coordinator_core::schedule::GroupLrs;
 
 /// Sums over the steps of the running epoch.
 #[derive(Debug)]
@@ -58,8 +58,7 @@ impl Observers {
         self.enter(RunState::Training);
         self.metrics.set_epoch_steps(completed, steps);
         self.show_lag();
-        self.metrics
-            .begin_epoch(epoch, PARAMETER_GROUPS.iter().zip(lrs));
+        self.metrics.begin_epoch(epoch, lrs);
         self.show_rates(lrs);
         self.status.send_modify(|status| {
             status.waiting_for = None;

@@ -10,7 +10,7 @@ use crate::observe::metrics::WorkerState;
 use crate::observe::status::{BestEpoch, EventView, LearningRate, WorkerView};
 use crate::store::{JournalEntry, PREDICTIONS};
 use coordinator_core::event::{MemberInfo, Ranked};
-use coordinator_core::schedule::{GroupLrs, PARAMETER_GROUPS};
+use coordinator_core::schedule::{GroupLrs, by_group};
 
 impl Observers {
     /// What the run directory says of the time before this process.
@@ -57,11 +57,9 @@ impl Observers {
 
     pub(super) fn show_rates(&self, lrs: GroupLrs) {
         self.status.send_modify(|status| {
-            status.learning_rates = PARAMETER_GROUPS
-                .iter()
-                .zip(lrs)
+            status.learning_rates = by_group(lrs)
                 .map(|(group, lr)| LearningRate {
-                    group: (*group).to_owned(),
+                    group: group.to_owned(),
                     lr,
                 })
                 .collect();

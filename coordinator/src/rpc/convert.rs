@@ -9,7 +9,7 @@ use coordinator_core::event::{
     Activity, Backend, ComputeType, EpochReport, FailureKind, Heartbeat, Origin, Phases, Position,
     RetainedState, SaveState, Scan, StepReport, ValidationSum, WorkerId,
 };
-use coordinator_core::schedule::PARAMETER_GROUPS;
+use coordinator_core::schedule::by_group;
 use coordinator_core::{Command, Event};
 
 /// The event that a worker's message is. `None` for a message out of place: a second `Register`,
@@ -243,11 +243,9 @@ pub fn message(worker: WorkerId, command: Command, context: Context<'_>) -> v1::
             validation,
             granted,
         } => {
-            let lrs = PARAMETER_GROUPS
-                .iter()
-                .zip(lrs)
+            let lrs = by_group(lrs)
                 .map(|(group, lr)| v1::GroupLr {
-                    group: (*group).to_owned(),
+                    group: group.to_owned(),
                     lr,
                 })
                 .collect();

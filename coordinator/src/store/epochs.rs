@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coordinator_core::event::{FinishedEpoch, Phases, Span};
-use coordinator_core::schedule::PARAMETER_GROUPS;
+use coordinator_core::schedule::{PARAMETER_GROUPS, by_group};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::StoreError;
@@ -52,7 +52,7 @@ impl From<&FinishedEpoch> for EpochRecord {
             train_loss: epoch.train_loss,
             validation_loss: epoch.validation_loss,
             validation_accuracy: epoch.validation_accuracy,
-            learning_rates: named(PARAMETER_GROUPS.into_iter().zip(epoch.lrs)),
+            learning_rates: named(by_group(epoch.lrs)),
             images_per_second: epoch.images_per_second,
             seconds: named(seconds.chain([("total", epoch.seconds)])),
             world_size: epoch.world_size,

@@ -1,6 +1,7 @@
 //! The values that labels may take: closed sets, so that the number of series is bounded.
 
 use coordinator_core::event::{Outcome, RunError, StopReason};
+use tonic::Code;
 
 macro_rules! labels {
     ($(#[$outer:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -78,22 +79,69 @@ labels! {
     }
 }
 labels! {
-    /// Label `method` of the calls.
+    /// Label `grpc_method`: the methods of `trainer.v1.Trainer`.
     Method {
-        /// `trainer.v1.Trainer/Session`.
+        /// The session of a worker.
         Session = "Session",
-        /// `trainer.v1.Trainer/Upload`.
+        /// A state or predictions, to the run directory.
         Upload = "Upload",
-        /// `trainer.v1.Trainer/Download`.
+        /// A state, from the run directory.
         Download = "Download",
-        /// `trainer.v1.Trainer/ListImages`.
+        /// The files of the data folder.
         ListImages = "ListImages",
-        /// `trainer.v1.Trainer/GetImages`.
+        /// Their bytes.
         GetImages = "GetImages",
-        /// Whatever else somebody called.
+        /// Any other path.
         Other = "other",
     }
 }
+
+impl Method {
+    /// Label `grpc_service`.
+    #[must_use]
+    pub fn service(self) -> &'static str {
+        match self {
+            Self::Other => "other",
+            _ => "trainer.v1.Trainer",
+        }
+    }
+
+    /// Label `grpc_type`.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Session => "bidi_stream",
+            Self::Upload => "client_stream",
+            Self::Download | Self::GetImages => "server_stream",
+            Self::ListImages | Self::Other => "unary",
+        }
+    }
+}
+
+/// Label `grpc_code`: the name of a status code, as gRPC's own instrumentation has it.
+#[must_use]
+pub(super) fn code_label(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
+}
+
 /// What label `reason` of `stop_reason_info` may be: a stop reason of the core, or that too few
 /// workers were left.
 pub const STOP_LABELS: [&str; 5] = [

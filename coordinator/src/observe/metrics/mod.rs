@@ -1,5 +1,5 @@
 //! The numbers that Prometheus reads. Every series stands in `table` and exists from the start,
-//! so that an alert never waits for a first value. The registry is passed in: there is no
+//! so that no alert has to wait for a first value. The registry is passed in: there is no
 //! global one. Nothing here reads a clock or decides anything.
 
 mod labels;
@@ -13,11 +13,11 @@ use prometheus::{
 };
 
 use coordinator_core::event::OutageCause;
-use coordinator_core::schedule::PARAMETER_GROUPS;
+use coordinator_core::schedule::{GroupLrs, PARAMETER_GROUPS, by_group};
 pub use labels::{Method, Phase, RunState, STOP_LABELS, SplitLabel, WorkerState, stop_label};
 pub use ranks::RankFacts;
 use ranks::Ranks;
-pub use table::{Kind, MetricSpec, PREFIX, TABLE};
+pub use table::{GRPC_PREFIX, Kind, MetricSpec, PREFIX, TABLE};
 pub use traffic::Traffic;
 
 /// What the constant series say about a run.
@@ -88,48 +88,51 @@ impl Metrics {
     /// # Errors
     /// The registry holds one of the names already.
     pub fn new(registry: &Registry, facts: &RunFacts) -> Result<Self, prometheus::Error> {
-        let keep = SaveState(registry);
-        let build = keep.gauges(&table::BUILD_INFO)?;
+        let register = Register(registry);
+        let build = register.gauges(&table::BUILD_INFO)?;
         build
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1.0);
-        let run = keep.gauges(&table::RUN_INFO)?;
+        let run = register.gauges(&table::RUN_INFO)?;
         run.with_label_values(&[facts.run.as_str(), "resnet18", &facts.dataset])
             .set(1.0);
-        keep.gauge(&table::EPOCHS_TARGET)?.set(facts.epochs.into());
-        keep.gauge(&table::PATIENCE)?.set(facts.patience.into());
+        register
+            .gauge(&table::EPOCHS_TARGET)?
+            .set(facts.epochs.into());
+        register.gauge(&table::PATIENCE)?.set(facts.patience.into());
 
         let metrics = Self {
-            run_state: keep.gauges(&table::RUN_STATE)?,
-            stop_reason: keep.gauges(&table::STOP_REASON)?,
-            epoch: keep.gauge(&table::EPOCH)?,
-            epoch_steps: keep.gauge(&table::EPOCH_STEPS)?,
-            epoch_steps_target: keep.gauge(&table::EPOCH_STEPS_TARGET)?,
-            steps: keep.register(IntCounter::with_opts(opts(&table::STEPS))?)?,
-            samples: keep.register(IntCounterVec::new(
+            run_state: register.gauges(&table::RUN_STATE)?,
+            stop_reason: register.gauges(&table::STOP_REASON)?,
+            epoch: register.gauge(&table::EPOCH)?,
+            epoch_steps: register.gauge(&table::EPOCH_STEPS)?,
+            epoch_steps_target: register.gauge(&table::EPOCH_STEPS_TARGET)?,
+            steps: register.register(IntCounter::with_opts(opts(&table::STEPS))?)?,
+            samples: register.register(IntCounterVec::new(
                 opts(&table::SAMPLES),
                 table::SAMPLES.labels,
             )?)?,
-            last_step: keep.gauge(&table::LAST_STEP)?,
-            loss: keep.gauges(&table::LOSS)?,
-            accuracy: keep.gauges(&table::ACCURACY)?,
-            best_loss: keep.gauge(&table::BEST_LOSS)?,
-            best_epoch: keep.gauge(&table::BEST_EPOCH)?,
-            wait: keep.gauge(&table::WAIT)?,
-            learning_rate: keep.gauges(&table::LEARNING_RATE)?,
-            images_per_second: keep.gauge(&table::IMAGES_PER_SECOND)?,
-            ranks: Ranks::new(&keep, facts.workers)?,
-            workers: keep.gauges(&table::WORKERS)?,
-            generation: keep.gauge(&table::GENERATION)?,
-            decode_errors: keep.register(IntCounter::with_opts(opts(&table::DECODE_ERRORS))?)?,
-            data_sent: keep.register(IntCounter::with_opts(opts(&table::DATA_SENT))?)?,
-            data_bandwidth: keep.gauge(&table::DATA_BANDWIDTH)?,
-            workers_lost: keep.register(IntCounter::with_opts(opts(&table::WORKERS_LOST))?)?,
-            recovery_duration: keep.histograms(&table::RECOVERY_DURATION)?,
-            checkpoint_time: keep.gauge(&table::CHECKPOINT_TIME)?,
-            checkpoint_bytes: keep.gauge(&table::CHECKPOINT_BYTES)?,
-            checkpoint_lag: keep.gauge(&table::CHECKPOINT_LAG)?,
-            traffic: Traffic::new(&keep)?,
+            last_step: register.gauge(&table::LAST_STEP)?,
+            loss: register.gauges(&table::LOSS)?,
+            accuracy: register.gauges(&table::ACCURACY)?,
+            best_loss: register.gauge(&table::BEST_LOSS)?,
+            best_epoch: register.gauge(&table::BEST_EPOCH)?,
+            wait: register.gauge(&table::WAIT)?,
+            learning_rate: register.gauges(&table::LEARNING_RATE)?,
+            images_per_second: register.gauge(&table::IMAGES_PER_SECOND)?,
+            ranks: Ranks::new(&register, facts.workers)?,
+            workers: register.gauges(&table::WORKERS)?,
+            generation: register.gauge(&table::GENERATION)?,
+            decode_errors: register
+                .register(IntCounter::with_opts(opts(&table::DECODE_ERRORS))?)?,
+            data_sent: register.register(IntCounter::with_opts(opts(&table::DATA_SENT))?)?,
+            data_bandwidth: register.gauge(&table::DATA_BANDWIDTH)?,
+            workers_lost: register.register(IntCounter::with_opts(opts(&table::WORKERS_LOST))?)?,
+            recovery_duration: register.histograms(&table::RECOVERY_DURATION)?,
+            checkpoint_time: register.gauge(&table::CHECKPOINT_TIME)?,
+            checkpoint_bytes: register.gauge(&table::CHECKPOINT_BYTES)?,
+            checkpoint_lag: register.gauge(&table::CHECKPOINT_LAG)?,
+            traffic: Traffic::new(&register)?,
         };
         metrics.initialise(facts);
         Ok(metrics)
@@ -188,16 +191,11 @@ impl Metrics {
         self.epoch_steps_target.set(target.into());
     }
 
-    /// Begins an epoch, counted from 1, with these learning rates by layer group. Rates of
-    /// names that are no layer group are dropped.
-    pub fn begin_epoch(&self, epoch: u32, lrs: impl IntoIterator<Item = (impl AsRef<str>, f64)>) {
+    /// Begins an epoch, counted from 1, with these learning rates.
+    pub fn begin_epoch(&self, epoch: u32, lrs: GroupLrs) {
         self.epoch.set(epoch.into());
-        for (group, rate) in lrs {
-            if PARAMETER_GROUPS.contains(&group.as_ref()) {
-                self.learning_rate
-                    .with_label_values(&[group.as_ref()])
-                    .set(rate);
-            }
+        for (group, lr) in by_group(lrs) {
+            self.learning_rate.with_label_values(&[group]).set(lr);
         }
     }
 
@@ -215,7 +213,7 @@ impl Metrics {
         self.ranks.step(rank, seconds);
     }
 
-    /// Adds what one rank spent on its part of a validation of `samples` pictures.
+    /// Adds what one rank spent on its part of a validation of `samples` images.
     pub fn rank_validation(&self, rank: usize, seconds: f64, samples: u64) {
         self.samples
             .with_label_values(&[SplitLabel::Validation.label()])
@@ -305,19 +303,20 @@ impl Metrics {
         self.checkpoint_lag.set(steps as f64);
     }
 
-    /// Counts pictures that could not be decoded.
+    /// Counts images that could not be decoded.
     pub fn add_decode_errors(&self, count: u64) {
         self.decode_errors.inc_by(count);
     }
 }
 
 fn opts(spec: &MetricSpec) -> Opts {
-    Opts::new(spec.name, spec.help).namespace(table::PREFIX)
+    Opts::new(spec.full_name(), spec.help)
 }
 
-struct SaveState<'a>(&'a Registry);
+/// Makes series and registers them.
+struct Register<'a>(&'a Registry);
 
-impl SaveState<'_> {
+impl Register<'_> {
     fn register<C: Collector + Clone + 'static>(&self, series: C) -> Result<C, prometheus::Error> {
         self.0.register(Box::new(series.clone()))?;
         Ok(series)

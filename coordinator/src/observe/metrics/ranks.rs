@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prometheus::{GaugeVec, HistogramVec};
 
-use super::{Phase, SaveState, StepSeconds, table};
+use super::{Phase, Register, StepSeconds, table};
 
 /// Who holds a rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +31,13 @@ pub(super) struct Ranks {
 }
 
 impl Ranks {
-    pub(super) fn new(keep: &SaveState<'_>, ranks: usize) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(register: &Register<'_>, ranks: usize) -> Result<Self, prometheus::Error> {
         let new = Self {
-            step_duration: keep.histograms(&table::STEP_DURATION)?,
-            phase_duration: keep.histograms(&table::PHASE_DURATION)?,
-            straggler_ratio: keep.gauges(&table::STRAGGLER_RATIO)?,
-            heartbeat: keep.gauges(&table::HEARTBEAT)?,
-            info: keep.gauges(&table::WORKER_INFO)?,
+            step_duration: register.histograms(&table::STEP_DURATION)?,
+            phase_duration: register.histograms(&table::PHASE_DURATION)?,
+            straggler_ratio: register.gauges(&table::STRAGGLER_RATIO)?,
+            heartbeat: register.gauges(&table::HEARTBEAT)?,
+            info: register.gauges(&table::WORKER_INFO)?,
             count: Arc::default(),
         };
         new.resize(ranks);

@@ -3,8 +3,11 @@
 //! base units, plural unit suffix, `_total` on counters, ratios from 0 to 1, `_info` gauges
 //! that are always 1. Label values are bounded: no step, no text of an error.
 
-/// What all names begin with, before an underscore.
+/// What the names of the project's own metrics begin with, before an underscore.
 pub const PREFIX: &str = "finetune";
+/// What the names of gRPC's metrics begin with: they are those of gRPC's own instrumentation, so
+/// that its dashboards fit.
+pub const GRPC_PREFIX: &str = "grpc_server";
 
 /// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +23,25 @@ pub enum Kind {
 /// One metric.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricSpec {
-    /// Name without the prefix.
+    /// Name, without the prefix of the project's own metrics.
     pub name: &'static str,
     /// Kind.
     pub kind: Kind,
-    /// What it says, as shown to whoever scrapes.
+    /// What it says, as scrapers show it.
     pub help: &'static str,
     /// Names of its labels.
     pub labels: &'static [&'static str],
+}
+
+impl MetricSpec {
+    /// The name of the exported series.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        match self.name.starts_with(GRPC_PREFIX) {
+            true => self.name.to_owned(),
+            false => format!("{PREFIX}_{}", self.name),
+        }
+    }
 }
 
 macro_rules! table {
@@ -53,9 +67,9 @@ table! {
     RECOVERY_DURATION = Histogram "recovery_duration_seconds" ["cause"]
         "From the loss of a worker, or the break of a group, to a group that works again.";
     WORKER_INFO = Gauge "worker_info" ["rank", "host", "device", "gpu_uuid"]
-        "Who holds a rank of the current generation; always 1. gpu_uuid is as DCGM's, empty on a CPU.";
+        "The holder of a rank of the current generation; always 1. gpu_uuid is as DCGM's, empty on a CPU.";
     HEARTBEAT = Gauge "worker_last_heartbeat_timestamp_seconds" ["rank"]
-        "When the holder of a rank was last heard of, in Unix time; NaN before the first group.";
+        "Unix time of the last heartbeat of a rank's holder; NaN before the first group.";
     STRAGGLER_RATIO = Gauge "straggler_ratio" ["rank"]
         "The rank's median busy time of a step over the group's median; above 1.2 others wait.";
     CHECKPOINT_TIME = Gauge "checkpoint_last_success_timestamp_seconds" []
@@ -63,7 +77,7 @@ table! {
     CHECKPOINT_BYTES = Gauge "checkpoint_bytes" []
         "Size of the last checkpoint.";
     CHECKPOINT_LAG = Gauge "checkpoint_lag_steps" []
-        "Steps since the last durable checkpoint: what would be made again if everything died now.";
+        "Steps since the last durable checkpoint: those to repeat if all processes died now.";
     RUN_STATE = Gauge "run_state" ["state"]
         "1 for the state that the run is in, 0 for the others.";
     STOP_REASON = Gauge "stop_reason_info" ["reason"]
@@ -79,25 +93,25 @@ table! {
     STEPS = Counter "steps_total" []
         "Optimizer updates done.";
     SAMPLES = Counter "samples_total" ["split"]
-        "Pictures that passed through the network, over all ranks.";
+        "Images that passed through the network, over all ranks.";
     LAST_STEP = Gauge "last_step_timestamp_seconds" []
         "Unix time of the last finished step; 0 before the first.";
     LOSS = Gauge "loss" ["split"]
         "Mean cross entropy: train over the epoch so far, validation of the last epoch; NaN before.";
     ACCURACY = Gauge "accuracy_ratio" ["split"]
-        "Share of pictures whose likeliest class is the true one, 0 to 1; NaN before the first.";
+        "Top-1 accuracy, 0 to 1; NaN before the first validation.";
     BEST_LOSS = Gauge "best_validation_loss" []
-        "The lowest validation loss so far; NaN before the first.";
+        "Validation loss of the best epoch by the early-stopping rule; NaN before the first. With min-delta, a later loss may be lower.";
     BEST_EPOCH = Gauge "best_epoch" []
-        "The epoch of the lowest validation loss; 0 before the first.";
+        "The best epoch by the early-stopping rule; 0 before the first.";
     WAIT = Gauge "early_stop_wait_epochs" []
-        "Epochs since the validation loss last improved.";
+        "Epochs since the best epoch.";
     PATIENCE = Gauge "early_stop_patience_epochs" []
         "Epochs without improvement after which the run stops.";
     LEARNING_RATE = Gauge "learning_rate" ["group"]
-        "Learning rate of a layer group in this epoch.";
+        "Learning rate of a parameter group in this epoch.";
     IMAGES_PER_SECOND = Gauge "images_per_second" []
-        "Training pictures per second over all ranks.";
+        "Training images per second over all ranks.";
     STEP_DURATION = Histogram "step_duration_seconds" ["rank"]
         "Wall time of a rank's training step.";
     PHASE_DURATION = Histogram "phase_duration_seconds" ["rank", "phase"]
@@ -107,21 +121,23 @@ table! {
     GENERATION = Gauge "generation" []
         "Number of the agreed membership; it rises when workers come or go.";
     DATA_SENT = Counter "data_sent_bytes_total" []
-        "Bytes of images that were given to workers without data of their own.";
+        "Bytes of images that were sent to workers with --data coordinator.";
     DATA_BANDWIDTH = Gauge "data_bandwidth_limit_bytes_per_second" []
-        "Bytes of images a second that all workers together may take.";
+        "Limit of --data-bandwidth, over all workers.";
     DECODE_ERRORS = Counter "decode_errors_total" []
-        "Pictures that could not be decoded and were skipped.";
-    GRPC_REQUESTS = Counter "grpc_requests_total" ["method", "code"]
-        "Calls that were answered, by the code of the answer's beginning.";
-    GRPC_DURATION = Histogram "grpc_request_duration_seconds" ["method"]
-        "From a call to the beginning of its answer: all of an upload, the greeting of a session.";
+        "Images that could not be decoded and were skipped.";
+    GRPC_HANDLED = Counter "grpc_server_handled_total"
+        ["grpc_type", "grpc_service", "grpc_method", "grpc_code"]
+        "RPCs whose response began, by the status code that it began with.";
+    GRPC_HANDLING = Histogram "grpc_server_handling_seconds"
+        ["grpc_type", "grpc_service", "grpc_method"]
+        "From the start of an RPC to the start of its response: all of an upload, the registration of a session.";
     DRIVER_QUEUE = Gauge "driver_queue_length" []
-        "Messages that wait for the task that owns the run.";
+        "Messages in the queue of the driver, the task that owns the run.";
     DRIVER_EVENTS = Counter "driver_events_total" []
-        "Messages that the task that owns the run has dealt with.";
+        "Messages that the driver has processed.";
     DRIVER_BUSY = Counter "driver_busy_seconds_total" []
-        "Time that the task that owns the run was at work.";
+        "Seconds that the driver spent processing messages.";
 }
 
 /// 1 ms to 16.384 s, doubling: steps take 5 ms on a GPU and seconds on a CPU.

@@ -58,10 +58,10 @@ fn every_series_exists_before_anything_happens() {
     let registry = Registry::new();
     Metrics::new(&registry, &facts()).unwrap();
     let families = registry.gather();
-    // Who holds a rank nobody knows before a group has formed.
+    // The holders of the ranks are not known before a group has formed.
     let later = |spec: &&MetricSpec| spec.name == table::WORKER_INFO.name;
     for spec in TABLE.iter().filter(|spec| !later(spec)) {
-        let name = format!("{}_{}", table::PREFIX, spec.name);
+        let name = spec.full_name();
         let family = families.iter().find(|family| family.name() == name);
         let family = family.unwrap_or_else(|| panic!("{name} has no series"));
         for series in family.get_metric() {
@@ -108,7 +108,7 @@ fn setters_reach_their_series_and_add_none() {
     let metrics = Metrics::new(&registry, &facts()).unwrap();
     let before = scrape(&registry).len();
     metrics.set_run_state(RunState::Training);
-    metrics.begin_epoch(2, [("fc", 1e-3), ("nonsense", 1.0)]);
+    metrics.begin_epoch(2, [0.0, 0.0, 0.0, 0.0, 0.0, 1e-3]);
     metrics.step_done(32, 1000.5);
     metrics.step_done(16, 1001.5);
     let seconds = StepSeconds {
@@ -139,7 +139,7 @@ fn setters_reach_their_series_and_add_none() {
     metrics.add_decode_errors(3);
     metrics.set_stop_reason(StopReason::Patience.label());
     let lines = scrape(&registry);
-    // The two of `worker_info`, whose labels nobody knows before.
+    // The two of `worker_info`, whose labels are not known before.
     assert_eq!(lines.len(), before + 2);
     for expected in [
         "finetune_run_state{state=\"waiting\"} 0",
@@ -171,8 +171,10 @@ fn setters_reach_their_series_and_add_none() {
         "finetune_epoch_steps_target 7",
         "finetune_checkpoint_lag_steps 10",
         "finetune_recovery_duration_seconds_sum{cause=\"worker_died\"} 1.5",
-        "finetune_grpc_requests_total{code=\"Ok\",method=\"Upload\"} 1",
-        "finetune_grpc_request_duration_seconds_sum{method=\"Upload\"} 0.25",
+        "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Upload\",\
+         grpc_service=\"trainer.v1.Trainer\",grpc_type=\"client_stream\"} 1",
+        "grpc_server_handling_seconds_sum{grpc_method=\"Upload\",\
+         grpc_service=\"trainer.v1.Trainer\",grpc_type=\"client_stream\"} 0.25",
         "finetune_driver_queue_length 4",
         "finetune_driver_events_total 1",
         "finetune_driver_busy_seconds_total 0.5",

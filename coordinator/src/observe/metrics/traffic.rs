@@ -1,55 +1,61 @@
-//! What the coordinator itself has to do: calls at its edge, and the work of the task that owns
-//! the run.
+//! The load of the coordinator itself: the RPCs that it handles, and the work of the driver.
 
 use prometheus::{Counter, Gauge, HistogramVec, IntCounter, IntCounterVec};
 use tonic::Code;
 
-use super::{Method, SaveState, opts, table};
+use super::labels::code_label;
+use super::{Method, Register, opts, table};
 
 /// Handles on the series; clones share them.
 #[derive(Debug, Clone)]
 pub struct Traffic {
-    requests: IntCounterVec,
-    durations: HistogramVec,
+    handled: IntCounterVec,
+    handling: HistogramVec,
     queue: Gauge,
     events: IntCounter,
     busy: Counter,
 }
 
 impl Traffic {
-    pub(super) fn new(keep: &SaveState<'_>) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(register: &Register<'_>) -> Result<Self, prometheus::Error> {
         let new = Self {
-            requests: keep.register(IntCounterVec::new(
-                opts(&table::GRPC_REQUESTS),
-                table::GRPC_REQUESTS.labels,
+            handled: register.register(IntCounterVec::new(
+                opts(&table::GRPC_HANDLED),
+                table::GRPC_HANDLED.labels,
             )?)?,
-            durations: keep.histograms(&table::GRPC_DURATION)?,
-            queue: keep.gauge(&table::DRIVER_QUEUE)?,
-            events: keep.register(IntCounter::with_opts(opts(&table::DRIVER_EVENTS))?)?,
-            busy: keep.register(Counter::with_opts(opts(&table::DRIVER_BUSY))?)?,
+            handling: register.histograms(&table::GRPC_HANDLING)?,
+            queue: register.gauge(&table::DRIVER_QUEUE)?,
+            events: register.register(IntCounter::with_opts(opts(&table::DRIVER_EVENTS))?)?,
+            busy: register.register(Counter::with_opts(opts(&table::DRIVER_BUSY))?)?,
         };
         for method in Method::ALL {
-            new.durations.with_label_values(&[method.label()]);
-            new.requests
-                .with_label_values(&[method.label(), &format!("{:?}", Code::Ok)]);
+            let [kind, service, name] = names(*method);
+            new.handling.with_label_values(&[kind, service, name]);
+            let code = code_label(Code::Ok);
+            new.handled.with_label_values(&[kind, service, name, code]);
         }
         Ok(new)
     }
 
-    /// Counts a call whose answer began after so many seconds.
+    /// Counts an RPC whose response began after so many seconds.
     pub fn answered(&self, method: Method, code: Code, seconds: f64) {
-        self.requests
-            .with_label_values(&[method.label(), &format!("{code:?}")])
-            .inc();
-        self.durations
-            .with_label_values(&[method.label()])
+        let [kind, service, name] = names(method);
+        let labels = [kind, service, name, code_label(code)];
+        self.handled.with_label_values(&labels).inc();
+        self.handling
+            .with_label_values(&labels[..3])
             .observe(seconds);
     }
 
-    /// Counts a message that took the driver so many seconds, and how many wait behind it.
+    /// Counts a message that took the driver so many seconds, and those in the queue behind it.
     pub fn drove(&self, seconds: f64, waiting: usize) {
         self.events.inc();
         self.busy.inc_by(seconds);
         self.queue.set(waiting as f64);
     }
+}
+
+/// The labels of a method, but for the code.
+fn names(method: Method) -> [&'static str; 3] {
+    [method.kind(), method.service(), method.label()]
 }

@@ -15,7 +15,7 @@ const CLASSES: i64 = 102;
 const RATES: [f64; 6] = [1e-5; 6];
 
 fn main() -> ExitCode {
-    c10d::keep_freed_memory();
+    kernels::keep_freed_memory();
     let words: Vec<String> = std::env::args().skip(1).collect();
     let numbers = words.iter().take(4).map(|word| word.parse());
     let (Ok(&[batch, size, threads, steps]), device) = (
@@ -56,7 +56,7 @@ fn measure(batch: i64, size: i64, steps: i64, device: Device) -> Result<(), Box<
     for _ in 0..steps {
         let began = Instant::now();
         adam.zero_grad()?;
-        let logits = c10d::autocast_bf16(device, || model.forward(&images, Statistics::Batch))?;
+        let logits = kernels::autocast_bf16(device, || model.forward(&images, Statistics::Batch))?;
         let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
         let forward = began.elapsed().as_secs_f64();
         loss.backward();

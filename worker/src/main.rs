@@ -7,7 +7,7 @@ use worker::error::AgentError;
 
 fn main() {
     let cli = Cli::parse();
-    c10d::keep_freed_memory();
+    kernels::keep_freed_memory();
     let json = cli.log_format == LogFormat::Json;
     let logs = match common::logging::init(json, "info", std::io::stderr) {
         Ok(logs) => logs,

@@ -16,6 +16,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("worker", &["worker/src/lib.rs", "worker/src/main.rs"]),
     ("c10d", &["worker/c10d/src/lib.rs"]),
     ("kernels", &["worker/kernels/src/lib.rs"]),
+    ("shim", &["worker/shim/src/lib.rs"]),
 ];
 
 /// The component that a module and all below it belong to. The first match counts.
@@ -43,6 +44,7 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("worker", "worker/agent"),
     ("c10d", "worker/c10d"),
     ("kernels", "worker/kernels"),
+    ("shim", "worker/shim"),
 ];
 
 /// Who imports whom, each with a place that does.

@@ -9,6 +9,8 @@
 //  * strings are NUL-terminated and borrowed for the call.
 #pragma once
 
+#include <status_abi.h>
+
 #include <cstddef>
 #include <cstdint>
 
@@ -18,50 +20,17 @@ class Tensor;
 
 extern "C" {
 
-enum StatusKind : int32_t {
-  kOk = 0,
-  // libtorch, gloo or NCCL failed; the message is theirs.
-  kFailed = 1,
+// Kinds of a Status beside those of status_abi.h.
+enum GroupStatusKind : int32_t {
   // The group was aborted, or the store interrupted, by this process.
   kAborted = 2,
   // A key that a peer should have written to the store did not come in time.
   kRendezvousTimedOut = 3,
 };
 
-struct Status {
-  int32_t kind;
-  // NULL when kind is kOk; otherwise freed with c10d_string_free.
-  char* message;
-};
-
 struct ShimStore;
 struct ShimGroup;
 struct ShimReducer;
-
-struct AdamOptions {
-  double learning_rate;
-  double beta1;
-  double beta2;
-  double epsilon;
-  double weight_decay;
-};
-
-// One layer's float32 [C] tensors, and how it normalises.
-struct NormLayer {
-  at::Tensor* weight;
-  at::Tensor* bias;
-  at::Tensor* running_mean;
-  at::Tensor* running_variance;
-  // Zero: the running statistics normalise. Otherwise the batch's do, and move them.
-  int32_t batch;
-  double momentum;
-  double epsilon;
-};
-
-struct AutocastState {
-  int32_t enabled;
-  int32_t dtype;
-};
 
 struct Timings {
   // Nanoseconds; negative when the Reducer has not measured them.
@@ -77,10 +46,6 @@ struct DeviceInfo {
   int32_t capability_minor;
   uint64_t total_memory;
 };
-
-void c10d_string_free(char* string);
-const char* c10d_libtorch_version();
-void c10d_keep_freed_memory();
 
 // Takes over `listen_fd`, bound to `port`, also when it fails.
 Status c10d_store_serve(
@@ -98,7 +63,6 @@ Status c10d_group_new_nccl(
     int64_t connect_ms, int64_t timeout_ms, ShimGroup** out);
 Status c10d_group_all_reduce_sum(ShimGroup* group, at::Tensor* tensor);
 Status c10d_group_broadcast(ShimGroup* group, at::Tensor** tensors, size_t count, int32_t root);
-Status c10d_group_barrier(ShimGroup* group);
 Status c10d_group_check(ShimGroup* group);
 Status c10d_group_abort(ShimGroup* group);
 void c10d_group_free(ShimGroup* group);
@@ -110,22 +74,6 @@ Status c10d_reducer_prepare_for_forward(ShimReducer* reducer);
 Status c10d_reducer_prepare_for_backward(ShimReducer* reducer, at::Tensor* loss);
 Status c10d_reducer_timings(ShimReducer* reducer, Timings* out);
 void c10d_reducer_free(ShimReducer* reducer);
-
-// `out` receives a new at::Tensor, owned by the caller as tch owns its tensors.
-Status c10d_to_channels_last(at::Tensor* tensor, at::Tensor** out);
-Status c10d_zero_grads(at::Tensor** tensors, size_t count);
-Status c10d_adam_step(
-    at::Tensor** params, at::Tensor** exp_avgs, at::Tensor** exp_avg_sqs, at::Tensor** steps,
-    size_t count, const AdamOptions* options);
-// Both on the CPU only. `residual` may be NULL.
-Status c10d_batch_norm(
-    at::Tensor* x, const NormLayer* layer, at::Tensor* residual, int32_t relu, at::Tensor** out);
-Status c10d_batch_norm_relu_max_pool(at::Tensor* x, const NormLayer* layer, at::Tensor** out);
-// What their loops were compiled for: baseline, avx2 or avx512.
-const char* c10d_batch_norm_instruction_set();
-// Device types are 0 (CPU) and 1 (CUDA).
-Status c10d_autocast_enter(int32_t device_type, AutocastState* previous);
-void c10d_autocast_leave(int32_t device_type, const AutocastState* previous);
 
 // Loads libtorch_cuda, from beside libtorch_cpu or the library path.
 // kFailed says why there is none.

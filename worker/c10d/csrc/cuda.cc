@@ -2,13 +2,15 @@
 // at link time could not start on a machine without CUDA.
 #include "cuda.h"
 #include "nccl_abi.h"
-#include "status.h"
+
+#include <status.h>
 
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <dlfcn.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <string>
 
 namespace {

@@ -1,8 +1,10 @@
 // The process group handle.
 #pragma once
 
+#include "abi.h"
 #include "guarded_backend.h"
-#include "status.h"
+
+#include <status.h>
 
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 
@@ -11,7 +13,7 @@
 struct ShimGroup {
   c10::intrusive_ptr<c10d::ProcessGroup> inner;
   // The backend that `inner` dispatches to. Collectives started here go to it
-  // directly: ProcessGroup::barrier keeps a static tensor that threads would race on.
+  // directly, past the dispatcher.
   c10::intrusive_ptr<c10d::Backend> backend;
   shim::AbortFlag aborted;
   // Where an NCCL group's tensors live.

@@ -44,11 +44,6 @@ class GuardedBackend : public Base {
     return Base::allgather(outputs, inputs, options);
   }
 
-  c10::intrusive_ptr<c10d::Work> barrier(const c10d::BarrierOptions& options) override {
-    const auto lock = begin();
-    return Base::barrier(options);
-  }
-
  protected:
   AbortFlag aborted_;
 

@@ -1,7 +1,8 @@
 // libc10d_nccl.so: NCCL process groups and what is asked of the CUDA runtime.
 // Built against libtorch_cuda and loaded only where that could be loaded first.
 #include "nccl_abi.h"
-#include "status.h"
+
+#include <status.h>
 
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>

@@ -193,16 +193,6 @@ Status c10d_group_broadcast(ShimGroup* group, at::Tensor** tensors, size_t count
   });
 }
 
-Status c10d_group_barrier(ShimGroup* group) {
-  return shim::guarded_by(group->aborted, [&] {
-    c10d::BarrierOptions options;
-    if (group->device) {
-      options.device_ids = {*group->device};
-    }
-    wait_all({group->backend->barrier(options)});
-  });
-}
-
 Status c10d_group_check(ShimGroup* group) {
   return shim::guarded_by(group->aborted, [&] {
     TORCH_CHECK(!*group->aborted, "the process group was aborted");

@@ -1,10 +1,14 @@
 // TCPStore behind the C interface.
-#include "status.h"
+#include "abi.h"
 #include "store.h"
+
+#include <status.h>
 
 #include <torch/headeronly/version.h>
 
-#include <unistd.h>
+static_assert(
+    TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 11,
+    "tch 0.24 and these headers are made for libtorch 2.11: point LIBTORCH at it");
 
 namespace {
 
@@ -17,14 +21,6 @@ c10d::TCPStoreOptions options(uint16_t port, int64_t timeout_ms) {
 }
 
 } // namespace
-
-void c10d_string_free(char* string) {
-  std::free(string);
-}
-
-const char* c10d_libtorch_version() {
-  return TORCH_VERSION;
-}
 
 Status c10d_store_serve(
     const char* host, uint16_t port, int listen_fd, int64_t timeout_ms, ShimStore** out) {

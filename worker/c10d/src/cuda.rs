@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use crate::error::{Error, check};
+use crate::error::{Error, of};
 use crate::ffi;
 use crate::store::c_string;
 
@@ -59,7 +59,7 @@ pub fn load() -> Result<Cuda, Error> {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     // SAFETY: dlopen of libtorch's own library, whose initialisers are libtorch's.
-    if let Err(failure) = check(unsafe { ffi::c10d_cuda_load_libtorch() }) {
+    if let Err(failure) = unsafe { ffi::c10d_cuda_load_libtorch() }.check() {
         return Ok(Cuda::Absent {
             reason: failure.message,
         });
@@ -67,7 +67,7 @@ pub fn load() -> Result<Cuda, Error> {
     load_shim()?;
     let mut devices = 0;
     // SAFETY: `devices` is writable; the library is loaded, which the shim checks.
-    match check(unsafe { ffi::c10d_cuda_device_count(&mut devices) }) {
+    match unsafe { ffi::c10d_cuda_device_count(&mut devices) }.check() {
         Err(failure) => Ok(Cuda::Absent {
             reason: failure.message,
         }),
@@ -94,8 +94,9 @@ pub fn device_info(index: u32) -> Result<DeviceInfo, Error> {
     };
     // SAFETY: `raw` is writable and as large as the shim expects; an index that does
     // not exist is refused by CUDA.
-    check(unsafe { ffi::c10d_cuda_device_info(c_index(index), &mut raw) })
-        .map_err(|failure| failure.of("describing the GPU"))?;
+    unsafe { ffi::c10d_cuda_device_info(c_index(index), &mut raw) }
+        .check()
+        .map_err(of("describing the GPU"))?;
     let name: Vec<u8> = raw.name.into_iter().take_while(|byte| *byte != 0).collect();
     Ok(DeviceInfo {
         name: String::from_utf8_lossy(&name).into_owned(),
@@ -115,8 +116,9 @@ pub fn device_info(index: u32) -> Result<DeviceInfo, Error> {
 /// [`Error::Failed`] with what CUDA reports, or when it is not loaded.
 pub fn synchronize(index: u32) -> Result<(), Error> {
     // SAFETY: no pointers; an index that does not exist is refused by CUDA.
-    check(unsafe { ffi::c10d_cuda_synchronize(c_index(index)) })
-        .map_err(|failure| failure.of("waiting for the GPU"))
+    unsafe { ffi::c10d_cuda_synchronize(c_index(index)) }
+        .check()
+        .map_err(of("waiting for the GPU"))
 }
 
 /// Loads the NCCL library from the first place that has it.
@@ -126,7 +128,7 @@ fn load_shim() -> Result<(), Error> {
         let text = path.display().to_string();
         // SAFETY: dlopen of this crate's own library, built from the same sources; a
         // file that is something else fails to offer the symbol asked for.
-        match check(unsafe { ffi::c10d_cuda_load_shim(c_string("path", &text)?.as_ptr()) }) {
+        match unsafe { ffi::c10d_cuda_load_shim(c_string("path", &text)?.as_ptr()) }.check() {
             Ok(()) => return Ok(()),
             Err(failure) => tried.push(format!("{text} ({})", failure.message)),
         }

@@ -1,6 +1,8 @@
-//! What can go wrong, and how a status of the shim becomes one of these.
+//! What can go wrong, and how a failure of the C++ side becomes one of these.
 
 use std::time::Duration;
+
+use shim::Failure;
 
 use crate::ffi;
 
@@ -86,19 +88,6 @@ pub enum Error {
         value: String,
     },
 
-    /// Two lists that belong together differ in length.
-    #[error("{operation}: {expected} parameters, but {found} {name}")]
-    LengthMismatch {
-        /// What was asked for.
-        operation: &'static str,
-        /// Which list.
-        name: &'static str,
-        /// The number of parameters.
-        expected: usize,
-        /// The length of the list.
-        found: usize,
-    },
-
     /// A GPU is there, but the NCCL library of this crate is not.
     #[error(
         "CUDA works, but libc10d_nccl.so could not be loaded; put it beside the program \
@@ -110,53 +99,13 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// Whether this process itself brought the failure about, by aborting.
-    pub fn is_aborted(&self) -> bool {
-        matches!(self, Self::Aborted { .. })
+/// The error of an operation that needs no more context than its name.
+pub(crate) fn of(operation: &'static str) -> impl FnOnce(Failure) -> Error {
+    move |failure| match failure.kind {
+        ffi::ABORTED => Error::Aborted { operation },
+        _ => Error::Failed {
+            operation,
+            message: failure.message,
+        },
     }
-}
-
-/// A failure as the shim reports it, before it is given a context.
-pub(crate) struct Failure {
-    pub(crate) kind: i32,
-    pub(crate) message: String,
-}
-
-impl Failure {
-    /// The error for an operation that needs no more context than its name.
-    pub(crate) fn of(self, operation: &'static str) -> Error {
-        match self.kind {
-            ffi::ABORTED => Error::Aborted { operation },
-            _ => Error::Failed {
-                operation,
-                message: self.message,
-            },
-        }
-    }
-}
-
-/// Takes the message out of a status of the shim, and frees it.
-pub(crate) fn check(status: ffi::Status) -> Result<(), Failure> {
-    if status.kind == ffi::OK {
-        return Ok(());
-    }
-    let message = if status.message.is_null() {
-        // strdup found no memory for it.
-        String::from("no message")
-    } else {
-        // SAFETY: the shim returns a NUL-terminated string that belongs to us; it is
-        // read once and then freed once, here, with the function meant for it.
-        unsafe {
-            let text = std::ffi::CStr::from_ptr(status.message)
-                .to_string_lossy()
-                .into_owned();
-            ffi::c10d_string_free(status.message);
-            text
-        }
-    };
-    Err(Failure {
-        kind: status.kind,
-        message: message.trim_end().to_owned(),
-    })
 }

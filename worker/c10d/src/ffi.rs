@@ -1,19 +1,14 @@
-//! The shim's C interface, as `csrc/abi.h` declares and documents it. Nothing but
-//! declarations: the modules above own the handles and keep the preconditions.
+//! The shim's C interface, as `csrc/abi.h` declares and documents it. It only
+//! declares and passes on: the modules above own the handles and keep the preconditions.
 
 use std::ffi::c_char;
 
+use shim::Status;
+use tch::Tensor;
 use torch_sys::C_tensor;
 
-pub(crate) const OK: i32 = 0;
 pub(crate) const ABORTED: i32 = 2;
 pub(crate) const RENDEZVOUS_TIMED_OUT: i32 = 3;
-
-#[repr(C)]
-pub(crate) struct Status {
-    pub(crate) kind: i32,
-    pub(crate) message: *mut c_char,
-}
 
 /// Declares types that exist only behind pointers.
 macro_rules! opaque {
@@ -25,33 +20,6 @@ macro_rules! opaque {
     )+};
 }
 opaque!(ShimStore, ShimGroup, ShimReducer);
-
-#[repr(C)]
-pub(crate) struct AdamOptions {
-    pub(crate) learning_rate: f64,
-    pub(crate) beta1: f64,
-    pub(crate) beta2: f64,
-    pub(crate) epsilon: f64,
-    pub(crate) weight_decay: f64,
-}
-
-#[repr(C)]
-pub(crate) struct NormLayer {
-    pub(crate) weight: *mut C_tensor,
-    pub(crate) bias: *mut C_tensor,
-    pub(crate) running_mean: *mut C_tensor,
-    pub(crate) running_variance: *mut C_tensor,
-    pub(crate) batch: i32,
-    pub(crate) momentum: f64,
-    pub(crate) epsilon: f64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-pub(crate) struct AutocastState {
-    pub(crate) enabled: i32,
-    pub(crate) dtype: i32,
-}
 
 #[repr(C)]
 #[derive(Default)]
@@ -73,10 +41,6 @@ pub(crate) struct DeviceInfo {
 type Tensors = *const *mut C_tensor;
 
 unsafe extern "C" {
-    pub(crate) fn c10d_string_free(string: *mut c_char);
-    pub(crate) fn c10d_libtorch_version() -> *const c_char;
-    pub(crate) fn c10d_keep_freed_memory();
-
     pub(crate) fn c10d_store_serve(
         host: *const c_char,
         port: u16,
@@ -121,7 +85,6 @@ unsafe extern "C" {
         count: usize,
         root: i32,
     ) -> Status;
-    pub(crate) fn c10d_group_barrier(group: *mut ShimGroup) -> Status;
     pub(crate) fn c10d_group_check(group: *mut ShimGroup) -> Status;
     pub(crate) fn c10d_group_abort(group: *mut ShimGroup) -> Status;
     pub(crate) fn c10d_group_free(group: *mut ShimGroup);
@@ -143,35 +106,17 @@ unsafe extern "C" {
     pub(crate) fn c10d_reducer_timings(reducer: *mut ShimReducer, out: *mut Timings) -> Status;
     pub(crate) fn c10d_reducer_free(reducer: *mut ShimReducer);
 
-    pub(crate) fn c10d_to_channels_last(tensor: *mut C_tensor, out: *mut *mut C_tensor) -> Status;
-    pub(crate) fn c10d_zero_grads(tensors: Tensors, count: usize) -> Status;
-    pub(crate) fn c10d_adam_step(
-        params: Tensors,
-        exp_avgs: Tensors,
-        exp_avg_sqs: Tensors,
-        steps: Tensors,
-        count: usize,
-        options: *const AdamOptions,
-    ) -> Status;
-    pub(crate) fn c10d_batch_norm(
-        x: *mut C_tensor,
-        layer: *const NormLayer,
-        residual: *mut C_tensor,
-        relu: i32,
-        out: *mut *mut C_tensor,
-    ) -> Status;
-    pub(crate) fn c10d_batch_norm_relu_max_pool(
-        x: *mut C_tensor,
-        layer: *const NormLayer,
-        out: *mut *mut C_tensor,
-    ) -> Status;
-    pub(crate) fn c10d_batch_norm_instruction_set() -> *const c_char;
-    pub(crate) fn c10d_autocast_enter(device_type: i32, previous: *mut AutocastState) -> Status;
-    pub(crate) fn c10d_autocast_leave(device_type: i32, previous: *const AutocastState);
-
     pub(crate) fn c10d_cuda_load_libtorch() -> Status;
     pub(crate) fn c10d_cuda_load_shim(path: *const c_char) -> Status;
     pub(crate) fn c10d_cuda_device_count(out: *mut i32) -> Status;
     pub(crate) fn c10d_cuda_device_info(index: i32, out: *mut DeviceInfo) -> Status;
     pub(crate) fn c10d_cuda_synchronize(index: i32) -> Status;
+}
+
+/// The tensors as the interface wants them; valid as long as `tensors` is borrowed.
+pub(crate) fn pointers(tensors: &[Tensor]) -> Vec<*mut C_tensor> {
+    tensors
+        .iter()
+        .map(|tensor| tensor.as_ptr().cast_mut())
+        .collect()
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tch::Tensor;
 
-use crate::error::{Error, Failure, check};
+use shim::Failure;
+
+use crate::error::{Error, of};
+use crate::ffi;
 use crate::store::{Store, c_string, millis};
-use crate::{ffi, tensor};
 
 /// What carries a group's collectives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +148,7 @@ impl ProcessGroup {
                 }
             }
         };
-        check(status).map_err(|failure| match failure {
+        status.check().map_err(|failure| match failure {
             Failure {
                 kind: ffi::RENDEZVOUS_TIMED_OUT,
                 message,
@@ -156,7 +158,7 @@ impl ProcessGroup {
                 timeout: options.connect_timeout,
                 message,
             },
-            failure => failure.of("joining a process group"),
+            failure => of("joining a process group")(failure),
         })?;
         Ok(Self {
             handle: Arc::new(Handle(out)),
@@ -184,7 +186,7 @@ impl ProcessGroup {
         // SAFETY: handle and tensor are alive for the call, which waits for the
         // collective; `&mut` keeps this handle's users away. The shim checks density.
         let status = unsafe { ffi::c10d_group_all_reduce_sum(self.as_ptr(), tensor.as_mut_ptr()) };
-        check(status).map_err(|failure| failure.of("all-reduce"))
+        status.check().map_err(of("all-reduce"))
     }
 
     /// Overwrites the elements of every tensor, on every rank, with those of rank
@@ -203,23 +205,13 @@ impl ProcessGroup {
         if root >= self.world_size {
             return Err(no_such_rank);
         }
-        let pointers = tensor::pointers(tensors);
+        let pointers = ffi::pointers(tensors);
         // SAFETY: handle and tensors are alive for the call, which waits for every
         // broadcast that it started; the count is the list's own.
         let status = unsafe {
             ffi::c10d_group_broadcast(self.as_ptr(), pointers.as_ptr(), pointers.len(), c_root)
         };
-        check(status).map_err(|failure| failure.of("broadcast"))
-    }
-
-    /// Returns when every rank has called it.
-    ///
-    /// # Errors
-    /// [`Error::Failed`] when a peer fails or is too slow; [`Error::Aborted`].
-    pub fn barrier(&self) -> Result<(), Error> {
-        // SAFETY: the handle is alive for the call.
-        check(unsafe { ffi::c10d_group_barrier(self.as_ptr()) })
-            .map_err(|failure| failure.of("barrier"))
+        status.check().map_err(of("broadcast"))
     }
 
     /// Asks, without communicating, whether the group is still sound. NCCL runs
@@ -230,8 +222,9 @@ impl ProcessGroup {
     /// [`Error::Aborted`], or what NCCL's watchdog has found.
     pub fn check(&self) -> Result<(), Error> {
         // SAFETY: the handle is alive for the call.
-        check(unsafe { ffi::c10d_group_check(self.as_ptr()) })
-            .map_err(|failure| failure.of("the process group"))
+        unsafe { ffi::c10d_group_check(self.as_ptr()) }
+            .check()
+            .map_err(of("the process group"))
     }
 
     /// Ends the group, from any thread: collectives and backward passes that are
@@ -244,8 +237,9 @@ impl ProcessGroup {
     /// counts as aborted all the same.
     pub fn abort(&self) -> Result<(), Error> {
         // SAFETY: the handle is alive for the call, which may overlap with any other.
-        check(unsafe { ffi::c10d_group_abort(self.as_ptr()) })
-            .map_err(|failure| failure.of("aborting the process group"))
+        unsafe { ffi::c10d_group_abort(self.as_ptr()) }
+            .check()
+            .map_err(of("aborting the process group"))
     }
 
     pub(crate) fn as_ptr(&self) -> *mut ffi::ShimGroup {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tch::{TchError, Tensor};
 
-use crate::error::{Error, check};
+use crate::error::{Error, of};
+use crate::ffi;
 use crate::process_group::ProcessGroup;
-use crate::{ffi, tensor};
 
 /// How gradients are put into buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +19,7 @@ pub struct ReducerOptions {
     /// The size of the other buckets.
     pub bucket_bytes: u32,
     /// Lets gradients be views into the buckets, which saves a copy and the memory
-    /// for it. Such gradients must be zeroed in place, with
-    /// [`zero_grads`](crate::zero_grads), not detached or replaced.
+    /// for it. Such gradients must be zeroed in place, not detached or replaced.
     pub gradient_as_bucket_view: bool,
 }
 
@@ -88,7 +87,7 @@ impl Reducer {
             });
         }
         let parameters: Vec<Tensor> = parameters.iter().map(Tensor::shallow_clone).collect();
-        let pointers = tensor::pointers(&parameters);
+        let pointers = ffi::pointers(&parameters);
         let mut handle = std::ptr::null_mut();
         // SAFETY: tensors and group are alive for the call, and the Reducer takes its
         // own references to both; the count is the list's own; `handle` is writable.
@@ -103,7 +102,7 @@ impl Reducer {
                 &mut handle,
             )
         };
-        check(status).map_err(|failure| failure.of(operation))?;
+        status.check().map_err(of(operation))?;
         Ok(Self {
             handle,
             parameters,
@@ -119,8 +118,9 @@ impl Reducer {
     /// As any collective; [`Error::Failed`] too when the step before was not finished.
     pub fn prepare_for_forward(&mut self) -> Result<(), Error> {
         // SAFETY: the handle is alive as long as `self`, and `&mut` keeps calls apart.
-        check(unsafe { ffi::c10d_reducer_prepare_for_forward(self.handle) })
-            .map_err(|failure| failure.of("preparing the forward pass"))
+        unsafe { ffi::c10d_reducer_prepare_for_forward(self.handle) }
+            .check()
+            .map_err(of("preparing the forward pass"))
     }
 
     /// Runs the backward pass of `loss` and returns when the gradients are reduced
@@ -135,7 +135,7 @@ impl Reducer {
         let status = unsafe {
             ffi::c10d_reducer_prepare_for_backward(self.handle, loss.as_ptr().cast_mut())
         };
-        check(status).map_err(|failure| failure.of(operation))?;
+        status.check().map_err(of(operation))?;
         let result = loss.f_backward();
         // First, because an abort explains whatever libtorch says.
         self.group.check().map_err(|error| match error {
@@ -159,8 +159,9 @@ impl Reducer {
     pub fn last_timings(&self) -> Result<Option<Timings>, Error> {
         let mut raw = ffi::Timings::default();
         // SAFETY: the handle is alive as long as `self`; `raw` is writable.
-        check(unsafe { ffi::c10d_reducer_timings(self.handle, &mut raw) })
-            .map_err(|failure| failure.of("reading the reducer's timer"))?;
+        unsafe { ffi::c10d_reducer_timings(self.handle, &mut raw) }
+            .check()
+            .map_err(of("reading the reducer's timer"))?;
         let duration = |nanos| u64::try_from(nanos).ok().map(Duration::from_nanos);
         Ok((|| {
             Some(Timings {

@@ -7,7 +7,7 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, check};
+use crate::error::Error;
 use crate::ffi;
 
 /// How long an operation on a served store may take before it fails.
@@ -67,7 +67,7 @@ impl Store {
                 &mut out,
             )
         };
-        check(status).map_err(|failure| failed(failure.message))?;
+        status.check().map_err(|failure| failed(failure.message))?;
         Ok((
             Self {
                 handle: Arc::new(Handle(out)),
@@ -88,7 +88,7 @@ impl Store {
         // SAFETY: `c_host` outlives the call, and `out` is writable.
         let status =
             unsafe { ffi::c10d_store_connect(c_host.as_ptr(), port, millis(timeout), &mut out) };
-        check(status).map_err(|failure| Error::Connect {
+        status.check().map_err(|failure| Error::Connect {
             host: host.to_owned(),
             port,
             timeout,

@@ -10,7 +10,7 @@ mod norm;
 mod parameter;
 mod random;
 
-pub use c10d::Statistics;
+pub use kernels::Statistics;
 pub use parameter::{LayerGroup, Parameter};
 pub use resnet18::{Head, ResNet18};
 pub use state::{LoadError, Mismatch};

@@ -1,8 +1,8 @@
 //! Batch normalisation, together with the ReLU, the sum and the pooling that follow it in a
-//! residual network. On a CPU they are one operation of the c10d crate; elsewhere libtorch's
+//! residual network. On a CPU they are one operation of the crate `kernels`; elsewhere libtorch's
 //! own, one after the other.
 
-use c10d::Statistics;
+use kernels::Statistics;
 use tch::{Device, Kind, Tensor};
 
 /// The weight of a new batch in the running statistics, and the variance's floor: PyTorch's
@@ -72,9 +72,9 @@ impl Norm {
     }
 
     /// On a CPU, for the types that training computes in.
-    fn fused(&self, x: &Tensor) -> Option<c10d::BatchNorm<'_>> {
+    fn fused(&self, x: &Tensor) -> Option<kernels::BatchNorm<'_>> {
         let kind = matches!(x.kind(), Kind::Float | Kind::BFloat16);
-        (x.device() == Device::Cpu && kind && x.numel() > 0).then_some(c10d::BatchNorm {
+        (x.device() == Device::Cpu && kind && x.numel() > 0).then_some(kernels::BatchNorm {
             weight: &self.weight,
             bias: &self.bias,
             running_mean: &self.running_mean,
@@ -100,6 +100,6 @@ impl Norm {
 }
 
 /// What tch's own operations do with a refusal.
-fn made(result: Result<Tensor, c10d::Error>) -> Tensor {
+fn made(result: Result<Tensor, kernels::Error>) -> Tensor {
     result.unwrap_or_else(|error| panic!("{error}"))
 }

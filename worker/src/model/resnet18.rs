@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use c10d::Statistics;
+use kernels::Statistics;
 use tch::{Device, Kind, Tensor};
 
 use super::builder::Builder;
@@ -107,14 +107,6 @@ impl ResNet18 {
     /// Every trained tensor, in torchvision's order.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
-    }
-
-    /// What batches change without gradients: each layer's running mean and variance (float32)
-    /// and count of batches (int64 scalar), sharing the model's memory.
-    pub fn buffers(&self) -> Vec<(String, Tensor)> {
-        let mut buffers = self.state();
-        buffers.retain(|(name, _)| is_statistic(name) || name.ends_with(COUNTER));
-        buffers
     }
 
     /// The running means and variances, sharing the model's memory: what ranks average.

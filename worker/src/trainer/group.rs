@@ -98,7 +98,7 @@ impl RankHandle {
     }
 
     pub(super) fn prepare_for_forward(&mut self) -> Result<(), v1::Failure> {
-        c10d::zero_grads(std::slice::from_ref(&self.channel)).map_err(internal)?;
+        kernels::zero_grads(std::slice::from_ref(&self.channel)).map_err(internal)?;
         self.reducer.prepare_for_forward().map_err(collective)
     }
 

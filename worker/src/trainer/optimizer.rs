@@ -1,12 +1,9 @@
 //! Adam with a learning rate per layer group, by libtorch's fused kernels. Decides no rate and
 //! changes no gradient.
 
-use std::collections::BTreeMap;
-
 use tch::{Kind, Tensor};
 
-use crate::model::state::overwrite;
-use crate::model::{LayerGroup, LoadError, Parameter};
+use crate::model::{LayerGroup, Parameter};
 
 /// Learning rates in the order of [`LayerGroup::ALL`].
 pub type GroupLrs = [f64; LayerGroup::COUNT];
@@ -22,7 +19,7 @@ pub enum StepError {
     },
     /// libtorch refused.
     #[error("{0}")]
-    Kernel(#[from] c10d::Error),
+    Kernel(#[from] kernels::Error),
 }
 
 /// The parameters of one layer group and what Adam remembers of them.
@@ -67,10 +64,10 @@ impl Adam {
     ///
     /// # Errors
     /// When libtorch refuses.
-    pub fn zero_grad(&self) -> Result<(), c10d::Error> {
+    pub fn zero_grad(&self) -> Result<(), kernels::Error> {
         self.groups
             .iter()
-            .try_for_each(|group| c10d::zero_grads(&group.parameters))
+            .try_for_each(|group| kernels::zero_grads(&group.parameters))
     }
 
     /// One update of every parameter from its gradient. A rate of 0 leaves a group's parameters
@@ -89,12 +86,12 @@ impl Adam {
                 steps,
                 ..
             } = group;
-            let options = c10d::AdamOptions {
+            let options = kernels::AdamOptions {
                 weight_decay: self.weight_decay,
-                ..c10d::AdamOptions::new(lr)
+                ..kernels::AdamOptions::new(lr)
             };
             if !parameters.is_empty() {
-                c10d::adam_step(parameters, averages, squares, steps, &options)?;
+                kernels::adam_step(parameters, averages, squares, steps, &options)?;
             }
         }
         Ok(())
@@ -118,15 +115,6 @@ impl Adam {
             parts
         };
         self.groups.iter().flat_map(group).collect()
-    }
-
-    /// Takes over what [`state`](Self::state) gave, on any device.
-    ///
-    /// # Errors
-    /// Lists every missing, unexpected or misshapen entry; nothing changes then.
-    pub fn load(&mut self, entries: Vec<(String, Tensor)>) -> Result<(), LoadError> {
-        let entries: BTreeMap<String, Tensor> = entries.into_iter().collect();
-        overwrite(&self.state(), &entries, |_| false)
     }
 }
 

@@ -72,7 +72,7 @@ impl Replica {
     pub(super) fn logits(&self, images: &Tensor, mode: Statistics) -> Result<Tensor, v1::Failure> {
         let forward = || self.model.forward(images, mode);
         let logits = if self.bf16 {
-            c10d::autocast_bf16(self.device, forward).map_err(internal)?
+            kernels::autocast_bf16(self.device, forward).map_err(internal)?
         } else {
             forward()
         };

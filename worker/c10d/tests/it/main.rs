@@ -11,7 +11,5 @@ mod ranks;
 mod collectives;
 mod failure;
 mod nccl;
-mod norm;
 mod reducer;
 mod rendezvous;
-mod tensor;

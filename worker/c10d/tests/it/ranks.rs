@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use c10d::{Backend, GroupOptions, ProcessGroup, Store};
+use tch::Tensor;
 
 pub(crate) const HOST: &str = "127.0.0.1";
 
@@ -43,4 +44,20 @@ pub(crate) fn run<T: Send>(world_size: u32, body: impl Fn(ProcessGroup) -> T + S
     });
     drop(server);
     results
+}
+
+/// `[N, C, H, W]` with the channels innermost in memory, strides of 1×1 kernels included.
+pub(crate) fn channels_last(plain: &Tensor) -> Tensor {
+    let (_, c, h, w) = plain.size4().unwrap();
+    let strides = [h * w * c, 1, w * c, c];
+    let mut tensor = Tensor::empty_strided(plain.size(), strides, (plain.kind(), plain.device()));
+    tensor.copy_(plain);
+    tensor
+}
+
+/// Zeroes gradients in place, as views of a reducer's buckets need it.
+pub(crate) fn zero_grads(leaves: &[Tensor]) {
+    for leaf in leaves {
+        let _ = leaf.grad().zero_();
+    }
 }

@@ -1,6 +1,6 @@
 //! One layer, fused and in libtorch's separate operations, and what is compared of both.
 
-use c10d::{BatchNorm, Statistics};
+use kernels::{BatchNorm, Statistics};
 use tch::{Device, Kind, Tensor};
 
 pub(super) const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);

@@ -2,11 +2,12 @@
 //! there libtorch's separate operations take as long as the convolutions between them,
 //! because each walks all of the activations' memory.
 
+use std::ffi::CStr;
+
 use tch::Tensor;
 
 use crate::error::Error;
 use crate::ffi;
-use crate::tensor::{literal, made_by};
 
 const OPERATION: &str = "the fused batch normalisation";
 
@@ -22,8 +23,9 @@ pub enum Statistics {
 /// What the loops of the fused operations were compiled for: `baseline`, `avx2` or `avx512`.
 /// The best that the processor has and that `ATEN_CPU_CAPABILITY` allows, as for libtorch's.
 pub fn batch_norm_instruction_set() -> String {
-    // SAFETY: the shim returns a NUL-terminated string literal.
-    unsafe { literal(ffi::c10d_batch_norm_instruction_set()) }
+    // SAFETY: the C interface returns a NUL-terminated string literal.
+    let name = unsafe { CStr::from_ptr(ffi::kernels_batch_norm_instruction_set()) };
+    name.to_string_lossy().into_owned()
 }
 
 /// One layer: float32 tensors of shape `[C]` on the CPU, and PyTorch's two constants.
@@ -89,8 +91,8 @@ impl BatchNorm<'_> {
         let layer = self.layer(statistics);
         // SAFETY: the input and the layer's tensors are alive for the call; `out` is
         // writable. The shim checks types, shapes and devices.
-        made_by(OPERATION, |out| unsafe {
-            ffi::c10d_batch_norm_relu_max_pool(input.as_ptr().cast_mut(), &layer, out)
+        ffi::new_tensor(OPERATION, |out| unsafe {
+            ffi::kernels_batch_norm_relu_max_pool(input.as_ptr().cast_mut(), &layer, out)
         })
     }
 
@@ -105,8 +107,8 @@ impl BatchNorm<'_> {
         let residual = residual.map_or(std::ptr::null_mut(), |tensor| tensor.as_ptr().cast_mut());
         // SAFETY: the input, the layer's tensors and the residual, unless null, are alive
         // for the call; `out` is writable. The shim checks types, shapes and devices.
-        made_by(OPERATION, |out| unsafe {
-            ffi::c10d_batch_norm(
+        ffi::new_tensor(OPERATION, |out| unsafe {
+            ffi::kernels_batch_norm(
                 input.as_ptr().cast_mut(),
                 &layer,
                 residual,

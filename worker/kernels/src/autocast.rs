@@ -2,7 +2,7 @@
 
 use tch::Device;
 
-use crate::error::{Error, check};
+use crate::error::{Error, of};
 use crate::ffi;
 
 /// Runs `body` with autocast to bfloat16 for `device`'s type: convolutions and matrix
@@ -13,16 +13,16 @@ use crate::ffi;
 /// # Errors
 /// [`Error::Failed`] for devices other than CPU and CUDA.
 pub fn autocast_bf16<T>(device: Device, body: impl FnOnce() -> T) -> Result<T, Error> {
-    let _guard = TokenAuth::enter(device)?;
+    let _guard = Enabled::enter(device)?;
     Ok(body())
 }
 
-struct TokenAuth {
+struct Enabled {
     device_type: i32,
     previous: ffi::AutocastState,
 }
 
-impl TokenAuth {
+impl Enabled {
     fn enter(device: Device) -> Result<Self, Error> {
         let operation = "autocast";
         let device_type = match device {
@@ -35,8 +35,9 @@ impl TokenAuth {
         };
         let mut previous = ffi::AutocastState::default();
         // SAFETY: the device type is one that the shim knows; `previous` is writable.
-        check(unsafe { ffi::c10d_autocast_enter(device_type, &mut previous) })
-            .map_err(|failure| failure.of(operation))?;
+        unsafe { ffi::kernels_autocast_enter(device_type, &mut previous) }
+            .check()
+            .map_err(of(operation))?;
         Ok(Self {
             device_type,
             previous,
@@ -44,10 +45,10 @@ impl TokenAuth {
     }
 }
 
-impl Drop for TokenAuth {
+impl Drop for Enabled {
     fn drop(&mut self) {
         // SAFETY: undoes one `enter` on the same thread, to which the guard is bound
         // by living on the stack of `autocast_bf16`.
-        unsafe { ffi::c10d_autocast_leave(self.device_type, &self.previous) }
+        unsafe { ffi::kernels_autocast_leave(self.device_type, &self.previous) }
     }
 }

@@ -1,8 +1,9 @@
-// The few tensor operations that tch does not offer.
-#include "status.h"
+// Gradients set to zero in place, and the fused Adam, which tch does not offer.
+#include "abi.h"
+
+#include <status.h>
 
 #include <ATen/ATen.h>
-#include <ATen/autocast_mode.h>
 #include <c10/core/GradMode.h>
 
 #include <vector>
@@ -26,21 +27,7 @@ bool same_memory_order(const at::Tensor& a, const at::Tensor& b) {
 
 } // namespace
 
-Status c10d_to_channels_last(at::Tensor* tensor, at::Tensor** out) {
-  return shim::guarded([&] {
-    TORCH_CHECK(tensor->dim() == 4, "channels_last needs 4 dimensions, got ", tensor->dim());
-    auto result = tensor->contiguous(at::MemoryFormat::ChannelsLast);
-    // Where height and width are 1, the plain layout counts as channels_last too and
-    // keeps its strides; the gradient of a convolution gets these ones.
-    const auto strides = c10::get_channels_last_strides_2d(result.sizes());
-    if (result.strides() != at::IntArrayRef(strides)) {
-      result = result.as_strided(result.sizes(), strides);
-    }
-    *out = new at::Tensor(std::move(result));
-  });
-}
-
-Status c10d_zero_grads(at::Tensor** tensors, size_t count) {
+Status kernels_zero_grads(at::Tensor** tensors, size_t count) {
   return shim::guarded([&] {
     c10::NoGradGuard no_grad;
     std::vector<at::Tensor> grads;
@@ -56,7 +43,7 @@ Status c10d_zero_grads(at::Tensor** tensors, size_t count) {
   });
 }
 
-Status c10d_adam_step(
+Status kernels_adam_step(
     at::Tensor** params, at::Tensor** exp_avgs, at::Tensor** exp_avg_sqs, at::Tensor** steps,
     size_t count, const AdamOptions* options) {
   return shim::guarded([&] {
@@ -90,27 +77,5 @@ Status c10d_adam_step(
         p, g, m, v, /*max_exp_avg_sqs=*/{}, t, options->learning_rate, options->beta1,
         options->beta2, options->weight_decay, options->epsilon, /*amsgrad=*/false,
         /*maximize=*/false);
-  });
-}
-
-Status c10d_autocast_enter(int32_t device_type, AutocastState* previous) {
-  return shim::guarded([&] {
-    const auto device = static_cast<at::DeviceType>(device_type);
-    previous->enabled = at::autocast::is_autocast_enabled(device) ? 1 : 0;
-    previous->dtype = static_cast<int32_t>(at::autocast::get_autocast_dtype(device));
-    at::autocast::set_autocast_dtype(device, at::kBFloat16);
-    at::autocast::set_autocast_enabled(device, true);
-    at::autocast::increment_nesting();
-  });
-}
-
-void c10d_autocast_leave(int32_t device_type, const AutocastState* previous) {
-  shim::swallowed([&] {
-    const auto device = static_cast<at::DeviceType>(device_type);
-    if (at::autocast::decrement_nesting() == 0) {
-      at::autocast::clear_cache();
-    }
-    at::autocast::set_autocast_enabled(device, previous->enabled != 0);
-    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(previous->dtype));
   });
 }

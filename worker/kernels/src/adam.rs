@@ -1,10 +1,10 @@
-//! One fused step of Adam, which tch does not wrap. It holds no state: the moments
-//! belong to the caller.
+//! One fused step of Adam, which tch does not wrap, and gradients set to zero in place. It holds
+//! no state: the moments belong to the caller.
 
 use tch::Tensor;
 
-use crate::error::{Error, check};
-use crate::{ffi, tensor};
+use crate::error::{Error, of};
+use crate::ffi;
 
 /// The hyperparameters of one step (Kingma and Ba, "Adam", arXiv 1412.6980), with
 /// weight decay added to the gradient, as `torch.optim.Adam` does.
@@ -66,7 +66,7 @@ pub fn adam_step(
             });
         }
     }
-    let lists = [parameters, exp_avgs, exp_avg_sqs, steps].map(tensor::pointers);
+    let lists = [parameters, exp_avgs, exp_avg_sqs, steps].map(ffi::pointers);
     let options = ffi::AdamOptions {
         learning_rate: options.learning_rate,
         beta1: options.beta1,
@@ -77,7 +77,7 @@ pub fn adam_step(
     // SAFETY: the tensors are alive for the call, and the lists are equally long, as
     // checked above. The shim checks that they agree in shape and memory order.
     let status = unsafe {
-        ffi::c10d_adam_step(
+        ffi::kernels_adam_step(
             lists[0].as_ptr(),
             lists[1].as_ptr(),
             lists[2].as_ptr(),
@@ -86,5 +86,18 @@ pub fn adam_step(
             &options,
         )
     };
-    check(status).map_err(|failure| failure.of(operation))
+    status.check().map_err(of(operation))
+}
+
+/// Sets the gradients of `tensors` to zero in place, whatever memory they share with
+/// the reducer's buckets. Tensors without a gradient are left alone.
+///
+/// # Errors
+/// [`Error::Failed`] when libtorch refuses.
+pub fn zero_grads(tensors: &[Tensor]) -> Result<(), Error> {
+    let pointers = ffi::pointers(tensors);
+    // SAFETY: the tensors are alive for the call; the count is the list's own.
+    unsafe { ffi::kernels_zero_grads(pointers.as_ptr(), pointers.len()) }
+        .check()
+        .map_err(of("zeroing gradients"))
 }

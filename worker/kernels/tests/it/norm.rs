@@ -4,7 +4,7 @@ mod reference;
 
 use std::process::Command;
 
-use c10d::{Error, Statistics, batch_norm_instruction_set};
+use kernels::{Error, Statistics, batch_norm_instruction_set};
 use tch::{Kind, Tensor};
 
 use reference::{FLOAT, Layer, THENS, Then, distance, double, draws, everything, leaf, noise};

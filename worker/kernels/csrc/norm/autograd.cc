@@ -6,7 +6,9 @@
 // result does not depend on how many threads there are.
 #include "kernels.h"
 
-#include "../status.h"
+#include "../abi.h"
+
+#include <status.h>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -421,7 +423,7 @@ void check(const at::Tensor& x, const NormLayer& layer) {
 
 } // namespace
 
-Status c10d_batch_norm(
+Status kernels_batch_norm(
     at::Tensor* x, const NormLayer* layer, at::Tensor* residual, int32_t relu, at::Tensor** out) {
   return shim::guarded([&] {
     check(*x, *layer);
@@ -440,7 +442,7 @@ Status c10d_batch_norm(
   });
 }
 
-Status c10d_batch_norm_relu_max_pool(at::Tensor* x, const NormLayer* layer, at::Tensor** out) {
+Status kernels_batch_norm_relu_max_pool(at::Tensor* x, const NormLayer* layer, at::Tensor** out) {
   return shim::guarded([&] {
     check(*x, *layer);
     // What only the backward pass needs is not made without one.
@@ -452,6 +454,6 @@ Status c10d_batch_norm_relu_max_pool(at::Tensor* x, const NormLayer* layer, at::
   });
 }
 
-const char* c10d_batch_norm_instruction_set() {
+const char* kernels_batch_norm_instruction_set() {
   return norm::instruction_set();
 }

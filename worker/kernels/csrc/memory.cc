@@ -6,7 +6,7 @@
 #include <malloc.h>
 #endif
 
-void c10d_keep_freed_memory() {
+void kernels_keep_freed_memory() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_MAX, 0);
   // Never: any other number is one of bytes, and an int.

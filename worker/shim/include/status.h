@@ -1,17 +1,16 @@
 // Turns C++ exceptions into Status values: the wall that none of them crosses.
 #pragma once
 
-#include "abi.h"
+#include "status_abi.h"
 
 #include <c10/util/Exception.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <exception>
 
 namespace shim {
 
-inline Status status(StatusKind kind, const char* message) {
+inline Status status(int32_t kind, const char* message) {
   return Status{kind, ::strdup(message)};
 }
 

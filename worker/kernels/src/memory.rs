@@ -21,6 +21,6 @@ pub fn keep_freed_memory() {
     let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
     if free && alone {
         // SAFETY: glibc changes these settings without a lock, but no other thread runs.
-        unsafe { ffi::c10d_keep_freed_memory() }
+        unsafe { ffi::kernels_keep_freed_memory() }
     }
 }

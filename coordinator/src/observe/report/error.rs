@@ -1,7 +1,9 @@
-//! Why a picture could not be made.
+//! Why an image could not be made.
+
+use plotters::drawing::DrawingAreaErrorKind;
 
 /// Why [`curves::render`](super::curves::render) or [`grid::render`](super::grid::render) made no
-/// picture.
+/// image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -14,7 +16,7 @@ pub enum ReportError {
     NoTiles,
 
     /// More tiles than stay readable.
-    #[error("{count} predictions do not fit into one picture: pass at most {limit}")]
+    #[error("{count} predictions do not fit into one image: pass at most {limit}")]
     TooManyTiles {
         /// How many there are.
         count: usize,
@@ -39,11 +41,17 @@ pub enum ReportError {
     #[error("the built-in font is unreadable: build the program anew")]
     Font,
 
-    /// The rasteriser refused a shape.
-    #[error("cannot draw the picture: {0}")]
+    /// plotters refused a shape.
+    #[error("cannot draw the image: {0}")]
     Drawing(String),
 
-    /// The PNG encoder refused the picture.
-    #[error("cannot encode the picture: {0}")]
+    /// The PNG encoder refused the image.
+    #[error("cannot encode the image: {0}")]
     Encoding(#[from] png::EncodingError),
+}
+
+impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for ReportError {
+    fn from(error: DrawingAreaErrorKind<E>) -> Self {
+        Self::Drawing(error.to_string())
+    }
 }

@@ -3,12 +3,15 @@
 //! Owns the layout of `predictions.png`. Must not choose which images are shown. A wrong prediction
 //! is marked by a cross, a frame and a colour, so that no mark depends on colour alone.
 
-use super::canvas::{Align, Canvas, FAINT, GREEN, GREY, INK, PAPER, Point, Type, VERMILION};
-use super::error::ReportError;
-use super::font;
-use plotters::style::RGBColor;
+use plotters::element::{BitMapElement, Circle, PathElement, Rectangle};
+use plotters::style::{Color, RGBColor};
 
-/// The most tiles that one picture takes.
+use super::error::ReportError;
+use super::sheet::{
+    self, Area, FAINT, GREEN, GREY, INK, PAPER, SCALE, VERMILION, fit, font, px, text, width,
+};
+
+/// The most tiles that one image takes.
 pub const MAX_TILES: usize = 25;
 
 /// One validation image and what the model made of it.
@@ -20,7 +23,7 @@ pub struct Tile {
     pub size: u32,
     /// Name of the class with the highest probability.
     pub predicted: String,
-    /// Name of the class that the image is of.
+    /// Name of the true class.
     pub truth: String,
     /// The model's probability for `predicted`, 0 to 1.
     pub probability: f32,
@@ -40,7 +43,7 @@ impl Tile {
     }
 }
 
-/// Edge of an image in the picture.
+/// Edge of an image in the grid.
 const IMAGE: u32 = 196;
 /// Height of the two lines of text over an image.
 const CAPTION: u32 = 46;
@@ -52,20 +55,14 @@ const MARGIN: u32 = 30;
 const HEADER: u32 = 62;
 /// A single column is made wide enough for the title.
 const MIN_WIDTH: u32 = 380;
+/// Where text begins, to the right of a symbol.
+const INDENT: u32 = 22;
 
 /// Vermilion dark enough for small text on white.
 const WRONG: RGBColor = RGBColor(0xb3, 0x47, 0x00);
 
-const NAME: Type = Type {
-    size: 17.0,
-    colour: INK,
-    strong: true,
-};
-const DETAIL: Type = Type {
-    size: 14.5,
-    colour: GREY,
-    strong: false,
-};
+/// A position on the sheet.
+type Point = (i32, i32);
 
 /// Columns and rows for `count` tiles: a row up to three, then near a square.
 fn shape(count: usize) -> (u32, u32) {
@@ -88,15 +85,16 @@ pub fn render(tiles: &[Tile]) -> Result<Vec<u8>, ReportError> {
     let content = columns * (IMAGE + GAP) - GAP;
     let width = (content + 2 * MARGIN).max(MIN_WIDTH);
     let height = MARGIN + HEADER + rows * (CAPTION + IMAGE + GAP) - GAP + MARGIN;
-    let mut canvas = Canvas::new(width, height);
-    header(&mut canvas, tiles)?;
-    for (tile, i) in tiles.iter().zip(0..) {
-        let (column, row) = (i % columns, i / columns);
-        let left = MARGIN + column * (IMAGE + GAP);
-        let top = MARGIN + HEADER + row * (CAPTION + IMAGE + GAP);
-        draw(&mut canvas, tile, (f64::from(left), f64::from(top)))?;
-    }
-    canvas.png()
+    sheet::png((width, height), |area| {
+        header(area, tiles)?;
+        for (tile, i) in tiles.iter().zip(0..) {
+            let (column, row) = (i % columns, i / columns);
+            let left = px(MARGIN + column * (IMAGE + GAP));
+            let top = px(MARGIN + HEADER + row * (CAPTION + IMAGE + GAP));
+            draw(area, tile, (left, top))?;
+        }
+        Ok(())
+    })
 }
 
 fn check(tiles: &[Tile]) -> Result<(), ReportError> {
@@ -124,95 +122,98 @@ fn check(tiles: &[Tile]) -> Result<(), ReportError> {
     Ok(())
 }
 
-fn header(canvas: &mut Canvas, tiles: &[Tile]) -> Result<(), ReportError> {
-    let (x, y) = (f64::from(MARGIN), f64::from(MARGIN));
-    let title = Type {
-        size: 25.0,
-        colour: INK,
-        strong: true,
-    };
-    canvas.text(
-        "Predictions on validation images",
-        (x, y + 14.0),
-        Align::Left,
-        title,
-    )?;
+fn header(area: &Area, tiles: &[Tile]) -> Result<(), ReportError> {
+    let (mut x, y) = (px(MARGIN), px(MARGIN));
+    let title = "Predictions on validation images";
+    text(area, title, &font(25, INK)?, (x, y + px(4)))?;
     let right = tiles.iter().filter(|tile| tile.is_right()).count();
-    let mut x = x;
     for (is_right, label) in [
         (true, format!("{right} right")),
         (false, format!("{} wrong", tiles.len() - right)),
     ] {
-        symbol(canvas, is_right, (x + 8.0, y + 34.0))?;
-        canvas.text(&label, (x + 22.0, y + 39.0), Align::Left, DETAIL)?;
-        x += 22.0 + font::width(&label, DETAIL.size)? + 20.0;
+        let style = font(15, GREY)?;
+        symbol(area, is_right, (x + px(8), y + px(34)))?;
+        text(area, &label, &style, (x + px(INDENT), y + px(34)))?;
+        x += px(INDENT + 20) + width(&label, &style)?;
     }
     Ok(())
 }
 
-fn draw(canvas: &mut Canvas, tile: &Tile, (left, top): Point) -> Result<(), ReportError> {
-    let edge = f64::from(IMAGE);
-    let (right, image_top) = (left + edge, top + f64::from(CAPTION));
-    let is_right = tile.is_right();
+fn draw(area: &Area, tile: &Tile, (left, top): Point) -> Result<(), ReportError> {
+    let (right, image_top) = (left + px(IMAGE), top + px(CAPTION));
+    let bottom = image_top + px(IMAGE);
+    let (indented, room) = (left + px(INDENT), px(IMAGE - INDENT));
 
-    symbol(canvas, is_right, (left + 8.0, top + 9.0))?;
-    let predicted = font::fit(&tile.predicted, NAME.size, edge - 22.0)?;
-    let colour = if is_right { INK } else { WRONG };
-    canvas.text(
-        &predicted,
-        (left + 22.0, top + 15.0),
-        Align::Left,
-        Type { colour, ..NAME },
-    )?;
-    let truth = font::fit(&format!("true: {}", tile.truth), DETAIL.size, edge - 22.0)?;
-    canvas.text(&truth, (left + 22.0, top + 35.0), Align::Left, DETAIL)?;
+    symbol(area, tile.is_right(), (left + px(8), top + px(9)))?;
+    let name = font(17, if tile.is_right() { INK } else { WRONG })?;
+    let predicted = fit(&tile.predicted, &name, room)?;
+    text(area, &predicted, &name, (indented, top + px(9)))?;
+    let detail = font(15, GREY)?;
+    let truth = fit(&format!("true: {}", tile.truth), &detail, room)?;
+    text(area, &truth, &detail, (indented, top + px(30)))?;
 
     // A hairline holds images with a white background together.
-    let frames: &[_] = if is_right {
-        &[(1.0, FAINT)]
+    let frames: &[_] = if tile.is_right() {
+        &[(1, FAINT)]
     } else {
-        &[(6.0, VERMILION), (2.0, PAPER)]
+        &[(6, VERMILION), (2, PAPER)]
     };
     for &(outset, colour) in frames {
-        let top_left = (left - outset, image_top - outset);
-        canvas.block(
-            top_left,
-            (right + outset, image_top + edge + outset),
-            colour,
-        )?;
+        let corner = (left - px(outset), image_top - px(outset));
+        // A rectangle has its last row and column, too.
+        let opposite = (right + px(outset) - 1, bottom + px(outset) - 1);
+        area.draw(&Rectangle::new([corner, opposite], colour.filled()))?;
     }
-    canvas.image((left, image_top), IMAGE, &tile.pixels, tile.size);
-    chip(canvas, &tile.probability(), (right, image_top + edge))
-}
+    let edge = IMAGE * SCALE;
+    let pixels = stretched(&tile.pixels, tile.size as usize, edge);
+    let image = BitMapElement::with_owned_buffer((left, image_top), (edge, edge), pixels);
+    area.draw(&image.ok_or_else(|| ReportError::Drawing("an image does not fit".to_owned()))?)?;
 
-/// A short text on paper, in the corner of an image.
-fn chip(canvas: &mut Canvas, text: &str, (right, bottom): Point) -> Result<(), ReportError> {
-    let width = font::width(text, DETAIL.size)? + 12.0;
-    canvas.block((right - width, bottom - 22.0), (right, bottom), PAPER)?;
-    let look = Type {
-        colour: INK,
-        ..DETAIL
-    };
-    canvas.text(
-        text,
-        (right - width / 2.0, bottom - 6.0),
-        Align::Centre,
-        look,
-    )
+    let chip = font(15, INK)?;
+    let probability = tile.probability();
+    let start = right - width(&probability, &chip)? - px(12);
+    let corners = [(start, bottom - px(22)), (right - 1, bottom - 1)];
+    area.draw(&Rectangle::new(corners, PAPER.filled()))?;
+    text(area, &probability, &chip, (start + px(6), bottom - px(12)))
 }
 
 /// A tick or a cross on a disc.
-fn symbol(canvas: &mut Canvas, is_right: bool, (x, y): Point) -> Result<(), ReportError> {
-    canvas.disc((x, y), 8.0, if is_right { GREEN } else { VERMILION })?;
-    let strokes: [(Point, Point); 2] = if is_right {
-        [((-3.6, 0.2), (-1.0, 2.9)), ((-1.0, 2.9), (3.7, -2.7))]
+fn symbol(area: &Area, is_right: bool, (x, y): Point) -> Result<(), ReportError> {
+    let disc = if is_right { GREEN } else { VERMILION };
+    area.draw(&Circle::new((x, y), px(8), disc.filled()))?;
+    let strokes: &[&[Point]] = if is_right {
+        &[&[(-7, 0), (-2, 6), (7, -5)]]
     } else {
-        [((-2.9, -2.9), (2.9, 2.9)), ((-2.9, 2.9), (2.9, -2.9))]
+        &[&[(-5, -5), (6, 6)], &[(-5, 6), (6, -5)]]
     };
-    for ((x0, y0), (x1, y1)) in strokes {
-        canvas.line((x + x0, y + y0), (x + x1, y + y1), 1.8, PAPER)?;
+    for stroke in strokes {
+        let points: Vec<Point> = stroke.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
+        area.draw(&PathElement::new(points, PAPER.stroke_width(2 * SCALE)))?;
     }
     Ok(())
+}
+
+/// A square RGB image of `size` pixels each way stretched to `edge` (bilinear).
+fn stretched(pixels: &[u8], size: usize, edge: u32) -> Vec<u8> {
+    // The two source pixels for a target pixel, and the weight of the second.
+    let tap = |i: u32| {
+        let at = (i as f32 + 0.5) * size as f32 / edge as f32 - 0.5;
+        let at = at.clamp(0.0, (size - 1) as f32);
+        (at as usize, (at as usize + 1).min(size - 1), at.fract())
+    };
+    let taps: Vec<_> = (0..edge).map(tap).collect();
+    let mut stretched = Vec::with_capacity(3 * taps.len() * taps.len());
+    for &(y0, y1, fy) in &taps {
+        for &(x0, x1, fx) in &taps {
+            for channel in 0..3 {
+                let at = |x, y| f32::from(pixels[3 * (y * size + x) + channel]);
+                let above = at(x0, y0) + (at(x1, y0) - at(x0, y0)) * fx;
+                let below = at(x0, y1) + (at(x1, y1) - at(x0, y1)) * fx;
+                stretched.push((above + (below - above) * fy).round() as u8);
+            }
+        }
+    }
+    stretched
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The pictures of a run: its curves and a grid of predictions.
+//! The images of a run: its curves and a grid of predictions.
 //!
 //! Owns everything from values to the bytes of a PNG. Must not read or write a file, nor know
 //! where the values came from: every function here is pure, equal input gives equal bytes.
@@ -6,9 +6,8 @@
 pub mod curves;
 pub mod grid;
 
-mod canvas;
 mod error;
-mod font;
+mod sheet;
 
 pub use error::ReportError;
 pub use grid::Tile;

@@ -1,4 +1,4 @@
-//! What can be said of the curves by their pixels.
+//! What the pixels of the curves tell.
 
 use super::*;
 use std::io::Cursor;
@@ -18,7 +18,7 @@ fn count(png: &[u8], colour: RGBColor) -> usize {
     let mut reader = png::Decoder::new(Cursor::new(png)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     let info = reader.next_frame(&mut pixels).unwrap();
-    assert_eq!((info.width, info.height), (WIDTH, HEIGHT));
+    assert_eq!((info.width, info.height), SIZE);
     let RGBColor(r, g, b) = colour;
     pixels
         .chunks_exact(3)
@@ -66,8 +66,30 @@ fn one_epoch_many_epochs_and_no_finite_value_are_drawn() {
     render(&many, Some(900), "max_epochs").unwrap();
     let lost = [point(1, f64::NAN, f64::NEG_INFINITY)];
     render(&lost, Some(1), "non_finite_loss").unwrap();
+    for extreme in [0.0, -3.0, 1e-30, 1e30, 1e300, f64::MAX] {
+        let points = [point(1, extreme, 0.1), point(2, 2.0, extreme)];
+        render(&points, Some(2), "max_epochs").unwrap();
+        let (low, high) = (0.1_f64.min(extreme), 0.1_f64.max(extreme));
+        let range = range_of([extreme, 0.1].iter(), true);
+        assert!(
+            range.start < range.end && range.end.is_finite(),
+            "{range:?}"
+        );
+        if is_drawn(extreme) {
+            assert!(range.start <= low && high <= range.end, "{range:?}");
+        }
+    }
     assert!(matches!(
         render(&[], None, "interrupted"),
         Err(ReportError::NoEpochs)
     ));
+}
+
+#[test]
+fn ticks_are_round_and_few() {
+    assert_eq!(ticks(1, 1), [1]);
+    assert_eq!(ticks(1, 8), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(ticks(3, 57), [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55]);
+    assert!(ticks(1, 5000).len() <= 11);
+    assert!(ticks(0, u32::MAX).len() <= 11);
 }

@@ -1,4 +1,4 @@
-//! Admission: which clients may join a run, and that refused clients do not disturb it.
+//! Which clients can join a run, which are refused, and that a refused client changes nothing.
 
 #![allow(
     clippy::expect_used,
@@ -11,14 +11,15 @@ mod certificates;
 #[path = "admission/rogue_client.rs"]
 mod rogue_client;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use certificates::Authority;
-use integration_tests::{Ended, Run, SMALL, assert_exited, binary, scratch};
+use integration_tests::{Ended, Run, SMALL, assert_exited, binary, journal, scratch};
 use rogue_client::RogueClient;
 use rustix::process::Signal;
 use tonic::Code;
@@ -78,7 +79,7 @@ fn waiting(arguments: &[&str]) -> (Run, String) {
     (run, url.to_owned())
 }
 
-/// Checks that a run with refused clients ended with the result of one without them.
+/// Checks that a run that refused clients ended as one that met none.
 fn undisturbed(ended: Ended, epochs: &str) {
     let ended = ended.succeeded();
     let undisturbed = Run::small(2, &[epochs]).wait().succeeded();
@@ -114,42 +115,62 @@ fn read(path: impl AsRef<Path>) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// Whether `text` contains a word in the format of a generated token.
-fn holds_a_token(text: &str) -> bool {
-    text.split(|c: char| !c.is_ascii_hexdigit())
-        .any(|word| word.len() == 64)
+/// Where the run listens for workers of other machines.
+fn tcp_url(run: &Run) -> String {
+    let answer = status(run);
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let status: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let url = status["coordinator_url"].as_str().expect("an address");
+    url.to_owned()
+}
+
+/// The socket through which the run's own workers connect.
+fn socket(run: &Run) -> PathBuf {
+    let pid = run.workers()[0];
+    let arguments = read(format!("/proc/{pid}/cmdline"));
+    let path = arguments
+        .split('\0')
+        .find_map(|word| word.strip_prefix("unix://"));
+    PathBuf::from(path.expect("the address of a socket"))
+}
+
+/// Says `words` to the run at `host` and reads until the run closes the connection.
+fn until_closed(host: &str, words: &[u8]) {
+    let mut stream = TcpStream::connect(host).expect("a connection");
+    let patience = Some(Duration::from_secs(20));
+    stream.set_read_timeout(patience).expect("a timeout");
+    stream.write_all(words).expect("sent");
+    // HTTP/2 answers with its settings and the reason of the end.
+    let closed = stream.read_to_end(&mut Vec::new());
+    if let Err(error) = closed {
+        let waited = [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
+        assert!(!waited, "still open after {words:?}");
+    }
 }
 
 #[test]
-fn the_token_of_spawned_workers_is_not_visible() {
-    assert!(holds_a_token(&"0f".repeat(32)));
+fn a_run_that_starts_its_own_workers_takes_no_others() {
     let mut run = Run::small(2, LONG);
     run.until("a first epoch", |run| {
         run.path().join("best.safetensors").exists()
     });
     let workers = run.workers();
     assert_eq!(workers.len(), 2, "{}", run.output());
-    let mut url = String::new();
-    for pid in &workers {
-        let arguments = read(format!("/proc/{pid}/cmdline"));
-        for shown in [&arguments, &read(format!("/proc/{pid}/environ"))] {
-            assert!(!shown.is_empty() && !holds_a_token(shown), "{shown}");
-        }
-        let mut words = arguments.split('\0');
-        url = words
-            .find(|word| word.starts_with("http://"))
-            .expect("an address")
-            .to_owned();
-    }
+    let socket = std::fs::metadata(socket(&run)).expect("the socket");
+    let owner = std::fs::metadata(format!("/proc/{}", run.pid())).expect("the coordinator");
+    assert!(socket.file_type().is_socket());
+    assert_eq!((socket.mode() & 0o777, socket.uid()), (0o600, owner.uid()));
 
-    let client = RogueClient::at(&url, None);
-    assert_eq!(client.register(|_| ()).code(), Code::Unauthenticated);
-    assert!(client.register(|_| ()).message().contains("join token"));
-    assert_eq!(client.upload(0).code(), Code::Unauthenticated);
-    assert_eq!(client.download(0).code(), Code::Unauthenticated);
-    let wrong = RogueClient::at(&url, Some(&"0f".repeat(32)));
-    assert_eq!(wrong.register(|_| ()).code(), Code::Unauthenticated);
-    assert_eq!(wrong.upload(0).code(), Code::Unauthenticated);
+    let url = tcp_url(&run);
+    assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    for token in [None, Some("0f".repeat(32))] {
+        let client = RogueClient::at(&url, token.as_deref());
+        let refused = client.register(|_| ());
+        assert_eq!(refused.code(), Code::Unauthenticated);
+        assert!(refused.message().contains("join token"), "{refused}");
+        assert_eq!(client.upload(0).code(), Code::Unauthenticated);
+        assert_eq!(client.download(0).code(), Code::Unauthenticated);
+    }
     Worker::start(&url, &[]).refused(1, &["refused this worker", "join token"]);
 
     assert_eq!(run.workers(), workers, "{}", run.output());
@@ -159,11 +180,6 @@ fn the_token_of_spawned_workers_is_not_visible() {
         "{}",
         ended.output
     );
-    let logs = ["logs/worker-0.log", "logs/worker-1.log", "config.toml"];
-    for text in logs.map(|name| read(ended.path().join(name))) {
-        assert!(!holds_a_token(&text), "{text}");
-    }
-    assert!(!holds_a_token(&ended.output));
     assert_eq!(ended.epochs().len(), LONG_EPOCHS);
 }
 
@@ -175,28 +191,13 @@ fn only_workers_with_the_token_join_and_invalid_input_changes_nothing() {
     let (run, url) = waiting(&["--epochs=1", &token]);
     let host = url.strip_prefix("http://").expect("an address").to_owned();
 
-    for bytes in [
+    for words in [
         &b"\x00\xff\x16\x03 garbage\r\n\r\n"[..],
         b"PRI * HTTP/2.0\r\n\r\nXX",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
     ] {
-        let mut stream = TcpStream::connect(&host).expect("a connection");
-        let timeout = Some(Duration::from_secs(20));
-        stream.set_read_timeout(timeout).expect("a timeout");
-        stream.write_all(bytes).expect("sent");
-        let mut answer = Vec::new();
-        // The connection is closed without an answer, with or without an error.
-        let _ = stream.read_to_end(&mut answer);
-        assert!(answer.is_empty(), "{answer:?}");
+        until_closed(&host, words);
     }
-    let mut stream = TcpStream::connect(&host).expect("a connection");
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n").expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    assert!(
-        answer.contains("400") && answer.contains("--metrics-listen"),
-        "{answer}"
-    );
-
     for shown in [None, Some("another-token-than-that-one")] {
         let client = RogueClient::at(&url, shown);
         assert_eq!(client.register(|_| ()).code(), Code::Unauthenticated);
@@ -213,14 +214,21 @@ fn only_workers_with_the_token_join_and_invalid_input_changes_nothing() {
     assert_eq!(known.upload(0).code(), Code::NotFound);
     assert_eq!(known.download(0).code(), Code::NotFound);
 
-    // More connections than may be pending. They are closed within seconds, and workers retry.
-    let idle: Vec<_> = (0..100).map(|_| TcpStream::connect(&host)).collect();
+    // More than may be pending; they are closed within seconds, and workers try again.
+    let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(&host)).collect();
     let workers = [0, 1].map(|_| Worker::start(&url, std::slice::from_ref(&token)));
-    undisturbed(run.wait(), "--epochs=1");
-    drop(idle);
+    let ended = run.wait();
+    for name in ["config.toml", "events.jsonl"] {
+        let text = read(ended.path().join(name));
+        assert!(!text.is_empty() && !text.contains(secret), "{text}");
+    }
+    assert!(!ended.output.contains(secret), "{}", ended.output);
+    undisturbed(ended, "--epochs=1");
+    drop(crowd);
     for worker in workers {
         let (code, said) = worker.wait();
         assert_eq!(code, 0, "{said}");
+        assert!(!said.contains(secret), "{said}");
     }
 }
 
@@ -236,14 +244,16 @@ fn a_flood_of_messages_ends_its_own_session_only() {
     run.until("a first epoch", |run| {
         run.path().join("best.safetensors").exists()
     });
-    let arguments = read(format!("/proc/{}/cmdline", run.workers()[0]));
-    let url = arguments
-        .split('\0')
-        .find(|word| word.starts_with("http://"))
-        .expect("an address");
-    let flood = RogueClient::at(url, Some(secret)).flood();
+    for pid in run.workers() {
+        for shown in ["cmdline", "environ"] {
+            let shown = read(format!("/proc/{pid}/{shown}"));
+            assert!(!shown.is_empty() && !shown.contains(secret), "{shown}");
+        }
+    }
+    let url = tcp_url(&run);
+    let flood = RogueClient::at(&url, Some(secret)).flood();
     assert_eq!(flood.code(), Code::ResourceExhausted, "{flood}");
-    let twice = RogueClient::at(url, Some(secret)).register_twice();
+    let twice = RogueClient::at(&url, Some(secret)).register_twice();
     assert_eq!(twice.code(), Code::InvalidArgument, "{twice}");
     let ended = run.wait().succeeded();
     assert_eq!(ended.epochs().len(), LONG_EPOCHS);
@@ -299,7 +309,7 @@ fn certificates_let_workers_in_and_are_renewed_while_the_run_goes_on() {
 }
 
 #[test]
-fn spawned_workers_do_not_use_the_listener_with_tls() {
+fn the_runs_own_workers_need_no_certificate_and_find_the_next_coordinator() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ours = Authority::new("ours").issue(&folder.path().join("coordinator"));
     let tls: Vec<_> = ours.iter().map(String::as_str).collect();
@@ -307,27 +317,54 @@ fn spawned_workers_do_not_use_the_listener_with_tls() {
     run.until("a first epoch", |run| {
         run.path().join("best.safetensors").exists()
     });
-    let arguments = read(format!("/proc/{}/cmdline", run.workers()[0]));
-    let url = arguments
-        .split('\0')
-        .find(|word| word.starts_with("http://127.0.0.1:"))
-        .expect("an address on loopback");
-    let client = RogueClient::at(url, None);
-    assert_eq!(client.register(|_| ()).code(), Code::Unauthenticated);
-    // The next coordinator has the address and the token of its workers from the run directory.
-    let workers = run.workers();
+    let (workers, socket) = (run.workers(), socket(&run));
     run.signal(Signal::KILL);
-    let killed = run.wait();
-    std::thread::sleep(Duration::from_millis(500));
-    let ended = killed.resume(&[]).wait().succeeded();
-    let reconnected = !ended.output.contains("lost rank");
-    assert!(reconnected, "{}", ended.output);
-    assert!(!holds_a_token(&ended.output) && ended.epochs().len() == LONG_EPOCHS);
+    let mut run = run.wait().resume(&[]);
+    run.until("both workers to be back", |run| joined_again(run) == 2);
+    assert_eq!(run.workers(), workers, "{}", run.output());
+    let ended = run.wait().succeeded();
+    let lost = since_resumed(&ended.path(), "lost");
+    assert!(lost.is_empty(), "{lost:?}");
+    assert_eq!(ended.epochs().len(), LONG_EPOCHS);
+    assert!(!socket.exists(), "the socket outlives the run");
     assert_exited(&workers);
 }
 
 #[test]
-fn settings_that_protect_nothing_are_refused_before_the_run_starts() {
+fn a_worker_started_by_hand_may_come_through_the_socket() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let token = token_file(folder.path(), "0123456789abcdef-of-this-test");
+    let (run, _) = waiting(&["--epochs=1", &token]);
+    // Its user needs no token.
+    let url = format!("unix://{}", run.path().join("workers.sock").display());
+    let workers = [0, 1].map(|_| Worker::start(&url, &[]));
+    undisturbed(run.wait(), "--epochs=1");
+    for worker in workers {
+        let (code, said) = worker.wait();
+        assert_eq!(code, 0, "{said}");
+    }
+}
+
+/// The events of a kind that the journal has since the run was resumed.
+fn since_resumed(run_dir: &Path, event: &str) -> Vec<serde_json::Value> {
+    let entries = journal(run_dir);
+    let resumed = entries
+        .iter()
+        .rposition(|entry| entry["event"] == "resumed");
+    let since = resumed.map_or(&[][..], |at| &entries[at..]);
+    let of_kind = since.iter().filter(|entry| entry["event"] == event);
+    of_kind.cloned().collect()
+}
+
+/// Workers with a local rank that have joined since the run was resumed.
+fn joined_again(run: &Run) -> usize {
+    let joined = since_resumed(&run.path(), "joined");
+    let local = joined.iter().filter(|entry| entry["local_rank"].is_u64());
+    local.count()
+}
+
+#[test]
+fn what_cannot_protect_a_run_is_refused_before_it_starts() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ours = Authority::new("ours");
     let valid = ours.issue(&folder.path().join("valid"));
@@ -364,10 +401,14 @@ fn settings_that_protect_nothing_are_refused_before_the_run_starts() {
         assert!(!ended.path().exists(), "it made a run directory");
         assert!(started.elapsed() < Duration::from_secs(20));
     }
-    // With --insecure it listens. A token file that others can read is a warning.
+    // With --insecure it listens, and it says when other users can read the token.
     let open = ["--listen=0.0.0.0:0", "--insecure", "--epochs=1"];
     let ended = Run::small(1, &open).wait().succeeded();
-    assert!(ended.output.contains("whoever reaches"), "{}", ended.output);
+    assert!(
+        ended.output.contains("every process that reaches"),
+        "{}",
+        ended.output
+    );
     let token = token_file(folder.path(), "0123456789abcdef");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(path(&token), mode).expect("a mode");

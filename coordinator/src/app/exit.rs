@@ -6,7 +6,7 @@ use crate::config::ConfigError;
 use crate::launcher::{LaunchError, WorkerExit};
 use crate::net::bind::BindError;
 use crate::observe::KeepError;
-use crate::rpc::security::SecurityError;
+use crate::rpc::access::AccessError;
 use crate::store::StoreError;
 use coordinator_core::event::{Outcome, RunError, StopReason};
 
@@ -88,8 +88,8 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<SecurityError> for Failure {
-    fn from(error: SecurityError) -> Self {
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
         Self(ExitCode::Usage, error.to_string())
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::app::exit::Failure;
 use crate::app::spec;
 use crate::config::RunConfig;
-use crate::store::{CONFIG, Checkpoints, Invited, Journal, JournalEntry, RunStore};
+use crate::store::{CONFIG, Checkpoints, Journal, JournalEntry, RunStore};
 use coordinator_core::Run;
 use coordinator_core::event::{FinishedEpoch, Position};
 use coordinator_core::run::Resumed;
@@ -33,8 +33,6 @@ pub struct OpenedRun {
 pub struct RunHistory {
     /// Where its workers look for it.
     pub address: Option<SocketAddr>,
-    /// What its workers are let in by.
-    pub invited: Invited,
     /// The judged epochs.
     pub epochs: Vec<FinishedEpoch>,
     /// Checkpoints that are of no use, and why.
@@ -152,7 +150,6 @@ pub fn resume(config: &RunConfig) -> Result<OpenedRun, Failure> {
     Ok(OpenedRun {
         past: Some(RunHistory {
             address: store.read_address()?,
-            invited: store.read_invited()?,
             epochs,
             corrupt: newest.corrupt.iter().map(ToString::to_string).collect(),
             checkpoint,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::logging;
 use common::trace::TraceId;
 use coordinator_core::event::RunError;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::AdminServer;
@@ -23,11 +23,12 @@ use crate::observe::Observers;
 use crate::observe::console::Progress;
 use crate::observe::metrics::{Metrics, RunFacts};
 use crate::observe::status::Status;
+use crate::rpc::access::Access;
 use crate::rpc::dataset::Dataset;
 use crate::rpc::limits;
 use crate::rpc::metrics_layer::RpcMetrics;
-use crate::rpc::security::Security;
 use crate::rpc::service::TrainerService;
+use crate::rpc::transport::uds::WorkerSocket;
 use crate::runtime::driver::{Driver, Inputs};
 use crate::runtime::keeper::CheckpointWriter;
 use crate::store;
@@ -91,8 +92,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     )?;
     note.iter().for_each(|note| progress.say(note));
     limits::raise_descriptors();
-    let mut security = Security::new(&config)?;
-    security.notes().iter().for_each(|note| progress.say(note));
+    let access = Access::new(&config)?;
+    access.notes().iter().for_each(|note| progress.say(note));
     // Before the run directory, which a refused address should not leave behind; but the
     // address of a former coordinator is known only from there.
     let fresh = match resuming {
@@ -119,7 +120,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     };
     let address = listener.local_addr().map_err(Failure::internal)?;
     opening.store.write_address(address)?;
-    let url = local_url(security.scheme(), address);
+    let url = local_url(access.scheme(), address);
 
     let name = config
         .run_dir
@@ -149,15 +150,12 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
     let (arrivals, from_edge) = mpsc::unbounded_channel();
     let (close, closing) = oneshot::channel::<()>();
-    if let Some(past) = &opening.past {
-        security.inherit(&past.invited);
-    }
-    let (incoming, spawn_url) = security.open(listener, address).await?;
-    opening.store.write_invited(&security.invited())?;
+    let (socket, unix) = worker_socket(&config)?.unzip();
+    let incoming = access.accept(listener, unix);
     let mut server = tokio::spawn(
         limits::server()
             .layer(RpcMetrics::new(traffic.clone()))
-            .layer(security.guard())
+            .layer(access.auth())
             .add_service(TrainerService::new(arrivals.clone(), dataset).into_server())
             .serve_with_incoming_shutdown(incoming, async {
                 // Dropping the other end means the same.
@@ -170,15 +168,18 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             .worker_binary
             .clone()
             .unwrap_or_else(launcher::default_binary),
-        coordinator_url: spawn_url,
-        token: security.spawn_token(),
+        coordinator_url: socket
+            .as_ref()
+            .map(|socket| socket.url().to_owned())
+            .unwrap_or_default(),
+        advertise: launcher::advertised(address),
         logs: opening.store.logs(),
         workers: config.workers,
         placement,
         threads_per_worker: config.threads_per_worker,
         log_format: config.log_format,
     };
-    let (launcher, processes) = prepare_launcher(&config, spec, &mut progress, address, &security)?;
+    let (launcher, processes) = prepare_launcher(&config, spec, &mut progress, address, &access)?;
     let (interrupts, from_signals) = mpsc::unbounded_channel();
     watch_signals(interrupts, launcher.as_ref().map(Launcher::children))?;
 
@@ -266,6 +267,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     if tokio::time::timeout(GRACE, &mut server).await.is_err() {
         server.abort();
     }
+    // Before the lock of the run directory is given back: the next coordinator has a socket there.
+    drop(socket);
     match (&outcome, unkept) {
         (Ok(_), Some(error)) => Err(error.into()),
         _ => exit_status(outcome, observers.exits()),
@@ -292,15 +295,27 @@ async fn rebind(
     }
 }
 
+/// The socket for the workers of this machine. Where others start the workers, it is only an
+/// additional way in, and a file system without sockets no obstacle.
+fn worker_socket(config: &RunConfig) -> Result<Option<(WorkerSocket, UnixListener)>, Failure> {
+    match WorkerSocket::bind(&config.run_dir) {
+        Err(error) if config.no_spawn => {
+            tracing::info!("workers cannot connect by a Unix socket: {error}");
+            Ok(None)
+        }
+        bound => Ok(Some(bound?)),
+    }
+}
+
 fn prepare_launcher(
     config: &RunConfig,
     spec: LaunchSpec,
     progress: &mut Progress,
     address: SocketAddr,
-    security: &Security,
+    access: &Access,
 ) -> Result<(Option<Launcher>, mpsc::UnboundedReceiver<LauncherEvent>), Failure> {
     if config.no_spawn {
-        let (scheme, flags) = (security.scheme(), security.worker_flags());
+        let (scheme, flags) = (access.scheme(), access.worker_flags());
         progress.say(&format!(
             "waiting for {} workers: start each with `worker --coordinator {}{flags}`",
             config.workers,

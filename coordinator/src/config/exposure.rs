@@ -1,4 +1,4 @@
-//! What must protect a listener, as a table of plain facts. It opens no file and no socket.
+//! What must protect the TCP listener, as a table of plain facts. It opens no file and no socket.
 
 use std::net::SocketAddr;
 
@@ -13,8 +13,19 @@ pub struct Policy {
     pub token_file: bool,
     /// The coordinator starts its workers itself.
     pub spawns: bool,
-    /// `--insecure`: whoever reaches the listener may join.
+    /// `--insecure`: every process that reaches the listener may join.
     pub insecure: bool,
+}
+
+/// What the calls of a listener must show to be admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallPolicy {
+    /// Nothing: reaching the listener is enough.
+    Allow,
+    /// The token of `--token-file`.
+    RequireToken,
+    /// No call is admitted.
+    Deny,
 }
 
 impl Policy {
@@ -29,45 +40,46 @@ impl Policy {
         }
     }
 
-    /// Whether anything keeps strangers of other machines out of `listen`, or may be left out.
+    /// Whether `listen` may be used: it is on loopback, something protects it, or the user wants
+    /// it unprotected.
     #[must_use]
     pub fn allows(self, listen: SocketAddr) -> bool {
         is_loopback(listen) || self.tls || self.token_file || self.insecure
     }
 
-    /// Whether calls through the listener have to show a token. A given one counts beside TLS
-    /// too. A random one is made for spawned workers and asks nothing of others only where
-    /// those are kept out by TLS, or are wanted (`--insecure`).
+    /// What calls over TCP must show. A given token counts beside TLS too. Without one, TLS, or
+    /// `--insecure`, a run that starts its own workers, which come through the Unix socket, takes
+    /// no others.
     #[must_use]
-    pub fn needs_token(self) -> bool {
-        self.token_file || (self.spawns && !self.tls && !self.insecure)
+    pub fn calls_over_tcp(self) -> CallPolicy {
+        if self.token_file {
+            CallPolicy::RequireToken
+        } else if self.spawns && !self.tls && !self.insecure {
+            CallPolicy::Deny
+        } else {
+            CallPolicy::Allow
+        }
     }
 
-    /// Whether spawned workers have a listener of their own.
-    #[must_use]
-    pub fn spawned_apart(self) -> bool {
-        self.spawns && self.tls
-    }
-
-    /// What is allowed but worth a line.
+    /// A warning about what is allowed but risky.
     #[must_use]
     pub fn warning(self, listen: SocketAddr) -> Option<String> {
         if is_loopback(listen) || self.tls {
             None
         } else if self.token_file {
             Some(format!(
-                "the join token and the run travel unencrypted through {listen}; \
-                 --tls-cert, --tls-key and --tls-ca change that"
+                "the join token and all messages pass {listen} unencrypted; --tls-cert, --tls-key \
+                 and --tls-ca encrypt them"
             ))
         } else {
             Some(format!(
-                "--insecure: whoever reaches {listen} can join this run"
+                "--insecure: every process that reaches {listen} can join this run"
             ))
         }
     }
 }
 
-/// Also for an IPv4 address in IPv6 clothes.
+/// Also for an IPv4 address that is mapped into IPv6.
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
@@ -84,7 +96,7 @@ mod tests {
     };
 
     #[test]
-    fn other_machines_are_let_in_only_by_certificate_token_or_wish() {
+    fn other_machines_need_a_certificate_a_token_or_insecure() {
         for (policy, elsewhere) in [
             (OPEN, false),
             (
@@ -135,18 +147,19 @@ mod tests {
     }
 
     #[test]
-    fn who_has_to_show_a_token() {
-        // tls, token file, spawns, insecure → needs a token, spawned workers apart
-        for (facts, needs, apart) in [
-            ((false, false, false, false), false, false),
-            ((false, false, true, false), true, false),
-            ((false, false, true, true), false, false),
-            ((false, true, false, false), true, false),
-            ((false, true, true, true), true, false),
-            ((true, false, false, false), false, false),
-            ((true, false, true, false), false, true),
-            ((true, true, true, false), true, true),
-            ((true, true, false, true), true, false),
+    fn calls_over_tcp_need_a_token_or_are_denied_where_nothing_else_protects_the_run() {
+        use CallPolicy::{Allow, Deny, RequireToken};
+        // tls, token file, spawns, insecure
+        for (facts, expected) in [
+            ((false, false, false, false), Allow),
+            ((false, false, true, false), Deny),
+            ((false, false, true, true), Allow),
+            ((false, true, false, false), RequireToken),
+            ((false, true, true, true), RequireToken),
+            ((true, false, false, false), Allow),
+            ((true, false, true, false), Allow),
+            ((true, true, true, false), RequireToken),
+            ((true, true, false, true), RequireToken),
         ] {
             let (tls, token_file, spawns, insecure) = facts;
             let policy = Policy {
@@ -155,11 +168,7 @@ mod tests {
                 spawns,
                 insecure,
             };
-            assert_eq!(
-                (policy.needs_token(), policy.spawned_apart()),
-                (needs, apart),
-                "{policy:?}"
-            );
+            assert_eq!(policy.calls_over_tcp(), expected, "{policy:?}");
         }
     }
 }

@@ -10,9 +10,8 @@ use super::{ConfigError, Settings};
 
 /// What the variables of this program start with.
 const PREFIX: &str = "FINETUNE_";
-/// Variables with the prefix that are not settings: a secret, the worker's own, and the file.
-const RESERVED: [&str; 10] = [
-    "FINETUNE_TOKEN",
+/// Variables with the prefix that are not settings: those of the worker, of `fetch`, and the file.
+const RESERVED: [&str; 9] = [
     "FINETUNE_TLS_SERVER_NAME",
     "FINETUNE_COORDINATOR",
     "FINETUNE_CONFIG",

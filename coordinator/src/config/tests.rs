@@ -48,7 +48,6 @@ fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default() {
         ("FINETUNE_EPOCHS", "6"),
         ("FINETUNE_GLOBAL_BATCH", "96"),
         ("FINETUNE_SEED", ""),
-        ("FINETUNE_TOKEN", "secret"),
         ("FINETUNE_IMAGE_SZE", "1"),
         ("FINETUNE_UI_PORT_80_TCP", "x"),
     ]

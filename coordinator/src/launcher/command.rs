@@ -20,6 +20,13 @@ const FOR_WORKERS_STARTED_BY_HAND: [&str; 8] = [
     "FINETUNE_TOKEN_FILE",
 ];
 
+/// Variables by which a user chooses the address that workers announce to each other.
+const ADDRESS_OF_A_WORKER: [&str; 3] = [
+    "FINETUNE_ADVERTISE",
+    "GLOO_SOCKET_IFNAME",
+    "NCCL_SOCKET_IFNAME",
+];
+
 /// A process that was just started.
 pub(super) struct Started {
     pub(super) child: Child,
@@ -81,6 +88,12 @@ fn environment(spec: &LaunchSpec, local_rank: usize, command: &mut Command) {
         "CUDA_VISIBLE_DEVICES",
         spec.placement.visible_to(local_rank),
     );
+    let chosen = ADDRESS_OF_A_WORKER
+        .iter()
+        .any(|variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty()));
+    if let (Some(ip), false) = (spec.advertise, chosen) {
+        command.env("FINETUNE_ADVERTISE", ip.to_string());
+    }
     let threads = spec.threads_per_worker;
     for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
         if threads.is_some() || std::env::var_os(variable).is_none() {

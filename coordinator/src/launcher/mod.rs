@@ -14,8 +14,7 @@
 //! channel, in the order in which it happened.
 //!
 //! The standard input of a worker is the reading end of a pipe whose writing end lives as long as
-//! the coordinator: its end of file tells the worker that the coordinator is gone. The one line
-//! that comes through it is the token that lets the worker in.
+//! the coordinator: its end of file tells the worker that the coordinator is gone.
 
 mod children;
 mod command;
@@ -25,11 +24,11 @@ mod gpus;
 mod process;
 pub mod shared_cache;
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::token::Token;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -44,11 +43,11 @@ pub use gpus::{Gpus, Placement};
 pub struct LaunchSpec {
     /// The worker program.
     pub binary: PathBuf,
-    /// What workers connect to, `http://HOST:PORT`.
+    /// What workers connect to, `unix:///PATH`.
     pub coordinator_url: String,
-    /// What they show to be let in. It is handed over in their standard input, because every
-    /// user can list the arguments and environments of processes.
-    pub token: Token,
+    /// The address by which workers of other machines reach those of this one, from
+    /// [`advertised`].
+    pub advertise: Option<IpAddr>,
     /// An existing folder for `worker-<local_rank>.log`.
     pub logs: PathBuf,
     /// Workers that may run at the same time.
@@ -209,8 +208,7 @@ impl Shared {
         self.children.add(pid);
         tracing::info!(local_rank, pid, "started a worker");
         self.tell(LauncherEvent::Started { local_rank, pid });
-        let token = self.spec.token.clone();
-        let exit = process::watch(local_rank, started, token, stopped).await;
+        let exit = process::watch(local_rank, started, stopped).await;
         self.children.remove(pid);
         self.tell(LauncherEvent::Exited(exit));
     }
@@ -229,6 +227,14 @@ pub fn default_binary() -> PathBuf {
         .ok()
         .and_then(|executable| Some(executable.parent()?.join(&name)))
         .unwrap_or_else(|| PathBuf::from(&name))
+}
+
+/// The address of this machine that a listener on `listening` shows to other machines, if it
+/// shows one. A worker that connects by a Unix socket sees no route by which its peers reach it.
+#[must_use]
+pub fn advertised(listening: SocketAddr) -> Option<IpAddr> {
+    let ip = listening.ip().to_canonical();
+    (!ip.is_unspecified() && !ip.is_loopback()).then_some(ip)
 }
 
 /// CPU threads of each of `workers` processes, at least 1.

@@ -6,9 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use common::token::Token;
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 use tokio::sync::oneshot;
 
@@ -26,7 +24,6 @@ const WINDOW: u64 = 16 * 1024;
 pub(super) async fn watch(
     local_rank: usize,
     started: Started,
-    token: Token,
     stopped: oneshot::Receiver<Duration>,
 ) -> WorkerExit {
     let Started {
@@ -36,12 +33,7 @@ pub(super) async fn watch(
         log_start,
     } = started;
     // `wait` would close it, and the worker would take that for the coordinator's death.
-    let mut stdin = child.stdin.take();
-    if let Some(stdin) = &mut stdin {
-        // It cannot block: the pipe is empty. It fails when the worker has ended, which `wait`
-        // reports.
-        let _ = stdin.write_all(token.line().as_bytes()).await;
-    }
+    let stdin = child.stdin.take();
     let status = tokio::select! {
         status = child.wait() => status,
         Ok(grace) = stopped => stop(local_rank, pid, &mut child, grace).await,

@@ -26,8 +26,8 @@ fn bench(script: &str, change: impl FnOnce(&mut LaunchSpec)) -> Bench {
     assert!(written.unwrap().success());
     let mut spec = LaunchSpec {
         binary,
-        coordinator_url: "http://127.0.0.1:1".to_owned(),
-        token: Token::parse("a-token-of-the-tests").unwrap(),
+        coordinator_url: "unix:///x".to_owned(),
+        advertise: None,
         log_format: LogFormat::Text,
         logs: folder.path().to_owned(),
         workers: 2,
@@ -107,10 +107,11 @@ fn alive(pid: &str) -> bool {
 #[tokio::test]
 async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
     let script = "echo first; echo \"$@\" \"local_rank=$FINETUNE_LOCAL_RANK gpu=$CUDA_VISIBLE_DEVICES \
-                  omp=$OMP_NUM_THREADS\"; seq 100; echo last >&2; exit 3";
+                  omp=$OMP_NUM_THREADS at=$FINETUNE_ADVERTISE\"; seq 100; echo last >&2; exit 3";
     let mut bench = bench(script, |spec| {
         spec.placement = Placement::Cuda(vec!["4".to_owned(), "6".to_owned()]);
         spec.threads_per_worker = Some(5);
+        spec.advertise = advertised("10.0.0.3:7000".parse().unwrap());
     });
     let pid = bench.launch(1).await;
     let exit = bench.exit().await;
@@ -122,7 +123,7 @@ async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
         exit.log_head[..2],
         [
             "first".to_owned(),
-            "--coordinator http://127.0.0.1:1 local_rank=1 gpu=6 omp=5".to_owned(),
+            "--coordinator unix:///x local_rank=1 gpu=6 omp=5 at=10.0.0.3".to_owned(),
         ]
     );
     assert_eq!((exit.log_head.len(), exit.log_tail.len()), (5, 20));
@@ -185,7 +186,7 @@ async fn a_missing_worker_program_is_refused_before_anything_starts() {
         let spec = LaunchSpec {
             binary: plain.clone(),
             coordinator_url: String::new(),
-            token: Token::fresh().unwrap(),
+            advertise: None,
             log_format: LogFormat::Text,
             logs: folder.path().to_owned(),
             workers: 1,
@@ -280,13 +281,11 @@ async fn a_launch_that_fails_is_reported_and_so_is_a_log_that_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn stdin_brings_the_token_and_stays_open_while_the_coordinator_lives() {
-    let script = "read line; echo \"got $line\"; read line; echo \"stdin was closed\"";
+async fn stdin_stays_open_while_the_coordinator_lives() {
+    let script = "echo ready; read line; echo \"stdin was closed\"";
     let mut bench = bench(script, |_| ());
     let pid = bench.launch(0).await;
-    bench
-        .until_logged(0, "got token a-token-of-the-tests")
-        .await;
+    bench.until_logged(0, "ready").await;
     // Its standard input is a pipe whose writing end this process holds.
     let pipe = std::fs::read_link(format!("/proc/{pid}/fd/0")).unwrap();
     assert!(pipe.to_string_lossy().starts_with("pipe:"), "{pipe:?}");
@@ -298,8 +297,16 @@ async fn stdin_brings_the_token_and_stays_open_while_the_coordinator_lives() {
     bench.launcher.shutdown(Duration::from_secs(20)).await;
     let exit = bench.exit().await;
     assert_eq!(exit.status, WorkerStatus::Signal(15));
-    assert_eq!(
-        exit.log_tail.last().unwrap(),
-        "got token a-token-of-the-tests"
-    );
+    assert_eq!(exit.log_tail.last().unwrap(), "ready");
+}
+
+#[test]
+fn only_an_address_that_other_machines_can_use_is_advertised() {
+    let of = |listening: &str| advertised(listening.parse().unwrap());
+    assert_eq!(of("10.0.0.3:7"), Some("10.0.0.3".parse().unwrap()));
+    assert_eq!(of("[::ffff:10.0.0.3]:7"), Some("10.0.0.3".parse().unwrap()));
+    assert_eq!(of("[fd00::3]:7"), Some("fd00::3".parse().unwrap()));
+    for listening in ["127.0.0.1:7", "[::1]:7", "0.0.0.0:7", "[::]:7"] {
+        assert_eq!(of(listening), None, "{listening}");
+    }
 }

@@ -1,8 +1,8 @@
-//! Binds listening addresses, and says who holds one that is taken.
+//! Binds listening addresses.
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
@@ -10,17 +10,12 @@ use tokio::net::TcpListener;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process listens there.
-    #[error(
-        "{address} is taken{}; give {flag} another port, or port 0 for a free one",
-        .holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default()
-    )]
+    #[error("{address} is taken; give {flag} another port, or port 0 for a free one")]
     Taken {
         /// What was asked for.
         address: SocketAddr,
         /// The flag that asked.
         flag: &'static str,
-        /// The process, where this user may know.
-        holder: Option<String>,
     },
     /// The address is not of this machine, or the port is privileged.
     #[error("cannot listen on {address}: {source}; give {flag} an address of this machine")]
@@ -29,6 +24,16 @@ pub enum BindError {
         address: SocketAddr,
         /// The flag that asked.
         flag: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The socket in the run directory cannot be created.
+    #[error(
+        "cannot listen on the socket {path}: {source}; give --run-dir a directory on a file system that supports Unix sockets"
+    )]
+    Socket {
+        /// Where it was to be.
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -42,14 +47,7 @@ pub async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener
     TcpListener::bind(address)
         .await
         .map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => {
-                let holder = holder_of(Path::new("/proc"), address.port());
-                BindError::Taken {
-                    address,
-                    flag,
-                    holder,
-                }
-            }
+            io::ErrorKind::AddrInUse => BindError::Taken { address, flag },
             _ => BindError::Refused {
                 address,
                 flag,
@@ -58,8 +56,9 @@ pub async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener
         })
 }
 
-/// As [`bind`], but where nobody asked for the port (`asked` is false), a free one stands in
-/// for a taken one, and the second value says so: two runs on one machine must not need a flag.
+/// As [`bind`], but where the user did not ask for the port (`asked` is false), a free one
+/// replaces a taken one, and the second value says so: two runs on one machine must not need a
+/// flag.
 ///
 /// # Errors
 /// As [`bind`].
@@ -78,49 +77,4 @@ pub async fn bind_or_free(
         }
         bound => Ok((bound?, None)),
     }
-}
-
-/// The process that listens on `port`, as `name (process 123)`. The kernel lists sockets with
-/// their inodes in `net/tcp` (proc(5)); the owner has a descriptor that links to the inode.
-fn holder_of(proc: &Path, port: u16) -> Option<String> {
-    let inode = ["net/tcp", "net/tcp6"].iter().find_map(|table| {
-        let table = std::fs::read_to_string(proc.join(table)).ok()?;
-        listening_inode(&table, port)
-    })?;
-    let wanted = format!("socket:[{inode}]");
-    std::fs::read_dir(proc).ok()?.flatten().find_map(|process| {
-        let pid: u32 = process.file_name().to_str()?.parse().ok()?;
-        // Processes of other users do not show their descriptors.
-        let descriptors = std::fs::read_dir(process.path().join("fd")).ok()?;
-        descriptors
-            .flatten()
-            .any(|descriptor| {
-                std::fs::read_link(descriptor.path())
-                    .is_ok_and(|target| target.as_os_str() == wanted.as_str())
-            })
-            .then(|| {
-                let name = std::fs::read_to_string(process.path().join("comm"));
-                format!(
-                    "{} (process {pid})",
-                    name.as_deref().unwrap_or("a program").trim()
-                )
-            })
-    })
-}
-
-/// The inode of the socket that listens on `port`. Columns of a line: number, local address,
-/// remote address, state, queues, timers, retransmits, user, timeout, inode.
-fn listening_inode(table: &str, port: u16) -> Option<String> {
-    const LISTEN: &str = "0A";
-    table.lines().skip(1).find_map(|line| {
-        let columns: Vec<_> = line.split_whitespace().collect();
-        let (_, local_port) = columns.get(1)?.rsplit_once(':')?;
-        let matches =
-            u16::from_str_radix(local_port, 16) == Ok(port) && columns.get(3) == Some(&LISTEN);
-        if matches {
-            columns.get(9).map(|inode| (*inode).to_owned())
-        } else {
-            None
-        }
-    })
 }

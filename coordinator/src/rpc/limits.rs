@@ -1,5 +1,5 @@
-//! The numbers that bound what others can make the coordinator hold, and the server that keeps
-//! those that HTTP/2 keeps. The rest is kept by `door`, `gate`, `rate` and `sense`.
+//! The numbers that bound what clients can make the coordinator hold, and the server that
+//! enforces those of HTTP/2. `transport`, `admission`, `rate` and `validate` enforce the rest.
 
 use std::time::Duration;
 
@@ -7,24 +7,25 @@ use proto::MAX_MESSAGE_BYTES;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tonic::transport::Server;
 
-/// From accepting a connection to its first admitted call. Longer only serves those who hold
-/// connections to keep others out.
-pub(super) const ADMISSION_LIMIT: Duration = Duration::from_secs(5);
-/// Connections on their way to that.
+/// From accepting a connection to its first admitted call. A longer time would only help a client
+/// that holds connections to keep others out.
+pub(super) const ADMISSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections of each listener without an admitted call.
 pub(super) const MAX_PENDING: usize = 64;
-/// Connections at all, for each listener, where there are descriptors for them.
+/// Connections of each listener, where there are descriptors for them.
 const MAX_CONNECTIONS: usize = 4096;
 
 /// From the start of a session to its `Register`.
 pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the end of a session, for what the worker still hands over, until it is cut off.
+/// From the end of a session until its connection is closed: time for what the worker still
+/// uploads.
 pub const SESSION_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Sessions on their way to a `Register`.
+/// Sessions that have not sent their `Register`.
 pub(super) const MAX_SESSIONS_PENDING: usize = 64;
-/// Sessions at all.
+/// Sessions in total.
 pub(super) const MAX_SESSIONS: usize = 4096;
 
-/// Messages of a session: a worker sends a report a step, and steps take milliseconds.
+/// Messages of a session: a worker sends one report a step, and steps take milliseconds.
 pub(super) const MESSAGES_PER_SECOND: f64 = 2_000.0;
 /// Messages that may come at once, such as after a pause of the network.
 pub(super) const MESSAGE_BURST: f64 = 4_000.0;
@@ -40,31 +41,32 @@ pub(super) const MAX_DOWNLOADS: usize = 16;
 /// The longest pause between two chunks of an upload.
 pub const UPLOAD_STALL_LIMIT: Duration = Duration::from_secs(30);
 
-/// Calls of one connection at the same time: its session and its uploads.
+/// Calls of one connection at the same time: its session, its uploads and its downloads.
 const MAX_STREAMS: u32 = 16;
 /// Bytes of a call's headers: the longest token fits.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
-/// Streams that a client resets before they are served (CVE-2023-44487), and that it makes fail.
+/// Streams that a client may reset before they are served (CVE-2023-44487), or make fail.
 const MAX_RESETS: usize = 32;
 
-/// Takes as many descriptors as the system lets this process have: each worker costs one, and
-/// 1,024 are usual before somebody asks for more.
+/// Raises the soft limit of descriptors to the hard one: each worker costs one, and the usual soft
+/// limit is 1,024.
 pub fn raise_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!(%error, "no more descriptors");
+        tracing::debug!(%error, "cannot raise the limit of descriptors");
     }
 }
 
-/// Connections that may be open on one listener: files and the other listener need some as well.
+/// Connections that may be open on one listener: files and the other listener need descriptors
+/// as well.
 pub(super) fn max_connections() -> usize {
     let descriptors = getrlimit(Resource::Nofile).current;
     let half = descriptors.map_or(MAX_CONNECTIONS, |limit| (limit / 2) as usize);
     half.min(MAX_CONNECTIONS)
 }
 
-/// A server that bounds connections and notices within 5 s that one went silent.
+/// A server that bounds each connection, and closes one within 5 s of its last sign of life.
 pub fn server() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(2)))

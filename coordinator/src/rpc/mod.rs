@@ -1,6 +1,7 @@
 //! The gRPC edge: who may connect, what a message may say, and the translation between wire
 //! messages and the core's events. The wire types stop here.
 
+pub mod access;
 pub mod admission;
 pub mod auth;
 pub mod convert;
@@ -9,7 +10,6 @@ pub mod limits;
 pub mod metrics_layer;
 pub mod rate;
 mod refusals;
-pub mod security;
 pub mod service;
 pub mod transport;
 pub mod validate;

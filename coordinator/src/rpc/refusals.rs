@@ -1,55 +1,57 @@
-//! Says who was refused and why, but not once for each of a flood. It refuses nobody itself.
+//! Logs which connection was refused and why, at most once per reason and interval. It refuses
+//! nothing itself.
 
-use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The shortest time between two lines of one kind.
+use super::transport::connection::Remote;
+
+/// The shortest time between two lines of one reason.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// What somebody was refused for.
+/// Why a connection or a call is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Reason {
     Handshake,
     Protocol,
-    Token,
-    Crowd,
+    Credentials,
+    Overload,
 }
 
-const KINDS: usize = 4;
+const REASONS: usize = 4;
 
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<[Heard; KINDS]>);
+pub(super) struct Refusals(Mutex<[Lines; REASONS]>);
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Heard {
-    said: Option<Instant>,
-    kept_quiet: u64,
+struct Lines {
+    last: Option<Instant>,
+    suppressed: u64,
 }
 
 impl Refusals {
-    /// Writes a line, unless one of this kind was written just now.
-    pub(super) fn say(&self, kind: Kind, remote: SocketAddr, why: &str) {
-        match self.since(kind, Instant::now()) {
+    /// Writes a line, unless one of this reason was written just now.
+    pub(super) fn say(&self, reason: Reason, remote: Remote, why: &str) {
+        match self.suppressed(reason, Instant::now()) {
             None => {}
             Some(0) => tracing::warn!("refused {remote}: {why}"),
-            Some(more) => tracing::warn!("refused {remote}: {why} ({more} more like it before)"),
+            Some(more) => tracing::warn!("refused {remote}: {why} ({more} more suppressed)"),
         }
     }
 
-    /// How many were kept quiet before this one, when it is time for a line.
-    fn since(&self, kind: Kind, now: Instant) -> Option<u64> {
+    /// How many lines were suppressed before this one, when it is time for a line.
+    fn suppressed(&self, reason: Reason, now: Instant) -> Option<u64> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let heard = all.get_mut(kind as usize)?;
-        if heard
-            .said
-            .is_some_and(|said| now.saturating_duration_since(said) < QUIET)
+        let lines = all.get_mut(reason as usize)?;
+        if lines
+            .last
+            .is_some_and(|last| now.saturating_duration_since(last) < QUIET)
         {
-            heard.kept_quiet += 1;
+            lines.suppressed += 1;
             return None;
         }
-        heard.said = Some(now);
-        Some(std::mem::take(&mut heard.kept_quiet))
+        lines.last = Some(now);
+        Some(std::mem::take(&mut lines.suppressed))
     }
 }
 
@@ -61,12 +63,18 @@ mod tests {
     fn a_flood_is_one_line_and_a_count() {
         let refusals = Refusals::default();
         let start = Instant::now();
-        assert_eq!(refusals.since(Kind::Token, start), Some(0));
+        assert_eq!(refusals.suppressed(Reason::Credentials, start), Some(0));
         for _ in 0..1000 {
-            assert_eq!(refusals.since(Kind::Token, start), None);
+            assert_eq!(refusals.suppressed(Reason::Credentials, start), None);
         }
-        assert_eq!(refusals.since(Kind::Crowd, start), Some(0));
-        assert_eq!(refusals.since(Kind::Token, start + QUIET), Some(1000));
-        assert_eq!(refusals.since(Kind::Token, start + QUIET * 2), Some(0));
+        assert_eq!(refusals.suppressed(Reason::Overload, start), Some(0));
+        assert_eq!(
+            refusals.suppressed(Reason::Credentials, start + QUIET),
+            Some(1000)
+        );
+        assert_eq!(
+            refusals.suppressed(Reason::Credentials, start + QUIET * 2),
+            Some(0)
+        );
     }
 }

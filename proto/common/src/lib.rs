@@ -5,6 +5,7 @@
 pub mod blob;
 pub mod logging;
 pub mod manifest;
+pub mod socket;
 pub mod tls;
 pub mod token;
 pub mod trace;

@@ -1,24 +1,17 @@
-//! The join token: a shared secret that a worker shows with every call. It owns its form, its
-//! file and its header; who must show one is the coordinator's to decide.
+//! The join token: a shared secret that a worker sends with every call. It owns the form, the
+//! file and the header of the token; the coordinator decides which calls need one.
 
 use std::path::{Path, PathBuf};
 
-use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tonic::metadata::{Ascii, MetadataValue};
 
-/// Fewer characters than this can be guessed.
+/// A shorter token can be guessed.
 pub const MIN_TOKEN_BYTES: usize = 16;
-/// A header this long still passes every HTTP/2 limit.
+/// A header of this length still passes every HTTP/2 limit.
 const MAX_TOKEN_BYTES: usize = 4096;
-/// Random bytes of a fresh token: as many as the hash it is compared by.
-const FRESH_BYTES: usize = 32;
-/// What stands before the token in the header (RFC 6750, section 2.1).
+/// The scheme in front of the token in the header (RFC 6750, section 2.1).
 const SCHEME: &str = "Bearer ";
-/// What stands before the token in the line to a spawned worker.
-const LINE: &str = "token ";
-/// The longest line that [`Token::from_line`] takes, its end included.
-pub const MAX_LINE_BYTES: usize = LINE.len() + MAX_TOKEN_BYTES + 1;
 
 /// The metadata key that carries the token.
 pub const HEADER: &str = "authorization";
@@ -34,7 +27,7 @@ pub enum TokenError {
         /// Why.
         source: std::io::Error,
     },
-    /// The text is no token. It stays unnamed, since it may be most of one.
+    /// The text is not a token. The message does not quote it, since it may be most of one.
     #[error("the join token{} {reason}", .path.as_ref().map_or_else(String::new, |path| format!(" in {}", path.display())))]
     Malformed {
         /// Where it came from.
@@ -42,9 +35,6 @@ pub enum TokenError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The system gives no random bytes.
-    #[error("cannot get random bytes for a join token: {0}")]
-    Entropy(getrandom::Error),
 }
 
 /// A secret of [`MIN_TOKEN_BYTES`] to 4,096 visible ASCII characters. `Debug` hides it, and
@@ -103,16 +93,6 @@ impl Token {
         })
     }
 
-    /// A token nobody else has: 32 bytes of the kernel's generator in hexadecimal.
-    ///
-    /// # Errors
-    /// [`TokenError::Entropy`] when the system has no such generator.
-    pub fn fresh() -> Result<Self, TokenError> {
-        let mut bytes = [0; FRESH_BYTES];
-        getrandom::fill(&mut bytes).map_err(TokenError::Entropy)?;
-        Ok(Self(HEXLOWER.encode(&bytes)))
-    }
-
     /// The value of [`HEADER`], marked so that HTTP/2 neither indexes nor prints it.
     #[must_use]
     pub fn header(&self) -> Option<MetadataValue<Ascii>> {
@@ -136,29 +116,9 @@ impl Token {
             .eq_ignore_ascii_case(SCHEME.as_bytes())
             .then(|| Sha256::digest(token).into())
     }
-
-    /// The line by which a launcher hands the token to a worker's standard input.
-    #[must_use]
-    pub fn line(&self) -> String {
-        format!("{LINE}{}\n", self.0)
-    }
-
-    /// The token in a [`Token::line`].
-    ///
-    /// # Errors
-    /// [`TokenError::Malformed`] for any other line.
-    pub fn from_line(line: &str) -> Result<Self, TokenError> {
-        line.strip_prefix(LINE)
-            .ok_or(TokenError::Malformed {
-                path: None,
-                reason: "is missing in the first line of the standard input, where a launcher \
-                         puts it",
-            })
-            .and_then(Self::parse)
-    }
 }
 
-/// Whether others than the owner may read this file.
+/// Whether users other than the owner may read this file.
 #[must_use]
 pub fn open_to_others(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
@@ -197,23 +157,20 @@ mod tests {
     }
 
     #[test]
-    fn header_and_line_carry_the_token_and_nothing_else_passes_for_them() {
-        let token = Token::fresh().unwrap();
-        assert_ne!(token, Token::fresh().unwrap());
+    fn the_header_carries_the_token_and_no_other_scheme_passes_for_it() {
+        let token = Token::parse("0123456789abcdeF").unwrap();
         let header = token.header().unwrap();
         assert!(header.is_sensitive());
         assert_eq!(
             Token::digest_of_header(header.as_bytes()),
             Some(token.digest())
         );
-        for other in ["", "Bearer", "Basic 0123456789abcdef"] {
+        for other in ["", "Bearer", "Basic 0123456789abcdeF"] {
             assert_eq!(Token::digest_of_header(other.as_bytes()), None, "{other}");
         }
         assert_ne!(
             Token::digest_of_header(b"bearer 0123456789abcdef"),
             Some(token.digest())
         );
-        assert_eq!(Token::from_line(&token.line()).unwrap(), token);
-        assert!(Token::from_line("0123456789abcdef0123\n").is_err());
     }
 }

@@ -1,18 +1,19 @@
-//! How a worker reaches its coordinator and proves who it is: address, TLS and join token. It
-//! makes one connection at a time; `session` has the patience, and what is said on it.
+//! How a worker connects to its coordinator: address, TLS and join token. It makes one connection
+//! at a time; `session` tries again and sends the messages.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::socket::{self, ShortPath};
 use common::tls::TlsFiles;
-use common::token::{HEADER, MAX_LINE_BYTES, Token, TokenError};
+use common::token::{HEADER, Token, TokenError};
 use hyper_util::rt::TokioIo;
 use proto::MAX_MESSAGE_BYTES;
 use proto::v1::trainer_client::TrainerClient;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Stdin};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -26,8 +27,8 @@ use crate::error::AgentError;
 
 /// One attempt to connect, TLS included.
 const ATTEMPT: Duration = Duration::from_secs(5);
-/// A launcher writes the token before anything else can happen.
-const TOKEN_WAIT: Duration = Duration::from_secs(10);
+/// HTTP/2 wants an authority, which a Unix socket has none of.
+const ANY_AUTHORITY: &str = "http://localhost";
 
 /// A client whose calls carry the join token, where there is one.
 pub type Client = TrainerClient<InterceptedService<Channel, Bearer>>;
@@ -48,38 +49,42 @@ impl Interceptor for Bearer {
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// Where to, and with which certificate.
+/// Where to connect, and with which certificate.
 #[derive(Debug)]
-struct Target {
-    host: String,
-    port: u16,
-    tls: Option<(TlsFiles, ServerName<'static>)>,
+enum Target {
+    Tcp {
+        host: String,
+        port: u16,
+        tls: Option<(TlsFiles, ServerName<'static>)>,
+    },
+    Unix(PathBuf),
 }
 
-/// A coordinator to connect to, as often as it takes.
+/// A coordinator to connect to, any number of times.
 #[derive(Debug)]
 pub struct Coordinator {
     url: String,
     target: Arc<Target>,
-    given: Option<Token>,
     token_file: Option<PathBuf>,
 }
 
 impl Coordinator {
-    /// The coordinator that the flags name. `given` is the token from a launcher; it stands above
-    /// that of `cli.token_file`.
+    /// The coordinator that the flags name.
     ///
     /// # Errors
     /// [`AgentError::Usage`] for flags that do not fit together and files that cannot be
     /// used.
-    pub fn of(cli: &Cli, given: Option<Token>) -> Result<Self, AgentError> {
+    pub fn of(cli: &Cli) -> Result<Self, AgentError> {
         let coordinator = Self {
             url: cli.coordinator.clone(),
             target: Arc::new(Target::of(cli)?),
-            given,
             token_file: cli.token_file.clone(),
         };
-        if let Some((files, _)) = &coordinator.target.tls {
+        if let Target::Tcp {
+            tls: Some((files, _)),
+            ..
+        } = &*coordinator.target
+        {
             files
                 .load()
                 .map_err(|error| AgentError::Usage(error.to_string()))?;
@@ -103,7 +108,9 @@ impl Coordinator {
     /// The innermost cause in words; another attempt may succeed.
     pub async fn client(&self) -> Result<Client, String> {
         let token = self.token().map_err(|error| error.to_string())?;
-        let endpoint = Endpoint::from_shared(self.url.clone())
+        let endpoint = self
+            .target
+            .endpoint(&self.url)
             .map_err(|error| root_cause(&error))?
             .http2_keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(3))
@@ -123,18 +130,17 @@ impl Coordinator {
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
 
-    /// Where its name leads first.
+    /// The first address of its name; `None` for a Unix socket.
     pub async fn address(&self) -> Option<SocketAddr> {
-        let target = (self.target.host.as_str(), self.target.port);
+        let Target::Tcp { host, port, .. } = &*self.target else {
+            return None;
+        };
+        let target = (host.as_str(), *port);
         tokio::net::lookup_host(target).await.ok()?.next()
     }
 
     fn token(&self) -> Result<Option<Token>, TokenError> {
-        match (&self.given, &self.token_file) {
-            (Some(token), _) => Ok(Some(token.clone())),
-            (None, Some(path)) => Token::read(path).map(Some),
-            (None, None) => Ok(None),
-        }
+        self.token_file.as_deref().map(Token::read).transpose()
     }
 }
 
@@ -143,9 +149,9 @@ impl Coordinator {
 pub fn broken(status: &Status) -> Option<String> {
     let source = std::error::Error::source(status)?;
     Some(format!(
-        "the connection was closed: {}; if that goes on, check that the address has the scheme \
-         that the coordinator prints, http:// or https://, and that each side's --tls-ca signed \
-         the other's certificate",
+        "the connection was closed: {}; if that repeats, check that the address has the scheme \
+         that the coordinator prints, http:// or https://, and that the --tls-ca of each side \
+         signed the certificate of the other",
         root_cause(source)
     ))
 }
@@ -162,28 +168,25 @@ impl Target {
     fn of(cli: &Cli) -> Result<Self, AgentError> {
         let refuse = |message: String| AgentError::Usage(message);
         let url = &cli.coordinator;
+        let tls = tls_files(cli)?;
+        if let Some(path) = socket::path_of(url) {
+            return match tls {
+                None => Ok(Self::Unix(path.to_owned())),
+                Some(_) => Err(refuse(format!(
+                    "--tls-cert is given, but {url} is a Unix socket, which needs no certificate"
+                ))),
+            };
+        }
         let uri: Uri = url
             .parse()
             .map_err(|error| refuse(format!("`{url}` is no address: {error}")))?;
         let (Some(host), Some(scheme @ ("http" | "https"))) = (uri.host(), uri.scheme_str()) else {
             return Err(refuse(format!(
-                "`{url}` is no address: it must be http://HOST:PORT or https://HOST:PORT"
+                "`{url}` is no address: it must be http://HOST:PORT, https://HOST:PORT or \
+                 unix:///PATH"
             )));
         };
         let host = host.trim_matches(['[', ']']).to_owned();
-        let tls = match (&cli.tls_cert, &cli.tls_key, &cli.tls_ca) {
-            (Some(cert), Some(key), Some(ca)) => Some(TlsFiles {
-                cert: cert.clone(),
-                key: key.clone(),
-                ca: ca.clone(),
-            }),
-            (None, None, None) => None,
-            _ => {
-                return Err(refuse(
-                    "--tls-cert, --tls-key and --tls-ca belong together: give all three".to_owned(),
-                ));
-            }
-        };
         let tls = match (scheme, tls) {
             ("https", Some(files)) => {
                 let name = cli.tls_server_name.clone().unwrap_or_else(|| host.clone());
@@ -197,7 +200,7 @@ impl Target {
             }
             ("https", None) => {
                 return Err(refuse(format!(
-                    "{url} takes a certificate: give --tls-cert, --tls-key and --tls-ca"
+                    "{url} requires a certificate: give --tls-cert, --tls-key and --tls-ca"
                 )));
             }
             (_, Some(_)) => {
@@ -208,102 +211,95 @@ impl Target {
             (_, None) => None,
         };
         let default = if scheme == "https" { 443 } else { 80 };
-        Ok(Self {
-            host,
-            port: uri.port_u16().unwrap_or(default),
-            tls,
-        })
+        let port = uri.port_u16().unwrap_or(default);
+        Ok(Self::Tcp { host, port, tls })
+    }
+
+    fn endpoint(&self, url: &str) -> Result<Endpoint, tonic::transport::Error> {
+        match self {
+            Self::Tcp { .. } => Endpoint::from_shared(url.to_owned()),
+            Self::Unix(_) => Ok(Endpoint::from_static(ANY_AUTHORITY)),
+        }
     }
 
     async fn dial(&self) -> std::io::Result<Box<dyn Wire>> {
-        let attempt = async {
-            let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-            stream.set_nodelay(true)?;
-            let Some((files, name)) = &self.tls else {
-                return Ok(Box::new(stream) as Box<dyn Wire>);
-            };
-            // Read for each connection, so that a renewed certificate is shown from then on.
-            let files = files.clone();
-            let config = tokio::task::spawn_blocking(move || {
-                let identity = files.load().map_err(|error| error.to_string())?;
-                identity.client()
-            })
-            .await?
-            .map_err(std::io::Error::other)?;
-            let stream = TlsConnector::from(config)
-                .connect(name.clone(), stream)
-                .await?;
-            Ok(Box::new(stream) as Box<dyn Wire>)
-        };
-        tokio::time::timeout(ATTEMPT, attempt)
+        tokio::time::timeout(ATTEMPT, self.connect())
             .await
             .unwrap_or_else(|_| {
                 let message = format!("no answer within {ATTEMPT:?}");
                 Err(std::io::Error::new(std::io::ErrorKind::TimedOut, message))
             })
     }
+
+    async fn connect(&self) -> std::io::Result<Box<dyn Wire>> {
+        let (host, port, tls) = match self {
+            Self::Tcp { host, port, tls } => (host, *port, tls),
+            Self::Unix(path) => {
+                let short = ShortPath::of(path)?;
+                return Ok(Box::new(UnixStream::connect(short.as_path()).await?));
+            }
+        };
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        stream.set_nodelay(true)?;
+        let Some((files, name)) = tls else {
+            return Ok(Box::new(stream));
+        };
+        // Read for each connection, so that a renewed certificate is used from then on.
+        let files = files.clone();
+        let config = tokio::task::spawn_blocking(move || {
+            let identity = files.load().map_err(|error| error.to_string())?;
+            identity.client()
+        })
+        .await?
+        .map_err(std::io::Error::other)?;
+        let stream = TlsConnector::from(config)
+            .connect(name.clone(), stream)
+            .await?;
+        Ok(Box::new(stream))
+    }
 }
 
-/// The launcher at the other end of the standard input, which says one line and then holds it
-/// open for as long as it lives.
-#[derive(Debug)]
-pub struct Launcher(Stdin);
+fn tls_files(cli: &Cli) -> Result<Option<TlsFiles>, AgentError> {
+    match (&cli.tls_cert, &cli.tls_key, &cli.tls_ca) {
+        (Some(cert), Some(key), Some(ca)) => Ok(Some(TlsFiles {
+            cert: cert.clone(),
+            key: key.clone(),
+            ca: ca.clone(),
+        })),
+        (None, None, None) => Ok(None),
+        _ => Err(AgentError::Usage(
+            "--tls-cert, --tls-key and --tls-ca belong together: give all three".to_owned(),
+        )),
+    }
+}
 
-impl Launcher {
-    /// The launcher of this process. Nothing else may read the standard input.
+/// The standard input of a worker that a coordinator started: a pipe whose other end the
+/// coordinator holds open for as long as it lives.
+#[derive(Debug)]
+pub struct ParentPipe(Stdin);
+
+impl ParentPipe {
+    /// The pipe of this process. Nothing else may read the standard input.
     #[must_use]
     pub fn of_process() -> Self {
         Self(tokio::io::stdin())
     }
 
-    /// The token that it hands over, once; `None` without a launcher.
-    ///
-    /// # Errors
-    /// It is gone, or says something else.
-    pub async fn token(launcher: &mut Option<Self>) -> Result<Option<Token>, AgentError> {
-        let Some(launcher) = launcher else {
-            return Ok(None);
-        };
-        let line = tokio::time::timeout(TOKEN_WAIT, first_line(&mut launcher.0))
-            .await
-            .unwrap_or_default();
-        if line.is_empty() {
-            return Err(AgentError::Broken("its launcher is gone".to_owned()));
-        }
-        Token::from_line(&line)
-            .map(Some)
-            .map_err(|error| AgentError::Usage(error.to_string()))
-    }
-
-    /// Returns when it is gone; never without one. May be dropped and called again.
-    pub async fn gone(launcher: &mut Option<Self>) {
-        let Some(launcher) = launcher else {
+    /// Returns when the coordinator is gone; never without a pipe. May be dropped and called
+    /// again.
+    pub async fn closed(pipe: &mut Option<Self>) {
+        let Some(pipe) = pipe else {
             return std::future::pending().await;
         };
         let mut buffer = [0; 64];
-        while launcher
-            .0
-            .read(&mut buffer)
-            .await
-            .is_ok_and(|read| read > 0)
-        {}
+        while pipe.0.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
     }
-}
-
-/// A line byte by byte, so that nothing after it is taken; what there is of one that does not end.
-async fn first_line(input: &mut (impl AsyncRead + Unpin)) -> String {
-    let mut line = Vec::new();
-    while line.len() < MAX_LINE_BYTES && line.last() != Some(&b'\n') {
-        match input.read_u8().await {
-            Ok(byte) => line.push(byte),
-            Err(_) => break,
-        }
-    }
-    String::from_utf8_lossy(&line).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::Parser;
 
     use super::*;
@@ -315,21 +311,24 @@ mod tests {
 
     #[test]
     fn address_and_certificates_have_to_fit_together() {
-        let plain = target(&["http://[::1]:70"]).unwrap();
-        assert_eq!((plain.host.as_str(), plain.port), ("::1", 70));
+        let Ok(Target::Tcp { host, port, tls }) = target(&["http://[::1]:70"]) else {
+            panic!("no TCP address");
+        };
+        assert_eq!((host.as_str(), port, tls), ("::1", 70, None));
+        let socket = target(&["unix:///run/x.sock"]).unwrap();
+        assert!(matches!(socket, Target::Unix(path) if path == Path::new("/run/x.sock")));
         let files = ["--tls-cert=c", "--tls-key=k", "--tls-ca=a"];
         let with = |url, more: &[&'static str]| [&[url], &files[..], more].concat();
-        let (_, name) = target(&with("https://10.0.0.1:7", &[]))
-            .unwrap()
-            .tls
-            .unwrap();
-        assert_eq!(name.to_str(), "10.0.0.1");
+        let name = |arguments: &[&str]| match target(arguments) {
+            Ok(Target::Tcp {
+                tls: Some((_, name)),
+                ..
+            }) => name.to_str().into_owned(),
+            other => panic!("no TLS: {other:?}"),
+        };
+        assert_eq!(name(&with("https://10.0.0.1:7", &[])), "10.0.0.1");
         let other = ["--tls-server-name=trainer.example"];
-        let (_, name) = target(&with("https://10.0.0.1", &other))
-            .unwrap()
-            .tls
-            .unwrap();
-        assert_eq!(name.to_str(), "trainer.example");
+        assert_eq!(name(&with("https://10.0.0.1", &other)), "trainer.example");
         for (arguments, expected) in [
             (&["https://host:1"][..], "give --tls-cert, --tls-key and"),
             (&with("http://host:1", &[]), "does not begin with https://"),
@@ -337,22 +336,11 @@ mod tests {
             (&with("https://host:1", &["--tls-server-name=a b"]), "`a b`"),
             (&["host:1"], "must be http://HOST:PORT"),
             (&["ftp://host:1"], "must be http://HOST:PORT"),
+            (&["unix:run/x.sock"], "unix:///PATH"),
+            (&with("unix:///x", &[]), "needs no certificate"),
         ] {
             let message = target(arguments).unwrap_err();
             assert!(message.contains(expected), "{arguments:?}: {message}");
         }
-    }
-
-    #[tokio::test]
-    async fn the_launchers_line_is_read_and_not_what_follows() {
-        let token = Token::fresh().unwrap();
-        let said = token.line() + "more\n";
-        let mut input = said.as_bytes();
-        let line = first_line(&mut input).await;
-        assert_eq!(Token::from_line(&line).unwrap(), token);
-        assert_eq!(input, b"more\n");
-        let endless = vec![b'x'; MAX_LINE_BYTES * 2];
-        assert_eq!(first_line(&mut &endless[..]).await.len(), MAX_LINE_BYTES);
-        assert_eq!(first_line(&mut &b""[..]).await, "");
     }
 }

@@ -17,6 +17,7 @@ mod session;
 pub mod setup;
 mod transfer;
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use common::logging::LogTrace;
@@ -28,7 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use self::activity::ActivityTracker;
-use self::connect::{Coordinator, Launcher};
+use self::connect::{Coordinator, ParentPipe};
 use self::health::Health;
 use self::session::{Identity, Session, next, say};
 use self::setup::Setup;
@@ -51,9 +52,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the coordinator cannot be reached, refuses, or stays away, and when training fails.
 pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
-    let local_rank: Option<u32> = std::env::var(proto::LOCAL_RANK_VARIABLE)
-        .ok()
-        .and_then(|local_rank| local_rank.parse().ok());
+    let local_rank = local_rank(std::env::var_os(proto::LOCAL_RANK_VARIABLE))?;
     let who = Identity::new(local_rank)
         .map_err(|error| AgentError::Training(format!("cannot draw an id: {error}")))?;
     let health = Health::start(cli.health_file.as_deref())
@@ -61,13 +60,13 @@ pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
     let mut asked_to_end = signal(SignalKind::terminate())
         .map_err(|error| AgentError::Training(format!("cannot watch for signals: {error}")))?;
     let patience = Duration::from_secs(cli.connect_timeout);
-    let mut launcher = local_rank.map(|_| Launcher::of_process());
-    let token = Launcher::token(&mut launcher).await?;
-    let coordinator = Coordinator::of(&cli, token)?;
+    let mut parent = local_rank.map(|_| ParentPipe::of_process());
+    let coordinator = Coordinator::of(&cli)?;
     let first = tokio::select! {
         first = session::open(&coordinator, who, patience) => first?,
-        () = Launcher::gone(&mut launcher) => {
-            return Err(AgentError::Broken("its launcher is gone".to_owned()));
+        () = ParentPipe::closed(&mut parent) => {
+            let cause = "the coordinator that started this worker is gone".to_owned();
+            return Err(AgentError::Broken(cause));
         }
         _ = asked_to_end.recv() => return Ok(()),
     };
@@ -92,6 +91,21 @@ pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
         spans.finish().await;
     }
     ended
+}
+
+/// The local rank that the coordinator gave this process; none when a user started it.
+fn local_rank(variable: Option<OsString>) -> Result<Option<u32>, AgentError> {
+    let Some(value) = variable else {
+        return Ok(None);
+    };
+    let number = value.to_str().and_then(|text| text.parse().ok());
+    number.map(Some).ok_or_else(|| {
+        AgentError::Usage(format!(
+            "{} is {value:?}, which is no local rank; only a coordinator sets it, for the workers \
+             that it starts: unset it",
+            proto::LOCAL_RANK_VARIABLE
+        ))
+    })
 }
 
 /// Serves one session after another until the run ends.
@@ -336,6 +350,24 @@ impl Trainer {
         if let Some(group) = self.group.take() {
             let abort = tokio::task::spawn_blocking(move || group.abort());
             let _ = tokio::time::timeout(ABORT_GRACE, abort).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn a_local_rank_is_a_number_or_absent() {
+        assert_eq!(local_rank(None).unwrap(), None);
+        assert_eq!(local_rank(Some("3".into())).unwrap(), Some(3));
+        let unreadable = OsString::from_vec(vec![0xff]);
+        for wrong in ["".into(), "-1".into(), "three".into(), unreadable] {
+            let refused = local_rank(Some(wrong)).unwrap_err().to_string();
+            assert!(refused.contains("FINETUNE_LOCAL_RANK"), "{refused}");
         }
     }
 }

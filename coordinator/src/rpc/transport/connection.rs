@@ -1,9 +1,11 @@
-//! A connection that came through the door. Until a call of it is admitted it takes one of few
-//! places and lives by a deadline, so that holding connections keeps nobody else out for long.
+//! An accepted connection. Until one of its calls is admitted it takes one of few permits and
+//! has a deadline, so that idle connections keep nobody else out for long.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -12,47 +14,77 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use tonic::transport::server::Connected;
 
+use crate::config::exposure::CallPolicy;
+use crate::rpc::limits::ADMISSION_TIMEOUT;
+use crate::rpc::refusals::{Reason, Refusals};
+
 /// A stream of bytes, encrypted or not.
 pub(in crate::rpc) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// Who calls, for those who handle the calls of a connection.
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remote {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A process of this machine, through the socket in the run directory.
+    Unix,
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("a process at the Unix socket"),
+        }
+    }
+}
+
+/// What the handlers of a call know of its connection.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    remote: SocketAddr,
-    needs_token: bool,
-    /// The place among those not yet admitted.
+    remote: Remote,
+    policy: CallPolicy,
+    /// Held until a call is admitted.
     pending: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    /// A call was refused, and the log says so.
+    refused: Arc<AtomicBool>,
 }
 
 impl Caller {
     pub(in crate::rpc) fn new(
-        remote: SocketAddr,
-        needs_token: bool,
+        remote: Remote,
+        policy: CallPolicy,
         pending: OwnedSemaphorePermit,
     ) -> Self {
         Self {
             remote,
-            needs_token,
+            policy,
             pending: Arc::new(Mutex::new(Some(pending))),
+            refused: Arc::default(),
         }
     }
 
-    /// The address at the other end.
+    /// The other end.
     #[must_use]
-    pub fn remote(&self) -> SocketAddr {
+    pub fn remote(&self) -> Remote {
         self.remote
     }
 
-    /// Whether calls of this connection have to show a token.
+    /// What calls of this connection must show.
     #[must_use]
-    pub fn needs_token(&self) -> bool {
-        self.needs_token
+    pub fn policy(&self) -> CallPolicy {
+        self.policy
     }
 
-    /// Gives the place back and lifts the deadline.
+    /// Gives the permit back and lifts the deadline.
     pub fn admit(&self) {
         self.lock().take();
+    }
+
+    /// Notes that a call was refused for a reason that the log has.
+    pub fn refuse(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     fn admitted(&self) -> bool {
@@ -67,34 +99,49 @@ impl Caller {
 /// A connection for the server.
 pub struct Connection {
     wire: Box<dyn Wire>,
-    /// What was read already and has to be read again.
-    replay: &'static [u8],
     caller: Caller,
+    refusals: Arc<Refusals>,
     deadline: Option<Pin<Box<Sleep>>>,
     _open: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    /// `replay` is what was read from `wire`; a call has to be admitted by `deadline`.
+    /// A call has to be admitted by `deadline`. `open` is held as long as the connection lives.
     pub(in crate::rpc) fn new(
         wire: Box<dyn Wire>,
-        replay: &'static [u8],
         caller: Caller,
+        refusals: Arc<Refusals>,
         deadline: Instant,
         open: OwnedSemaphorePermit,
     ) -> Self {
         Self {
             wire,
-            replay,
             caller,
+            refusals,
             deadline: Some(Box::pin(tokio::time::sleep_until(deadline))),
             _open: open,
         }
     }
+
+    fn say_refused(&mut self, why: &str) {
+        self.deadline = None;
+        if !self.caller.refused.load(Ordering::Relaxed) {
+            self.refusals.say(Reason::Protocol, self.caller.remote, why);
+        }
+    }
 }
 
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // `deadline` is none after a refusal.
+        if self.deadline.is_some() && !self.caller.admitted() {
+            self.say_refused("the connection ended without a valid gRPC request");
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Connection").field(&self.caller).finish()
     }
 }
@@ -118,16 +165,9 @@ impl AsyncRead for Connection {
             if self.caller.admitted() {
                 self.deadline = None;
             } else if over {
+                self.say_refused(&format!("no valid request within {ADMISSION_TIMEOUT:?}"));
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-        }
-        if !self.replay.is_empty() {
-            let (now, later) = self
-                .replay
-                .split_at(self.replay.len().min(buffer.remaining()));
-            buffer.put_slice(now);
-            self.replay = later;
-            return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.wire).poll_read(cx, buffer)
     }

@@ -1,5 +1,5 @@
-//! The TLS identity of the listener, as fresh as its files: renewed for connections to come,
-//! while those that are there go on. It accepts none itself.
+//! The TLS identity of the listener. It reads the files again for each connection, so that a
+//! renewed certificate applies to new connections while open ones stay. It accepts none itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,68 +7,70 @@ use common::tls::{TlsBytes, TlsFiles};
 use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::rpc::security::SecurityError;
+use crate::rpc::access::AccessError;
 
 #[derive(Debug)]
 pub(in crate::rpc) struct Renewal {
     files: TlsFiles,
-    state: Mutex<State>,
+    loaded: Mutex<Loaded>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Loaded {
     config: Arc<ServerConfig>,
-    /// The digest of what was last seen in the files, usable or not.
+    /// The digest of the last content of the files, usable or not.
     seen: [u8; 32],
 }
 
 impl Renewal {
     /// Reads the files for the first time.
-    pub(in crate::rpc) fn new(files: TlsFiles) -> Result<Self, SecurityError> {
+    pub(in crate::rpc) fn new(files: TlsFiles) -> Result<Self, AccessError> {
         let bytes = files.read()?;
         let config = server(&files, &bytes)?;
-        let state = Mutex::new(State {
+        let loaded = Mutex::new(Loaded {
             config,
             seen: bytes.digest(),
         });
-        Ok(Self { files, state })
+        Ok(Self { files, loaded })
     }
 
-    /// What to shake hands with now. Reads the files, which are small and cheaper than the
-    /// handshake itself: no clock resolution, link or lost notice can hide a change. What cannot
-    /// be used keeps what was, and is said once.
+    /// The configuration for a handshake now. Reads the files, which are small and cheaper than
+    /// the handshake itself: no clock resolution, link or lost notification can hide a change.
+    /// Files that cannot be used leave the former configuration, with one warning.
     pub(in crate::rpc) fn current(&self) -> Arc<ServerConfig> {
         let read = self.files.read();
         let seen = match &read {
             Ok(bytes) => bytes.digest(),
             Err(error) => Sha256::digest(error.to_string()).into(),
         };
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen != state.seen {
-            state.seen = seen;
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen != loaded.seen {
+            loaded.seen = seen;
             match read
-                .map_err(SecurityError::from)
+                .map_err(AccessError::from)
                 .and_then(|bytes| server(&self.files, &bytes))
             {
                 Ok(config) => {
-                    state.config = config;
+                    loaded.config = config;
                     tracing::info!(
                         "the certificate in {} was renewed",
                         self.files.cert.display()
                     );
                 }
-                Err(error) => tracing::warn!("the certificate in use is kept: {error}"),
+                Err(error) => tracing::warn!(
+                    "the certificate in use is kept, because the new one cannot be used: {error}"
+                ),
             }
         }
-        Arc::clone(&state.config)
+        Arc::clone(&loaded.config)
     }
 }
 
-fn server(files: &TlsFiles, bytes: &TlsBytes) -> Result<Arc<ServerConfig>, SecurityError> {
+fn server(files: &TlsFiles, bytes: &TlsBytes) -> Result<Arc<ServerConfig>, AccessError> {
     files
         .identity(bytes)?
         .server()
-        .map_err(SecurityError::Unusable)
+        .map_err(AccessError::Unusable)
 }
 
 #[cfg(test)]

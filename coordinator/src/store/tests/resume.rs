@@ -124,22 +124,3 @@ fn a_run_that_went_back_forgets_its_later_epochs() {
     store.truncate_epochs(0).unwrap();
     assert_eq!(again(store).unwrap().epochs(), []);
 }
-
-#[test]
-fn the_way_in_for_spawned_workers_outlives_the_coordinator() {
-    let (_parent, store) = new_store();
-    store.write_config("epochs = 1\n").unwrap();
-    assert_eq!(store.read_invited().unwrap(), Invited::default());
-    let invited = Invited {
-        apart: Some("127.0.0.1:7000".parse().unwrap()),
-        digests: vec![[7; 32], [9; 32]],
-    };
-    store.write_invited(&invited).unwrap();
-    let store = again(store).unwrap();
-    assert_eq!(store.read_invited().unwrap(), invited);
-    for text in ["{\"sha256\":[\"07\"]}", "{", "[]"] {
-        std::fs::write(store.root().join(INVITED), text).unwrap();
-        let error = store.read_invited().unwrap_err().to_string();
-        assert!(error.contains(INVITED), "{error}");
-    }
-}

@@ -156,7 +156,7 @@ pub struct EpochReport {
     pub generation: u64,
     /// From 1.
     pub epoch: u32,
-    /// Over all training samples of the epoch, whoever trained on them.
+    /// Over all training samples of the epoch, of all ranks and generations.
     pub loss_sum: f64,
     /// The rank's training samples in this generation.
     pub samples: u32,

@@ -7,7 +7,7 @@ use crate::WorkerId;
 use crate::event::{Origin, Position, StopReason, WaitReason};
 use crate::schedule::GroupLrs;
 
-/// Where a run is; see the picture in [`super`].
+/// Where a run is; see the diagram in [`super`].
 #[derive(Debug)]
 pub(super) enum Phase {
     /// Workers join and report their data.

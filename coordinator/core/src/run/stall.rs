@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_alone_is_to_blame_where_all_wait() {
+    fn no_single_rank_is_to_blame_where_all_wait() {
         let both = [
             status(0, 4, Activity::Backward, 1_000),
             status(1, 4, Activity::Backward, 1_000),

@@ -15,9 +15,9 @@ use crate::event::Event;
 use crate::random::SplitMix64;
 use crate::{Command, Outcome};
 
-/// How long a run may go on after the last thing that went wrong.
+/// Time that a run may take after the last fault.
 const PATIENCE: u64 = 600_000;
-/// When whoever starts workers by hand looks after them once more.
+/// Time without a fault after which an operator looks after the workers.
 const CARE: u64 = 40_000;
 
 /// What a moment brings.
@@ -42,7 +42,7 @@ pub(super) enum Item {
     GiveUp(usize, u64),
     Begin,
     Supervise,
-    Mumble(usize),
+    Nonsense(usize),
 }
 
 #[derive(Clone)]
@@ -96,8 +96,8 @@ pub(super) struct Cluster {
     /// How often things happened that the schedules are to contain.
     pub(super) tally: BTreeMap<&'static str, u64>,
     pub(super) outcome: Option<Outcome>,
-    /// Faults that have struck so far.
-    pub(super) struck: usize,
+    /// Faults that have injected so far.
+    pub(super) injected: usize,
     pub(super) last_fault: u64,
     /// When the keeper's last word arrives.
     pub(super) said_at: u64,
@@ -126,7 +126,7 @@ impl Cluster {
             invariants: Invariants::default(),
             tally: BTreeMap::new(),
             outcome: None,
-            struck: 0,
+            injected: 0,
             last_fault: 0,
             said_at: 0,
             record: Vec::new(),
@@ -167,13 +167,13 @@ impl Cluster {
                 self.fail("a run always ends", "nothing happens any more");
             };
             self.now = entry.at;
-            if self.is_troubled() {
+            if self.has_faults_left() {
                 self.last_fault = self.now;
             }
             let idle = self.now - self.last_fault;
             if idle > CARE && !cared {
                 cared = true;
-                self.take_care();
+                self.intervene();
             }
             if idle > PATIENCE {
                 self.fail("a run always ends", "it goes on for ten minutes");
@@ -182,8 +182,8 @@ impl Cluster {
         }
     }
 
-    /// What people do when they look after a cluster that hangs.
-    fn take_care(&mut self) {
+    /// What an operator does about a cluster that hangs.
+    fn intervene(&mut self) {
         for pid in 0..self.processes.len() {
             let process = &self.processes[pid];
             // A resumed run does not know its device: the first to come may be the wrong one.
@@ -224,7 +224,7 @@ impl Cluster {
             }
             Item::Tick(_) => {}
             Item::Connect(pid) => self.connect(pid),
-            Item::Register(sid) => self.greet(sid),
+            Item::Register(sid) => self.register(sid),
             Item::Up(sid, event) => self.hear(sid, event),
             Item::Down(sid, command) => self.take(sid, command),
             Item::Lost(sid) => self.lose(sid),
@@ -245,13 +245,13 @@ impl Cluster {
             Item::GiveUp(pid, token) => self.give_up(pid, token),
             Item::Begin => self.begin(),
             Item::Supervise => self.supervise(),
-            Item::Mumble(sid) => self.mumble(sid),
+            Item::Nonsense(sid) => self.send_nonsense(sid),
         }
     }
 
     /// More is to go wrong.
-    pub(super) fn is_troubled(&self) -> bool {
-        self.struck < self.scenario.faults.len()
+    pub(super) fn has_faults_left(&self) -> bool {
+        self.injected < self.scenario.faults.len()
     }
 
     pub(super) fn at(&mut self, at: u64, item: Item) {

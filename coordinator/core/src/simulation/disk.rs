@@ -21,7 +21,7 @@ pub(super) struct Disk {
     pub(super) best: Option<(u32, u64)>,
     /// The whole ones.
     pub(super) checkpoints: BTreeMap<Position, State>,
-    pub(super) was_torn: bool,
+    pub(super) was_corrupt: bool,
 }
 
 /// What the recorder is to do.
@@ -56,7 +56,7 @@ impl Disk {
 }
 
 impl Cluster {
-    /// A blob is whole with the coordinator: what nobody waits for is dropped.
+    /// The coordinator has received a blob: one that it does not wait for is dropped.
     pub(super) fn receive(&mut self, sid: usize, blob: Blob) {
         let session = &self.sessions[sid];
         let pid = session.pid;

@@ -49,7 +49,7 @@ impl Cluster {
             validation_losses: self.disk.validation_losses.clone(),
             next_name: 0,
         });
-        self.witness_begin();
+        self.reset_invariants();
         self.say(|| "a coordinator starts".to_owned());
         self.after(0, Item::Tick(self.incarnations));
     }
@@ -87,7 +87,7 @@ impl Cluster {
         }
         self.outcome = None;
         self.last_fault = self.now;
-        self.struck = self.scenario.faults.len();
+        self.injected = self.scenario.faults.len();
         if self.scenario.recipe.local_ranks == 0 {
             for _ in 0..self.scenario.recipe.workers {
                 self.spawn(Kind::Sound, None, None);
@@ -107,7 +107,7 @@ impl Cluster {
 
     /// One event of the core, and whatever follows from it.
     pub(super) fn tell(&mut self, event: Event) {
-        self.upset(&event);
+        self.inject_due(&event);
         self.deliver(event);
     }
 
@@ -123,8 +123,8 @@ impl Cluster {
                 eprintln!("{:>8} ms  #{:<5} {event:?}", self.now, self.events);
             }
             let actions = coordinator.run.step(now, event.clone());
-            self.witness_told(&event);
-            self.witness_actions(&actions);
+            self.note_durable(&event);
+            self.check_actions(&actions);
             for action in actions {
                 if self.verbose {
                     eprintln!("                      -> {}", brief(&action));
@@ -141,16 +141,16 @@ impl Cluster {
 
     /// What is to go wrong before this event does. Most of the time nothing but the clock moves:
     /// trouble comes while something happens.
-    pub(super) fn upset(&mut self, event: &Event) {
+    pub(super) fn inject_due(&mut self, event: &Event) {
         self.events += if *event == Event::Tick { 1 } else { 4 };
         while self
             .scenario
             .faults
-            .get(self.struck)
+            .get(self.injected)
             .is_some_and(|at| *at <= self.events)
         {
-            self.struck += 1;
-            self.strike();
+            self.injected += 1;
+            self.inject();
         }
     }
 
@@ -173,7 +173,7 @@ impl Cluster {
             }
             Action::End(outcome) => {
                 self.flush();
-                self.witness_end(&outcome);
+                self.check_end(&outcome);
                 self.count(match &outcome {
                     Ok(reason) => reason.label(),
                     Err(_) => "failed",
@@ -199,7 +199,7 @@ impl Cluster {
             Fact::EpochEnded {
                 epoch, stopping, ..
             } => {
-                self.witness_epoch(epoch, *stopping);
+                self.check_epoch(epoch, *stopping);
                 if let Some(coordinator) = &mut self.coordinator {
                     coordinator.validation_losses.push(epoch.validation_loss);
                 }
@@ -234,7 +234,7 @@ impl Cluster {
             self.end_process(former, true);
         }
         let pid = self.spawn(Kind::Sound, Some(local_rank), Some(parent));
-        if self.is_troubled() && self.one_in(12) {
+        if self.has_faults_left() && self.one_in(12) {
             self.invariants.early_crash = true;
             self.end_process(pid, true);
         }

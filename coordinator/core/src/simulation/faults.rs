@@ -9,7 +9,7 @@ use crate::event::{
 
 impl Cluster {
     /// One thing goes wrong.
-    pub(super) fn strike(&mut self) {
+    pub(super) fn inject(&mut self) {
         self.last_fault = self.now;
         self.count("faults");
         match self.upto(0, 23) {
@@ -19,10 +19,10 @@ impl Cluster {
                 self.kill(count);
             }
             6 => self.kill(u64::MAX),
-            7..10 => self.cut_somebody(),
-            10 => self.hang_somebody(),
-            11 => self.freeze_somebody(),
-            12..14 => self.ask_somebody_to_leave(),
+            7..10 => self.cut_a_session(),
+            10 => self.hang_a_thread(),
+            11 => self.stop_a_process(),
+            12..14 => self.drain_a_worker(),
             14 => {
                 self.say(|| "fault: a worker joins late".to_owned());
                 self.spawn(Kind::Sound, None, None);
@@ -31,9 +31,9 @@ impl Cluster {
             16..19 => self.lose_the_coordinator(),
             19 => {
                 if let Some(newest) = self.disk.newest() {
-                    self.say(|| format!("fault: the checkpoint at {newest} is torn"));
+                    self.say(|| format!("fault: the checkpoint at {newest} is corrupt"));
                     self.disk.checkpoints.remove(&newest);
-                    self.disk.was_torn = true;
+                    self.disk.was_corrupt = true;
                 }
             }
             20 => {
@@ -68,7 +68,7 @@ impl Cluster {
         }
     }
 
-    fn cut_somebody(&mut self) {
+    fn cut_a_session(&mut self) {
         if let Some(pid) = self.pick(|p| p.session.is_some())
             && let Some(sid) = self.processes[pid].session
         {
@@ -78,7 +78,7 @@ impl Cluster {
         }
     }
 
-    fn hang_somebody(&mut self) {
+    fn hang_a_thread(&mut self) {
         let waits = |p: &super::process::Process| matches!(p.doing, Doing::Idle | Doing::Parked);
         let busy = |p: &super::process::Process| p.assignment.is_some() && !waits(p);
         if let Some(pid) = self.pick(busy) {
@@ -89,8 +89,8 @@ impl Cluster {
         }
     }
 
-    /// A process that does not run says nothing; the coordinator soon takes it for lost.
-    fn freeze_somebody(&mut self) {
+    /// A stopped process sends nothing; the coordinator soon takes it for lost.
+    fn stop_a_process(&mut self) {
         if let Some(pid) = self.pick(|p| p.frozen.is_none_or(|until| until < u64::MAX)) {
             let until = if self.one_in(3) {
                 u64::MAX
@@ -111,7 +111,7 @@ impl Cluster {
         }
     }
 
-    fn ask_somebody_to_leave(&mut self) {
+    fn drain_a_worker(&mut self) {
         let Some(pid) = self.pick(|p| !p.draining && p.kind == Kind::Sound && p.frozen.is_none())
         else {
             return;
@@ -127,7 +127,7 @@ impl Cluster {
     }
 
     fn stranger(&mut self) {
-        // Whoever comes before all others says what the data is.
+        // The first worker of all decides what the data is.
         let known = self.disk.split.is_some();
         let kind = match self.upto(0, 3) {
             0 if known => Kind::OtherData,
@@ -139,7 +139,7 @@ impl Cluster {
         } else {
             None
         };
-        self.say(|| format!("fault: a stranger: {kind:?}, slot {local_rank:?}"));
+        self.say(|| format!("fault: a stranger: {kind:?}, local rank {local_rank:?}"));
         self.invariants.strangers |= kind != Kind::Nonsense;
         self.invariants.guests += 1;
         self.spawn(kind, local_rank, None);
@@ -205,7 +205,7 @@ impl Cluster {
     }
 
     /// A client that is no worker says something.
-    pub(super) fn mumble(&mut self, sid: usize) {
+    pub(super) fn send_nonsense(&mut self, sid: usize) {
         let session = &self.sessions[sid];
         let pid = session.pid;
         let (Some(worker), true) = (session.worker, self.processes[pid].alive) else {
@@ -217,7 +217,7 @@ impl Cluster {
         let event = self.nonsense(worker);
         self.up(pid, |_| event);
         let delay = self.upto(1, 1_000);
-        self.after(delay, Item::Mumble(sid));
+        self.after(delay, Item::Nonsense(sid));
     }
 
     fn nonsense(&mut self, worker: WorkerId) -> Event {

@@ -80,7 +80,7 @@ impl Cluster {
                 self.give(pid, state);
             }
             None => {
-                if whole && !self.disk.was_torn {
+                if whole && !self.disk.was_corrupt {
                     self.fail("a checkpoint to begin with is there", &at.to_string());
                 }
                 self.broken_group(pid);

@@ -6,8 +6,8 @@ use super::cluster::Cluster;
 use super::lineage::{Reference, State};
 use super::process::Doing;
 use crate::early_stopping::Standing;
-use crate::event::{Fact, FinishedEpoch, Origin, Position, RunError, StopReason};
-use crate::{Action, Command, Event, Outcome};
+use crate::event::{Fact, FinishedEpoch, Origin, Position};
+use crate::{Action, Command, Event};
 
 /// What has been seen so far.
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub(super) struct Invariants {
 }
 
 impl Cluster {
-    pub(super) fn witness_begin(&mut self) {
+    pub(super) fn reset_invariants(&mut self) {
         self.invariants.known = self.disk.newest();
         self.invariants.stopping = false;
         self.invariants.newest = (self.incarnations, 0);
@@ -42,15 +42,15 @@ impl Cluster {
     }
 
     /// All ranks have given their part of a step.
-    pub(super) fn witness_step(
+    pub(super) fn check_step(
         &mut self,
         of: (u32, u64),
         ranks: &[usize],
         at: Position,
         samples: &[u32],
     ) {
-        // Workers whose sessions broke may still be at it, until they notice; but nobody with them
-        // whom the coordinator has in a newer one.
+        // Workers whose sessions broke may still make steps, until they notice; but no worker that
+        // the coordinator has in a newer generation.
         let newer = of.0 == self.invariants.newest.0 && of != self.invariants.newest;
         if newer && ranks.iter().any(|pid| self.is_member(*pid)) {
             self.fail(
@@ -81,7 +81,7 @@ impl Cluster {
     }
 
     /// A state has come a step further.
-    pub(super) fn witness_state(&self, state: &State) {
+    pub(super) fn check_state(&self, state: &State) {
         if self.scenario.reference.mark(state.position) != Some(state.mark) {
             self.fail(
                 "every step is committed exactly once",
@@ -98,7 +98,7 @@ impl Cluster {
     }
 
     /// Before what the core asks for is done.
-    pub(super) fn witness_actions(&mut self, actions: &[Action]) {
+    pub(super) fn check_actions(&mut self, actions: &[Action]) {
         if let Some(end) = actions.iter().position(|a| matches!(a, Action::End(_)))
             && end + 1 < actions.len()
         {
@@ -132,7 +132,7 @@ impl Cluster {
                         self.fail("a generation has one leader", &format!("{key:?}"));
                     }
                     self.invariants.newest = key;
-                    self.witness_start(*position, &validation_losses, went_back);
+                    self.check_start(*position, &validation_losses, went_back);
                 }
                 Action::Send(
                     _,
@@ -161,7 +161,7 @@ impl Cluster {
     }
 
     /// What the core is told of durable things.
-    pub(super) fn witness_told(&mut self, event: &Event) {
+    pub(super) fn note_durable(&mut self, event: &Event) {
         match event {
             Event::CheckpointStored { position } => {
                 self.invariants.known = self.invariants.known.max(Some(*position));
@@ -172,7 +172,7 @@ impl Cluster {
     }
 
     /// A generation begins at the furthest state from which the run can end as it should.
-    fn witness_start(&self, position: Position, validation_losses: &[f64], went_back: bool) {
+    fn check_start(&self, position: Position, validation_losses: &[f64], went_back: bool) {
         let steps = self.scenario.reference.steps;
         let known = validation_losses.len() as u32;
         let best = Reference::replay(&self.scenario.recipe, validation_losses).best();
@@ -221,7 +221,7 @@ impl Cluster {
         let furthest = retained.chain(stored).filter(past).filter(usable).max();
         if furthest.is_some_and(|furthest| position < furthest) {
             self.fail(
-                "nothing is lost that somebody has",
+                "no state is lost that a worker or the run directory has",
                 &format!("it goes on from {position}, not from {furthest:?}"),
             );
         }
@@ -230,7 +230,7 @@ impl Cluster {
         }
     }
 
-    pub(super) fn witness_epoch(&self, summary: &FinishedEpoch, told: Standing) {
+    pub(super) fn check_epoch(&self, summary: &FinishedEpoch, told: Standing) {
         let validation_losses = self.judged();
         if summary.epoch as usize != validation_losses.len() + 1 {
             self.fail("each epoch is judged once", &format!("{summary:?}"));
@@ -262,91 +262,8 @@ impl Cluster {
         }
     }
 
-    pub(super) fn witness_end(&self, outcome: &Outcome) {
-        let name = "a run ends as it should";
-        match outcome {
-            Ok(StopReason::Interrupted) if self.invariants.interrupted => self.witness_kept(),
-            Ok(reason) => {
-                let reference = &self.scenario.reference;
-                let validation_losses = self.disk.validation_losses.len();
-                let whole = validation_losses == reference.validation_losses.len()
-                    || *reason == StopReason::NonFiniteLoss
-                        && validation_losses + 1 == reference.validation_losses.len();
-                if *reason != reference.reason || !whole {
-                    self.fail(
-                        name,
-                        &format!("{reason:?} after {validation_losses} epochs: {reference:?}"),
-                    );
-                }
-            }
-            Err(error) => self.witness_failure(error),
-        }
-        if outcome.is_ok() {
-            self.witness_best();
-        }
-    }
-
-    /// The stored weights are those of the best epoch; or of one that comes after all judged
-    /// ones, where a stopped run has not yet made that again.
-    fn witness_best(&self) {
-        let best = Reference::replay(&self.scenario.recipe, &self.disk.validation_losses).best();
-        let Some(best) = best else {
-            return;
-        };
-        let steps = self.scenario.reference.steps;
-        let right = self.disk.best.is_some_and(|(epoch, mark)| {
-            let whole = Position {
-                epoch,
-                completed: steps,
-            };
-            let again = epoch as usize > self.disk.validation_losses.len();
-            (epoch == best.epoch || again) && self.scenario.reference.mark(whole) == Some(mark)
-        });
-        if !right {
-            self.fail(
-                "the best weights are stored when a run is over",
-                &format!("{best:?}, but {:?}", self.disk.best),
-            );
-        }
-    }
-
-    /// A stopped run has a checkpoint of whatever a worker within reach holds. The grace is
-    /// longer than anything takes here that does not hang.
-    fn witness_kept(&self) {
-        let steps = self.scenario.reference.steps;
-        let validation_losses = self.disk.validation_losses.len() as u32;
-        let normal = |at: Position| match at.epoch <= validation_losses && at.completed >= steps {
-            true => Position::start_of(at.epoch + 1),
-            false => at,
-        };
-        let newest = self.disk.newest().map(normal);
-        let hangs =
-            self.disk.was_torn || self.processes.iter().any(|p| p.hung || p.frozen.is_some());
-        // Nothing can be resumed of a run whose split was never durable.
-        let split = self.disk.split.is_some();
-        let Some(coordinator) = self.coordinator.as_ref().filter(|_| split && !hangs) else {
-            return;
-        };
-        for (worker, sid) in &coordinator.sessions {
-            let session = &self.sessions[*sid];
-            let process = &self.processes[session.pid];
-            let there = session.introduced && !session.cut && coordinator.run.is_member(*worker);
-            let Some(state) = process.state.as_ref().filter(|_| there && process.alive) else {
-                continue;
-            };
-            let at = normal(state.position);
-            if at.epoch <= validation_losses + 1 && at > Position::start_of(1) && newest < Some(at)
-            {
-                self.fail(
-                    "a stopped run can be resumed from where it stood",
-                    &format!("{worker} holds {at}, but the newest checkpoint is {newest:?}"),
-                );
-            }
-        }
-    }
-
     /// Whether a process has a session that works, with a coordinator to which it belongs.
-    fn is_member(&self, pid: usize) -> bool {
+    pub(super) fn is_member(&self, pid: usize) -> bool {
         let process = &self.processes[pid];
         let worker = process.session.and_then(|sid| {
             let session = &self.sessions[sid];
@@ -358,51 +275,5 @@ impl Cluster {
             coordinator.is_some_and(|c| c.run.is_member(worker))
         };
         process.alive && worker.is_some_and(member)
-    }
-
-    fn witness_failure(&self, error: &RunError) {
-        let invariants = &self.invariants;
-        let recipe = &self.scenario.recipe;
-        let allowed = match error {
-            RunError::TooFewWorkers { .. } => {
-                let there = (0..self.processes.len()).filter(|pid| {
-                    let process = &self.processes[*pid];
-                    let sound = process.kind == super::process::Kind::Sound;
-                    sound
-                        && !process.hung
-                        && !process.draining
-                        && self.is_member(*pid)
-                        // Whose first words are on their way for too long counts for nobody.
-                        && process.session.is_some_and(|sid| self.sessions[sid].introduced)
-                        && process.frozen.is_none_or(|until| until < self.now)
-                });
-                let enough = there.count() >= recipe.min_workers;
-                let restartable = recipe.local_ranks > 0
-                    && invariants.left == 0
-                    && invariants.losses <= recipe.max_restarts
-                    && !invariants.early_crash;
-                !enough
-                    && !restartable
-                    && (invariants.early_crash
-                        || invariants.losses + invariants.left + invariants.guests > 0)
-                    || invariants.strangers
-            }
-            RunError::ExitedEarly { .. } => {
-                invariants.early_crash || invariants.losses + invariants.left > 0
-            }
-            RunError::BestWeightsLost { .. } => {
-                invariants.interrupted && (invariants.losses > 0 || self.incarnations > 1)
-            }
-            RunError::Data(_) | RunError::Environment(_) | RunError::GroupsFailing { .. } => {
-                invariants.strangers
-            }
-            RunError::Weights(_)
-            | RunError::RunDirectory(_)
-            | RunError::WorkerDefect { .. }
-            | RunError::InconsistentEpoch { .. } => false,
-        };
-        if !allowed {
-            self.fail("a run fails only when it must", &error.to_string());
-        }
     }
 }

@@ -65,7 +65,7 @@ impl Cluster {
         self.at(at, Item::Register(sid));
     }
 
-    pub(super) fn greet(&mut self, sid: usize) {
+    pub(super) fn register(&mut self, sid: usize) {
         let session = &self.sessions[sid];
         if session.cut || Some(session.incarnation) != self.incarnation() {
             return;
@@ -74,7 +74,7 @@ impl Cluster {
         let local_rank = self.processes[pid].local_rank;
         let worker = self.coordinator_name(sid);
         self.sessions[sid].worker = Some(worker);
-        // Somebody who talks nonsense may also claim to be somebody else's process.
+        // A client that sends nonsense may also claim to be another's process.
         self.tell(Event::Joined {
             worker,
             host: "host".to_owned(),
@@ -109,7 +109,7 @@ impl Cluster {
             || matches!(&event, Event::Scanned { scan, .. }
                 if scan.memory.prepared && scan.memory.retained.is_some());
         self.record(&event);
-        self.upset(&event);
+        self.inject_due(&event);
         let session = &mut self.sessions[sid];
         session.introduced |= introduced;
         session.prepared |= prepared;
@@ -138,7 +138,7 @@ impl Cluster {
         let process = &mut self.processes[pid];
         if process.kind == Kind::Nonsense {
             if first && command == Command::Registered {
-                self.after(1, Item::Mumble(sid));
+                self.after(1, Item::Nonsense(sid));
             } else if matches!(command, Command::Shutdown { .. }) {
                 self.end_process(pid, false);
             }
@@ -248,7 +248,7 @@ impl Cluster {
         self.after(delay, Item::Connect(pid));
     }
 
-    /// Nobody is there, or lets it go.
+    /// No coordinator is there, or it does not release the worker.
     pub(super) fn give_up(&mut self, pid: usize, breaks: u64) {
         let process = &self.processes[pid];
         let lonely = process.session.is_none() && process.breaks == breaks;

@@ -142,7 +142,7 @@ impl Process {
 }
 
 impl Cluster {
-    /// Somebody starts a process; it connects a little later.
+    /// A process is started; it connects a little later.
     pub(super) fn spawn(
         &mut self,
         kind: Kind,
@@ -198,7 +198,7 @@ impl Cluster {
         }
     }
 
-    /// Whoever starts workers by hand sees to it that there are enough.
+    /// An operator, or an orchestrator, keeps up the number of workers that no launcher starts.
     pub(super) fn supervise(&mut self) {
         let sound = |p: &&super::process::Process| {
             p.alive && p.kind == Kind::Sound && p.frozen != Some(u64::MAX) && !p.draining

@@ -20,7 +20,7 @@ pub(super) struct Ring {
     entered: BTreeMap<u32, Part>,
     /// What the source has given to all.
     pub(super) shared: Option<State>,
-    /// All samples of the last step, which everybody's gradients are of.
+    /// All samples of the last step, over which the gradients are reduced.
     pub(super) reduced: Vec<u32>,
 }
 
@@ -109,7 +109,7 @@ impl Cluster {
         let members: Vec<usize> = self.rings[at].members.values().copied().collect();
         if let Some(position) = position {
             let samples = std::mem::take(&mut self.rings[at].reduced);
-            self.witness_step((incarnation, generation), &members, position, &samples);
+            self.check_step((incarnation, generation), &members, position, &samples);
             self.rings[at].reduced = samples;
         }
         for pid in members {

@@ -92,52 +92,10 @@ impl Cluster {
                 self.processes[pid].order = Some(command);
                 self.form(pid, generation);
             }
-            Command::Plan {
-                generation,
-                epoch,
-                completed,
-                shard,
-                validation,
-                ..
-            } => {
-                let assignment = self.processes[pid].assignment;
-                if assignment.is_none_or(|(ring, _)| self.rings[ring].generation != generation) {
-                    return self.idle(pid);
-                }
-                let at = self.processes[pid].state.as_ref().map(|s| s.position);
-                if at != Some(Position { epoch, completed }) {
-                    self.fail(
-                        "a plan begins where the state stands",
-                        &format!(
-                            "process {pid} at {at:?} was given epoch {epoch} from {completed}"
-                        ),
-                    );
-                }
-                self.processes[pid].plan = Some(Plan {
-                    generation,
-                    epoch,
-                    shard,
-                    chunks: validation,
-                    next: 0,
-                    offset: 0,
-                });
-                self.enter_doing(pid, Doing::Parked);
-                self.wake_in(pid, 0);
-            }
+            Command::Plan { .. } => self.plan(pid, command),
             Command::EpochResult {
                 epoch, improved, ..
-            } => {
-                let process = &mut self.processes[pid];
-                if let Some(state) = &mut process.state
-                    && state.position.epoch == epoch
-                {
-                    if improved {
-                        process.best = Some((epoch, state.mark));
-                    }
-                    state.next_epoch();
-                }
-                self.idle(pid);
-            }
+            } => self.take_result(pid, epoch, improved),
             Command::AbortGeneration { generation } => {
                 self.leave_ring(pid);
                 let retained = self.retained(pid);
@@ -163,6 +121,56 @@ impl Cluster {
             Command::Shutdown { .. } => self.end_if_settled(pid),
             Command::Registered | Command::Grant { .. } => self.idle(pid),
         }
+    }
+
+    /// A rank gets its part of an epoch.
+    fn plan(&mut self, pid: usize, command: Command) {
+        let Command::Plan {
+            generation,
+            epoch,
+            completed,
+            shard,
+            validation,
+            ..
+        } = command
+        else {
+            return;
+        };
+        let assignment = self.processes[pid].assignment;
+        if assignment.is_none_or(|(ring, _)| self.rings[ring].generation != generation) {
+            return self.idle(pid);
+        }
+        let at = self.processes[pid].state.as_ref().map(|s| s.position);
+        if at != Some(Position { epoch, completed }) {
+            self.fail(
+                "a plan begins where the state is",
+                &format!("process {pid} at {at:?} was given epoch {epoch} from {completed}"),
+            );
+        }
+        self.processes[pid].plan = Some(Plan {
+            generation,
+            epoch,
+            shard,
+            chunks: validation,
+            next: 0,
+            offset: 0,
+        });
+        self.enter_doing(pid, Doing::Parked);
+        self.wake_in(pid, 0);
+    }
+
+    /// A rank gets the result of an epoch, and keeps its weights if they are the best.
+    fn take_result(&mut self, pid: usize, epoch: u32, improved: bool) {
+        let process = &mut self.processes[pid];
+        if let Some(state) = &mut process.state
+            && state.position.epoch == epoch
+        {
+            if improved {
+                process.best = Some((epoch, state.mark));
+            }
+            state.next_epoch();
+        }
+        self.idle(pid);
     }
 
     /// A process that is over ends when its uploads are with the coordinator.
@@ -218,7 +226,7 @@ impl Cluster {
         self.idle(pid);
     }
 
-    /// Whoever was to be given a state may be left with none; who gives its own keeps it.
+    /// A rank that was to be given a state may be left with none; the source keeps its own.
     pub(super) fn drop_unshared(&mut self, pid: usize) {
         let gives = matches!(
             &self.processes[pid].order,

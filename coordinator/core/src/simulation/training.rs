@@ -29,7 +29,7 @@ impl Cluster {
             Some(Order::Do(
                 Command::SaveState(_) | Command::Plan { .. } | Command::Assign { .. },
             )) => self.fail(
-                "nobody is called away in the middle of an epoch",
+                "no rank gets another order in the middle of an epoch",
                 &format!("process {pid}: {:?}", self.processes[pid].orders),
             ),
             Some(_) => {
@@ -82,7 +82,7 @@ impl Cluster {
         let (state, position) = (state.clone(), state.position);
         process.place.1 = position;
         let (generation, epoch) = (plan.generation, plan.epoch);
-        self.witness_state(&state);
+        self.check_state(&state);
         let poisoned = self.scenario.reference.is_poisoned(position);
         let report = StepReport {
             generation,

@@ -1,4 +1,4 @@
-//! Single turns of a run for which the simulation would be a blunt tool.
+//! Single transitions of a run, for which the simulation would be a blunt tool.
 
 mod resumed;
 
@@ -164,7 +164,7 @@ fn launched(actions: &[Action]) -> Vec<u32> {
 }
 
 #[test]
-fn the_meeting_place_is_announced_once() {
+fn the_address_of_the_store_is_announced_once() {
     let mut bench = Bench::new(Run::new(recipe(2, 0)));
     for id in 0..2 {
         bench.join(id, None, RetainedState::default());
@@ -204,7 +204,7 @@ fn a_checkpoint_waits_for_the_best_weights() {
 }
 
 #[test]
-fn the_lowest_rank_that_is_left_shows_the_picture() {
+fn the_lowest_rank_that_is_left_sends_predictions() {
     let mut bench = Bench::training(3);
     bench.tell(Event::Interrupt);
     for id in 0..3 {
@@ -233,7 +233,7 @@ fn the_lowest_rank_that_is_left_shows_the_picture() {
 }
 
 #[test]
-fn a_lost_loss_ends_training_although_several_ranks_report_it() {
+fn a_loss_that_is_not_finite_ends_training_once() {
     let mut bench = Bench::training(2);
     for completed in 1..=2 {
         for id in 0..2 {
@@ -244,7 +244,7 @@ fn a_lost_loss_ends_training_although_several_ranks_report_it() {
 }
 
 #[test]
-fn a_slot_belongs_to_the_process_that_was_started_in_it() {
+fn a_local_rank_belongs_to_the_process_that_was_started_for_it() {
     let mut bench = Bench::new(Run::new(recipe(1, 1)));
     assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
     bench.tell(Event::ProcessStarted {
@@ -261,7 +261,7 @@ fn a_slot_belongs_to_the_process_that_was_started_in_it() {
 }
 
 #[test]
-fn whoever_leaves_last_hands_over_what_only_it_holds() {
+fn the_last_worker_to_drain_uploads_what_only_it_retains() {
     let mut bench = Bench::training(1);
     let worker = WorkerId(0);
     bench.tell(Event::Draining { worker });
@@ -291,7 +291,7 @@ fn whoever_leaves_last_hands_over_what_only_it_holds() {
 }
 
 #[test]
-fn a_last_checkpoint_that_does_not_come_is_missed_aloud() {
+fn a_last_checkpoint_that_does_not_come_is_reported() {
     let mut bench = Bench::training(1);
     bench.tell(Event::Interrupt);
     bench.step(0, 1, 1.0);
@@ -304,7 +304,7 @@ fn a_last_checkpoint_that_does_not_come_is_missed_aloud() {
 }
 
 #[test]
-fn a_rank_that_does_not_even_begin_to_join_is_the_one_that_is_waited_for() {
+fn a_rank_that_does_not_begin_to_join_is_evicted() {
     let mut bench = Bench::training(2);
     bench.tell(Event::Lost {
         worker: WorkerId(1),
@@ -341,7 +341,7 @@ fn a_rank_that_does_not_even_begin_to_join_is_the_one_that_is_waited_for() {
 }
 
 #[test]
-fn a_heartbeat_that_comes_late_says_nothing() {
+fn a_late_heartbeat_is_ignored() {
     let mut bench = Bench::training(2);
     let worker = WorkerId(0);
     let place = |generation, completed| Heartbeat {

@@ -1,4 +1,4 @@
-//! A run that another coordinator had before.
+//! A run that another coordinator began.
 
 use super::*;
 use crate::event::{Origin, ProcessStatus};
@@ -19,7 +19,7 @@ fn resumed(validation_losses: &[f64], checkpoint: Option<Position>) -> Resumed {
 }
 
 #[test]
-fn nobody_is_started_in_the_place_of_a_process_that_came_too_late() {
+fn a_process_that_came_too_late_is_not_restarted() {
     let mut bench = Bench::new(Run::resume(recipe(1, 1), resumed(&[], None)));
     bench.now = Now::from_secs(4);
     assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
@@ -86,7 +86,7 @@ fn a_checkpoint_of_a_whole_epoch_is_taken_as_it_is_stored() {
 }
 
 #[test]
-fn whoever_comes_later_does_not_count_on_what_another_still_decodes() {
+fn a_late_worker_decodes_what_others_only_began_to() {
     let retained = RetainedState {
         prepared: true,
         retained: Some(Position::start_of(1)),
@@ -128,7 +128,7 @@ fn whoever_comes_later_does_not_count_on_what_another_still_decodes() {
 }
 
 #[test]
-fn what_a_former_launcher_started_uses_up_no_restart() {
+fn processes_of_a_former_launcher_use_up_no_restart() {
     let mut recipe = recipe(1, 1);
     recipe.max_restarts = 0;
     let mut bench = Bench::new(Run::resume(recipe, resumed(&[], None)));
@@ -150,7 +150,7 @@ fn what_a_former_launcher_started_uses_up_no_restart() {
 }
 
 #[test]
-fn the_last_that_holds_a_state_may_come_back_while_its_process_lives() {
+fn the_last_holder_of_a_state_may_rejoin_while_its_process_lives() {
     let mut bench = Bench::new(Run::new(recipe(1, 1)));
     bench.tell(Event::Tick);
     bench.tell(Event::ProcessStarted {
@@ -174,7 +174,7 @@ fn the_last_that_holds_a_state_may_come_back_while_its_process_lives() {
 }
 
 #[test]
-fn whoever_only_claimed_a_place_leaves_it_free_again() {
+fn a_drained_claim_leaves_the_local_rank_free() {
     let mut bench = Bench::new(Run::resume(recipe(1, 1), resumed(&[], None)));
     let worker = WorkerId(0);
     bench.tell(Event::Joined {
@@ -191,7 +191,7 @@ fn whoever_only_claimed_a_place_leaves_it_free_again() {
 }
 
 #[test]
-fn workers_of_a_run_that_had_not_begun_may_come_back_too() {
+fn workers_of_a_run_that_had_not_begun_may_rejoin() {
     let mut bench = Bench::new(Run::inherit(recipe(2, 2)));
     assert!(launched(&bench.tell(Event::Tick)).is_empty());
     let back = bench.join(0, Some(0), RetainedState::default());

@@ -1,0 +1,138 @@
+//! What must hold when a run ends: it ends as the reference does, or fails only for a reason, and
+//! everything that it promises is durable.
+
+use super::cluster::Cluster;
+use super::lineage::Reference;
+use crate::Outcome;
+use crate::event::{Position, RunError, StopReason};
+
+impl Cluster {
+    pub(super) fn check_end(&self, outcome: &Outcome) {
+        let name = "a run ends as it should";
+        match outcome {
+            Ok(StopReason::Interrupted) if self.invariants.interrupted => self.check_resumable(),
+            Ok(reason) => {
+                let reference = &self.scenario.reference;
+                let validation_losses = self.disk.validation_losses.len();
+                let whole = validation_losses == reference.validation_losses.len()
+                    || *reason == StopReason::NonFiniteLoss
+                        && validation_losses + 1 == reference.validation_losses.len();
+                if *reason != reference.reason || !whole {
+                    self.fail(
+                        name,
+                        &format!("{reason:?} after {validation_losses} epochs: {reference:?}"),
+                    );
+                }
+            }
+            Err(error) => self.check_failure(error),
+        }
+        if outcome.is_ok() {
+            self.check_best();
+        }
+    }
+
+    /// The stored weights are those of the best epoch; or of one that comes after all judged
+    /// ones, where a stopped run has not yet made that again.
+    fn check_best(&self) {
+        let best = Reference::replay(&self.scenario.recipe, &self.disk.validation_losses).best();
+        let Some(best) = best else {
+            return;
+        };
+        let steps = self.scenario.reference.steps;
+        let right = self.disk.best.is_some_and(|(epoch, mark)| {
+            let whole = Position {
+                epoch,
+                completed: steps,
+            };
+            let again = epoch as usize > self.disk.validation_losses.len();
+            (epoch == best.epoch || again) && self.scenario.reference.mark(whole) == Some(mark)
+        });
+        if !right {
+            self.fail(
+                "the best weights are stored when a run is over",
+                &format!("{best:?}, but {:?}", self.disk.best),
+            );
+        }
+    }
+
+    /// A stopped run has a checkpoint of whatever a worker within reach holds. The grace is
+    /// longer than anything takes here that does not hang.
+    fn check_resumable(&self) {
+        let steps = self.scenario.reference.steps;
+        let validation_losses = self.disk.validation_losses.len() as u32;
+        let normal = |at: Position| match at.epoch <= validation_losses && at.completed >= steps {
+            true => Position::start_of(at.epoch + 1),
+            false => at,
+        };
+        let newest = self.disk.newest().map(normal);
+        let hangs =
+            self.disk.was_corrupt || self.processes.iter().any(|p| p.hung || p.frozen.is_some());
+        // Nothing can be resumed of a run whose split was never durable.
+        let split = self.disk.split.is_some();
+        let Some(coordinator) = self.coordinator.as_ref().filter(|_| split && !hangs) else {
+            return;
+        };
+        for (worker, sid) in &coordinator.sessions {
+            let session = &self.sessions[*sid];
+            let process = &self.processes[session.pid];
+            let there = session.introduced && !session.cut && coordinator.run.is_member(*worker);
+            let Some(state) = process.state.as_ref().filter(|_| there && process.alive) else {
+                continue;
+            };
+            let at = normal(state.position);
+            if at.epoch <= validation_losses + 1 && at > Position::start_of(1) && newest < Some(at)
+            {
+                self.fail(
+                    "a stopped run can be resumed from where it stood",
+                    &format!("{worker} holds {at}, but the newest checkpoint is {newest:?}"),
+                );
+            }
+        }
+    }
+
+    fn check_failure(&self, error: &RunError) {
+        let invariants = &self.invariants;
+        let recipe = &self.scenario.recipe;
+        let allowed = match error {
+            RunError::TooFewWorkers { .. } => {
+                let there = (0..self.processes.len()).filter(|pid| {
+                    let process = &self.processes[*pid];
+                    let sound = process.kind == super::process::Kind::Sound;
+                    sound
+                        && !process.hung
+                        && !process.draining
+                        && self.is_member(*pid)
+                        // One whose first message is still on its way does not count.
+                        && process.session.is_some_and(|sid| self.sessions[sid].introduced)
+                        && process.frozen.is_none_or(|until| until < self.now)
+                });
+                let enough = there.count() >= recipe.min_workers;
+                let restartable = recipe.local_ranks > 0
+                    && invariants.left == 0
+                    && invariants.losses <= recipe.max_restarts
+                    && !invariants.early_crash;
+                !enough
+                    && !restartable
+                    && (invariants.early_crash
+                        || invariants.losses + invariants.left + invariants.guests > 0)
+                    || invariants.strangers
+            }
+            RunError::ExitedEarly { .. } => {
+                invariants.early_crash || invariants.losses + invariants.left > 0
+            }
+            RunError::BestWeightsLost { .. } => {
+                invariants.interrupted && (invariants.losses > 0 || self.incarnations > 1)
+            }
+            RunError::Data(_) | RunError::Environment(_) | RunError::GroupsFailing { .. } => {
+                invariants.strangers
+            }
+            RunError::Weights(_)
+            | RunError::RunDirectory(_)
+            | RunError::WorkerDefect { .. }
+            | RunError::InconsistentEpoch { .. } => false,
+        };
+        if !allowed {
+            self.fail("a run fails only when it must", &error.to_string());
+        }
+    }
+}

@@ -31,7 +31,7 @@ fn load(file: &[u8], variable: Option<(&str, String)>) -> Result<RunConfig, Stri
     let sources = Sources {
         file: Some(path),
         environment: variable
-            .map(|(name, value)| (name.to_owned(), value))
+            .map(|(name, value)| (name.into(), value.into()))
             .into_iter()
             .collect(),
         flags: Settings::default(),

@@ -37,7 +37,7 @@ pub fn recipe(config: &RunConfig) -> Recipe {
         validation_chunk: VALIDATION_CHUNK,
         seed: config.seed,
         schedule: Schedule {
-            base: config.layer_lr.0,
+            base: config.layer_lr,
             decay: match config.lr_schedule {
                 config::LrSchedule::Constant => Decay::Constant,
                 config::LrSchedule::Step => Decay::Step {

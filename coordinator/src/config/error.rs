@@ -38,7 +38,7 @@ pub enum ConfigError {
     Value(String),
     /// `layer-lr` is neither a preset nor a list.
     #[error("layer-lr `{value}`: {reason}")]
-    GroupLrs {
+    LayerLr {
         /// What was given.
         value: String,
         /// What is wrong with it.

@@ -1,11 +1,11 @@
-//! The settings of a run, from defaults, file, environment and flags, with everything that
-//! was left open decided and said. Reads the configuration file and looks whether the usual
+//! The settings of a run, from defaults, file, environment and flags. It decides what they leave
+//! open, and says so. Reads the configuration file and looks whether the usual
 //! data and weights are there; it writes nothing.
 
 mod checkpoint_every;
 mod error;
 pub mod exposure;
-mod ladder;
+pub mod layer_lr;
 mod resolve;
 mod saved;
 mod settings;
@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::tls::TlsFiles;
+use coordinator_core::schedule::GroupLrs;
 
 pub use checkpoint_every::CheckpointEvery;
 pub use error::ConfigError;
-pub use ladder::{GroupLrs, PARAMETER_GROUPS};
 pub(crate) use resolve::DEFAULT_METRICS_LISTEN;
 pub use settings::{BatchNorm, Device, LogFormat, LrSchedule, Precision, Settings};
 pub use sources::{Origin, Sources};
@@ -29,13 +29,13 @@ pub use sources::{Origin, Sources};
 pub const DEFAULT_DATA: &str = "data/caltech101";
 /// Where the default weights lie once `coordinator fetch weights` has run.
 pub const DEFAULT_WEIGHTS: &str = "data/weights/resnet18-f37072fd.pth";
-/// The parent of run directories that nobody named.
+/// The parent of run directories that no source names.
 pub const DEFAULT_RUNS: &str = "runs";
 
-/// Where the pictures come from.
+/// Where the images come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataSource {
-    /// The built-in set of drawn pictures.
+    /// The built-in set of drawn images.
     Demo,
     /// A folder in the layout of Caltech101.
     Directory(PathBuf),
@@ -46,9 +46,9 @@ pub enum DataSource {
 pub struct RunConfig {
     /// Worker processes, which is the world size; at least 1.
     pub workers: usize,
-    /// Wait for workers that others start instead of starting them.
+    /// Wait for workers that are started elsewhere instead of starting them.
     pub no_spawn: bool,
-    /// Where the pictures come from.
+    /// Where the images come from.
     pub data: DataSource,
     /// Weights to start from; `None` starts from random ones.
     pub pretrained: Option<PathBuf>,
@@ -62,11 +62,11 @@ pub struct RunConfig {
     pub global_batch: usize,
     /// Height and width of the network's input in pixels.
     pub image_size: u32,
-    /// Share of the pictures that validates instead of training, in (0, 1).
+    /// Share of the images that validates instead of training, in (0, 1).
     pub validation_fraction: f64,
-    /// At most this many pictures of each class.
+    /// At most this many images of each class.
     pub limit_per_class: Option<usize>,
-    /// The base learning rate of each layer group.
+    /// The base learning rate of each parameter group.
     pub layer_lr: GroupLrs,
     /// How the learning rates change over the epochs.
     pub lr_schedule: LrSchedule,
@@ -100,15 +100,15 @@ pub struct RunConfig {
     pub tls_ca: Option<PathBuf>,
     /// Holds the token that workers show.
     pub token_file: Option<PathBuf>,
-    /// Whoever reaches `listen` may join.
+    /// Every process that reaches `listen` may join.
     pub insecure: bool,
     /// Where `/metrics` and `/status` are served; port 0 takes a free one.
     pub metrics_listen: SocketAddr,
-    /// Whether someone asked for `metrics_listen`: if nobody did, another port may stand in.
+    /// Whether a source gives `metrics_listen`. If none does, a free port may replace a taken one.
     pub metrics_listen_asked: bool,
     /// The longest wait after the end for one more scrape; `None` waits only if somebody scrapes.
     pub metrics_linger: Option<Duration>,
-    /// A picture that cannot be read ends the run instead of being skipped.
+    /// An image that cannot be read ends the run instead of being skipped.
     pub strict_data: bool,
     /// Bytes a second that workers without data of their own may take together.
     pub data_bandwidth: u64,
@@ -118,21 +118,21 @@ pub struct RunConfig {
     pub otlp_endpoint: Option<String>,
     /// The form of the logs on stderr.
     pub log_format: LogFormat,
-    /// With fewer workers the run does not go on.
+    /// With fewer workers the run ends.
     pub min_workers: usize,
-    /// Up to so many may join.
+    /// The most workers that may join.
     pub max_workers: usize,
     /// How long a lost worker's replacement may take.
     pub rejoin_timeout: Duration,
-    /// How often in a row a local worker is started again.
+    /// Restarts in a row of a local worker that makes no step.
     pub max_restarts: u32,
-    /// How long nothing may move.
+    /// Time without progress before the stalled rank is replaced.
     pub stall_timeout: Duration,
     /// When a checkpoint is taken, beside the one after each epoch.
     pub checkpoint_every: CheckpointEvery,
-    /// How long workers look for a coordinator that is gone.
+    /// How long workers keep their state and look for a coordinator that is gone.
     pub hold_timeout: Duration,
-    /// How long the end of a stopped run may take.
+    /// How long a run that was asked to stop may take for its last checkpoint.
     pub grace: Duration,
     /// The longest that a collective operation may take.
     pub collective_timeout: Duration,

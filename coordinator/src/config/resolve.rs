@@ -1,6 +1,6 @@
-//! Decides what the sources leave open: defaults, the demo set's own defaults, and every
-//! "auto" that the coordinator can decide. Each decision becomes one line for the user.
-//! Looks only whether files are there; it opens none.
+//! Decides what the sources leave open: defaults, the demo set's own defaults, and every "auto"
+//! that the coordinator can decide. Each decision becomes one line for the user. It checks only
+//! whether files exist; it opens none.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -9,6 +9,7 @@ use super::sources::{Merged, Origin};
 use super::{
     BatchNorm, CheckpointEvery, ConfigError, DEFAULT_DATA, DEFAULT_RUNS, DEFAULT_WEIGHTS,
     DataSource, Device, GroupLrs, Loaded, LogFormat, LrSchedule, Precision, RunConfig, exists,
+    layer_lr,
 };
 
 /// Defaults that depend on the data set: the recipe's, and smaller ones for the demo set, so
@@ -41,10 +42,17 @@ const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 pub(crate) const DEFAULT_METRICS_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 9095);
 
 pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigError> {
-    let given = &merged.settings;
     let mut notes = Vec::new();
+    let data = data(merged.settings.data.as_deref(), root, &mut notes);
+    let pretrained = pretrained(merged.settings.pretrained.as_deref(), root, &mut notes);
+    let given = merged.settings.layer_lr.as_deref();
+    let layer_lr = layer_lr(given, pretrained.is_some(), &mut notes)?;
+    let config = effective(merged, root, data, pretrained, layer_lr)?;
+    Ok(Loaded { config, notes })
+}
 
-    let data = match given.data.as_deref() {
+fn data(given: Option<&str>, root: &Path, notes: &mut Vec<String>) -> DataSource {
+    match given {
         Some("demo") => DataSource::Demo,
         Some(folder) => DataSource::Directory(PathBuf::from(folder)),
         None if exists(root, FETCHED) => {
@@ -60,14 +68,11 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
             ));
             DataSource::Demo
         }
-    };
-    let sizes = if data == DataSource::Demo {
-        DEMO
-    } else {
-        RECIPE
-    };
+    }
+}
 
-    let pretrained = match given.pretrained.as_deref().unwrap_or("auto") {
+fn pretrained(given: Option<&str>, root: &Path, notes: &mut Vec<String>) -> Option<PathBuf> {
+    match given.unwrap_or("auto") {
         "none" => None,
         "auto" if exists(root, DEFAULT_WEIGHTS) => {
             notes.push(format!("weights: {DEFAULT_WEIGHTS} (found)"));
@@ -81,28 +86,49 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
             None
         }
         path => Some(PathBuf::from(path)),
-    };
+    }
+}
 
-    let (ladder, why) = match pretrained {
-        Some(_) => (
-            GroupLrs::NOTEBOOK,
+fn layer_lr(
+    given: Option<&str>,
+    pretrained: bool,
+    notes: &mut Vec<String>,
+) -> Result<GroupLrs, ConfigError> {
+    let (base, why) = if pretrained {
+        (
+            layer_lr::NOTEBOOK,
             "notebook ladder, as the weights are pretrained",
-        ),
-        None => (
-            GroupLrs::SCRATCH,
+        )
+    } else {
+        (
+            layer_lr::SCRATCH,
             "1e-3 for all layers, as the weights start random",
-        ),
+        )
     };
-    let layer_lr = match given.layer_lr.as_deref() {
+    match given {
         None | Some("auto") => {
             notes.push(format!("learning rates: {why}"));
-            ladder
+            Ok(base)
         }
-        Some(text) => GroupLrs::parse(text, ladder)?,
-    };
+        Some(text) => layer_lr::parse(text, base),
+    }
+}
 
+/// The settings that are given, and the default of each that is not.
+fn effective(
+    merged: &Merged,
+    root: &Path,
+    data: DataSource,
+    pretrained: Option<PathBuf>,
+    layer_lr: GroupLrs,
+) -> Result<RunConfig, ConfigError> {
+    let given = &merged.settings;
+    let sizes = match data {
+        DataSource::Demo => DEMO,
+        DataSource::Directory(_) => RECIPE,
+    };
     let workers = given.workers.unwrap_or(1);
-    let config = RunConfig {
+    Ok(RunConfig {
         workers,
         no_spawn: given.no_spawn.unwrap_or(false),
         data,
@@ -157,8 +183,7 @@ pub(super) fn resolve(merged: &Merged, root: &Path) -> Result<Loaded, ConfigErro
         hold_timeout: Duration::from_secs(given.hold_timeout.unwrap_or(60)),
         grace: Duration::from_secs(given.grace.unwrap_or(20)),
         collective_timeout: Duration::from_secs(given.collective_timeout.unwrap_or(60)),
-    };
-    Ok(Loaded { config, notes })
+    })
 }
 
 /// `runs/<UTC time>`, with a number where two runs start in the same second.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{ConfigError, DataSource, RunConfig, Settings};
+use super::{ConfigError, DataSource, RunConfig, Settings, layer_lr};
 
 impl TryFrom<&RunConfig> for Settings {
     type Error = ConfigError;
@@ -36,7 +36,7 @@ impl TryFrom<&RunConfig> for Settings {
             patience: Some(config.patience),
             min_delta: Some(config.min_delta),
             global_batch: Some(config.global_batch),
-            layer_lr: Some(config.layer_lr.to_string()),
+            layer_lr: Some(layer_lr::format(config.layer_lr)),
             lr_schedule: Some(config.lr_schedule),
             lr_step_epochs: Some(config.lr_step_epochs),
             lr_gamma: Some(config.lr_gamma),

@@ -1,7 +1,8 @@
 //! Merges file, environment and flags into one layer and remembers where each value came from.
-//! Knows precedence and spelling; it decides nothing that a source leaves open.
+//! Knows precedence and spelling. It decides nothing that all sources leave open.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Environment, File, FileFormat, Source};
@@ -26,7 +27,7 @@ const RESERVED: [&str; 9] = [
 /// Which source a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// Nobody gave it.
+    /// No source gives it.
     Default,
     /// The file of `--config`.
     File,
@@ -42,7 +43,7 @@ pub struct Sources {
     /// The file of `--config`.
     pub file: Option<PathBuf>,
     /// Variables, of which those with the prefix `FINETUNE_` count.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(OsString, OsString)>,
     /// What the command line says.
     pub flags: Settings,
     /// What relative paths are relative to when the usual data and weights are looked for;
@@ -54,13 +55,9 @@ impl Sources {
     /// The process's own environment with these flags and this file.
     #[must_use]
     pub fn of_process(file: Option<PathBuf>, flags: Settings) -> Self {
-        // Variables that are not UTF-8 cannot be settings.
-        let environment = std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
         Self {
             file,
-            environment,
+            environment: std::env::vars_os().collect(),
             flags,
             root: PathBuf::new(),
         }
@@ -96,19 +93,15 @@ pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
     let known = known_keys();
     let mut variables = std::collections::HashMap::new();
     for (name, value) in &sources.environment {
-        let Some(suffix) = name.strip_prefix(PREFIX) else {
+        let Some((name, value)) = readable(name, value)? else {
             continue;
         };
-        // An empty variable counts as absent: compose files hand those on for unset ones.
-        if RESERVED.contains(&name.as_str()) || value.is_empty() {
-            continue;
-        }
-        let key = suffix.to_lowercase().replace('_', "-");
+        let key = name[PREFIX.len()..].to_lowercase().replace('_', "-");
         if known.contains(&key) {
             origins.insert(key.clone(), Origin::Environment);
-            variables.insert(key, value.clone());
+            variables.insert(key, value.to_owned());
         } else if let Some(nearest) = nearest(&key, &known) {
-            // Only a note: orchestrators put variables of their own beside ours.
+            // Only a note: orchestrators set variables of their own with any prefix.
             notes.push(format!(
                 "ignoring the variable {name}; did you mean {PREFIX}{}?",
                 nearest.to_uppercase().replace('-', "_")
@@ -131,6 +124,26 @@ pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
         notes,
         origins,
     })
+}
+
+/// A variable that may be a setting, as text. An empty one counts as absent: compose files pass
+/// unset variables on as empty ones.
+fn readable<'a>(
+    name: &'a OsString,
+    value: &'a OsString,
+) -> Result<Option<(&'a str, &'a str)>, ConfigError> {
+    let ours = name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
+    let reserved = RESERVED.iter().any(|reserved| name == *reserved);
+    if !ours || reserved || value.is_empty() {
+        return Ok(None);
+    }
+    match (name.to_str(), value.to_str()) {
+        (Some(name), Some(value)) => Ok(Some((name, value))),
+        _ => Err(ConfigError::Value(format!(
+            "the variable {} is not valid UTF-8; correct or unset it",
+            name.display()
+        ))),
+    }
 }
 
 /// The keys of the file, refused where unknown.

@@ -1,5 +1,8 @@
 //! Precedence, spelling, rules and the round trip of a saved configuration.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
 use clap::Parser;
 
 use super::*;
@@ -7,7 +10,7 @@ use crate::cli::args::Cli;
 
 struct Case {
     root: tempfile::TempDir,
-    environment: Vec<(String, String)>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Case {
@@ -51,7 +54,7 @@ fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default() {
         ("FINETUNE_IMAGE_SZE", "1"),
         ("FINETUNE_UI_PORT_80_TCP", "x"),
     ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .map(|(key, value)| (key.into(), value.into()))
     .to_vec();
     let Loaded { config, notes } = case
         .load(file, &["--global-batch", "128", "--no-spawn=false"])
@@ -77,6 +80,27 @@ fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default() {
 }
 
 #[test]
+fn a_variable_that_is_not_utf_8_is_refused_where_it_would_count() {
+    let unreadable = || OsString::from_vec(b"\xff".to_vec());
+    let mut case = Case::new();
+    let mut named = OsString::from("FINETUNE_");
+    named.push(unreadable());
+    for (key, value) in [
+        (OsString::from("FINETUNE_EPOCHS"), unreadable()),
+        (named, "1".into()),
+    ] {
+        case.environment = vec![(key, value)];
+        let refused = case.load(None, &[]).unwrap_err().to_string();
+        assert!(
+            refused.contains("FINETUNE_") && refused.contains("UTF-8"),
+            "{refused}"
+        );
+    }
+    case.environment = vec![("PATH".into(), unreadable())];
+    case.load(None, &[]).unwrap();
+}
+
+#[test]
 fn credentials_have_the_same_words_everywhere() {
     let mut case = Case::new();
     case.environment = [
@@ -84,7 +108,7 @@ fn credentials_have_the_same_words_everywhere() {
         ("FINETUNE_TLS_SERVER_NAME", "for the worker"),
         ("FINETUNE_INSECURE", "false"),
     ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .map(|(key, value)| (key.into(), value.into()))
     .to_vec();
     let file = Some("tls-cert = \"cert.pem\"\ntoken-file = \"token\"\nlisten = \"0.0.0.0:7\"");
     let Loaded { config, notes } = case.load(file, &["--tls-ca", "ca.pem"]).unwrap();
@@ -106,7 +130,7 @@ fn the_demo_set_changes_defaults_but_nothing_that_was_given() {
         (config.image_size, config.global_batch, config.epochs),
         (48, 64, 15)
     );
-    assert_eq!(config.layer_lr, GroupLrs::SCRATCH);
+    assert_eq!(config.layer_lr, layer_lr::SCRATCH);
     assert_eq!(
         notes
             .iter()
@@ -125,7 +149,7 @@ fn the_demo_set_changes_defaults_but_nothing_that_was_given() {
         (config.image_size, config.global_batch, config.epochs),
         (224, 128, 15)
     );
-    assert_eq!(config.layer_lr, GroupLrs::NOTEBOOK);
+    assert_eq!(config.layer_lr, layer_lr::NOTEBOOK);
 }
 
 #[test]
@@ -218,6 +242,11 @@ fn every_rule_refuses_what_it_forbids() {
             "larger than TOML's integers",
         ),
         (&["--collective-timeout", "0"], "collective-timeout must be"),
+        (&["--grace", "0"], "grace must be from 1 to 86400 seconds"),
+        (
+            &["--hold-timeout", "86401"],
+            "hold-timeout must be from 0 to",
+        ),
         (
             &["--listen", "0.0.0.0:9", "--metrics-listen", "0.0.0.0:9"],
             "are both 0.0.0.0:9",
@@ -225,7 +254,7 @@ fn every_rule_refuses_what_it_forbids() {
         (
             &["--listen", "0.0.0.0:7000"],
             "listen 0.0.0.0:7000 can be reached from other machines: give --tls-cert, --tls-key \
-             and --tls-ca, or --token-file, so that nobody joins uninvited, or --insecure",
+             and --tls-ca, or --token-file, so that only your workers join, or --insecure",
         ),
         (
             &["--otlp-endpoint", "https://collector:4317"],

@@ -19,24 +19,7 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
         Up::Register(_) => return None,
         Up::Scanned(m) => Event::Scanned {
             worker,
-            scan: Scan {
-                fingerprint: m.fingerprint,
-                classes: m.classes,
-                files: m
-                    .files
-                    .into_iter()
-                    .map(|file| (file.path, file.size))
-                    .collect(),
-                device: m.device,
-                native_bf16: m.native_bf16,
-                gpu_uuid: m.gpu_uuid,
-                memory: RetainedState {
-                    prepared: m.prepared,
-                    retained: m.retained.map(position),
-                    best: m.best_epoch,
-                },
-                warnings: m.warnings,
-            },
+            scan: scan(m),
         },
         Up::Preparing(m) => Event::Preparing {
             worker,
@@ -64,26 +47,11 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
         },
         Up::StepReport(m) => Event::Step {
             worker,
-            report: StepReport {
-                generation: m.generation,
-                epoch: m.epoch,
-                completed: m.completed,
-                loss_sum: m.loss_sum,
-                samples: m.samples,
-                seconds: m.seconds,
-                phases: phases(m.phases),
-            },
+            report: step_report(m),
         },
         Up::EpochReport(m) => Event::EpochDone {
             worker,
-            report: EpochReport {
-                generation: m.generation,
-                epoch: m.epoch,
-                loss_sum: m.loss_sum,
-                samples: m.samples,
-                validation: m.validation.into_iter().map(validation_sum).collect(),
-                phases: phases(m.phases),
-            },
+            report: epoch_report(m),
         },
         Up::GenerationAborted(m) => Event::GenerationAborted {
             worker,
@@ -107,21 +75,64 @@ pub fn event(worker: WorkerId, host: &str, message: Up) -> Option<Event> {
             worker,
             generation: m.generation,
         },
-        Up::Failure(m) => {
-            let kind = match m.kind() {
-                v1::FailureKind::Data => FailureKind::Data,
-                v1::FailureKind::Weights => FailureKind::Weights,
-                v1::FailureKind::Environment => FailureKind::Environment,
-                v1::FailureKind::Collective => FailureKind::Collective,
-                v1::FailureKind::Internal | v1::FailureKind::Unspecified => FailureKind::Internal,
-            };
-            Event::Failed {
-                worker,
-                kind,
-                message: m.message,
-            }
-        }
+        Up::Failure(m) => Event::Failed {
+            worker,
+            kind: failure_kind(m.kind()),
+            message: m.message,
+        },
     })
+}
+
+fn scan(scanned: v1::Scanned) -> Scan {
+    let files = scanned.files.into_iter();
+    Scan {
+        fingerprint: scanned.fingerprint,
+        classes: scanned.classes,
+        files: files.map(|file| (file.path, file.size)).collect(),
+        device: scanned.device,
+        native_bf16: scanned.native_bf16,
+        gpu_uuid: scanned.gpu_uuid,
+        memory: RetainedState {
+            prepared: scanned.prepared,
+            retained: scanned.retained.map(position),
+            best: scanned.best_epoch,
+        },
+        warnings: scanned.warnings,
+    }
+}
+
+fn step_report(report: v1::StepReport) -> StepReport {
+    StepReport {
+        generation: report.generation,
+        epoch: report.epoch,
+        completed: report.completed,
+        loss_sum: report.loss_sum,
+        samples: report.samples,
+        seconds: report.seconds,
+        phases: phases(report.phases),
+    }
+}
+
+fn epoch_report(report: v1::EpochReport) -> EpochReport {
+    let validation = report.validation.into_iter();
+    EpochReport {
+        generation: report.generation,
+        epoch: report.epoch,
+        loss_sum: report.loss_sum,
+        samples: report.samples,
+        validation: validation.map(validation_sum).collect(),
+        phases: phases(report.phases),
+    }
+}
+
+fn failure_kind(kind: v1::FailureKind) -> FailureKind {
+    match kind {
+        v1::FailureKind::Data => FailureKind::Data,
+        v1::FailureKind::Weights => FailureKind::Weights,
+        v1::FailureKind::Environment => FailureKind::Environment,
+        v1::FailureKind::Collective => FailureKind::Collective,
+        v1::FailureKind::Internal | v1::FailureKind::Unspecified => FailureKind::Internal,
+    }
 }
 
 /// A position as the core knows it.
@@ -165,7 +176,7 @@ fn validation_sum(sum: v1::ValidationSum) -> ValidationSum {
     }
 }
 
-/// What a command leaves to the one who sends it.
+/// What a message needs beside its command.
 #[derive(Debug)]
 pub struct Context<'a> {
     /// What every worker is to train.

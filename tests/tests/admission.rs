@@ -275,18 +275,18 @@ fn certificates_let_workers_in_and_are_renewed_while_the_run_goes_on() {
     let plain = url.replace("https://", "http://");
     let hasty = "--connect-timeout=1".to_owned();
     let refused = Worker::start(&plain, std::slice::from_ref(&hasty));
-    refused.refused(3, &["http:// or https://"]);
+    refused.refused(12, &["http:// or https://"]);
     // It trusts the coordinator, but its own certificate is from another authority.
     let mut foreign = theirs.issue(&at("foreign")).to_vec();
     foreign[2] = coordinator[2].clone();
     foreign.push(hasty.clone());
-    Worker::start(&url, &foreign).refused(3, &["alert", "--tls-ca"]);
+    Worker::start(&url, &foreign).refused(12, &["alert", "--tls-ca"]);
     let anonymous = certificates::anonymous(&format!("127.0.0.1:{port}"), &ours);
     assert!(anonymous.contains("CertificateRequired"), "{anonymous}");
     let name = "--tls-server-name=other.example".to_owned();
     let mut misled = ours.issue(&at("misled")).to_vec();
     misled.extend([name, hasty]);
-    Worker::start(&url, &misled).refused(3, &["certificate", "other.example"]);
+    Worker::start(&url, &misled).refused(12, &["certificate", "other.example"]);
 
     // An invalid certificate does not replace the valid one.
     let valid = read(at("coordinator/cert.pem"));

@@ -8,39 +8,41 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Example:\n  worker --coordinator http://10.0.0.1:4500 --data /data/caltech101\n\nExit codes: 0 done, 1 failed (the coordinator says why), 2 wrong usage, 3 the coordinator cannot be reached"
+    after_help = "Example:\n  worker --coordinator http://10.0.0.1:4500 --data /data/caltech101\n\nExit codes:\n    0  the run ended, or the worker was asked to leave\n    1  failed; the coordinator reports the reason\n    2  a flag or configuration value is wrong\n   12  the coordinator cannot be reached"
 )]
 pub struct Cli {
-    /// Where the coordinator listens: http://HOST:PORT or https://HOST:PORT, as it prints it
+    /// Address of the coordinator: http://HOST:PORT or https://HOST:PORT, as the coordinator prints
+    /// it, or unix:///RUN_DIR/workers.sock on the same machine
     #[arg(long, value_name = "URL", env = "FINETUNE_COORDINATOR")]
     pub coordinator: String,
 
-    /// Certificate of this worker in PEM; it and the next two are read anew for each connection
+    /// Certificate of this worker, in PEM. It, --tls-key and --tls-ca are read again for each
+    /// connection
     #[arg(long, value_name = "FILE", env = "FINETUNE_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
 
-    /// Private key of --tls-cert in PEM
+    /// Private key of --tls-cert, in PEM
     #[arg(long, value_name = "FILE", env = "FINETUNE_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
 
-    /// Authorities that sign the coordinator's certificate, in PEM
+    /// Authorities that sign the certificate of the coordinator, in PEM
     #[arg(long, value_name = "FILE", env = "FINETUNE_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
 
-    /// Name in the coordinator's certificate [default: the host of --coordinator]
+    /// Name in the certificate of the coordinator [default: the host of --coordinator]
     #[arg(long, value_name = "NAME", env = "FINETUNE_TLS_SERVER_NAME")]
     pub tls_server_name: Option<String>,
 
-    /// File with the secret that the coordinator's --token-file holds
+    /// File with the join token of the coordinator's --token-file
     #[arg(long, value_name = "FILE", env = "FINETUNE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// The data folder on this machine, where it differs from the coordinator's; `coordinator`
-    /// gets the images from there
+    /// Data folder on this machine; `coordinator` downloads the images from the coordinator
+    /// [default: the path of the coordinator's --data]
     #[arg(long, value_name = "DIR|demo|coordinator", env = "FINETUNE_DATA")]
     pub data: Option<String>,
 
-    /// Where images from the coordinator, and the demo set, are kept
+    /// Directory for downloaded images and the demo set
     #[arg(
         long,
         value_name = "DIR",
@@ -49,33 +51,33 @@ pub struct Cli {
     )]
     pub cache_dir: PathBuf,
 
-    /// Name or address of this machine by which other workers reach it [default: that of
-    /// GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME, else that on the way to the coordinator]
+    /// Name or address by which other workers reach this machine [default: the address of
+    /// GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME, else the one on the route to the coordinator]
     #[arg(long, value_name = "HOST", env = "FINETUNE_ADVERTISE")]
     pub advertise: Option<String>,
 
-    /// File that says every second what this worker is at, for health checks
+    /// File in which this worker writes its state every second, for health checks
     #[arg(long, value_name = "FILE", env = "FINETUNE_HEALTH_FILE")]
     pub health_file: Option<PathBuf>,
 
-    /// Pretrained weights on this machine, where the path differs from the coordinator's
+    /// Pretrained weights on this machine [default: the path of the coordinator's --pretrained]
     #[arg(long, value_name = "PATH", env = "FINETUNE_PRETRAINED")]
     pub pretrained: Option<PathBuf>,
 
-    /// Form of the logs on stderr
+    /// Format of the logs on stderr; RUST_LOG sets their level
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "FINETUNE_LOG_FORMAT")]
     pub log_format: LogFormat,
 
-    /// Seconds to keep trying to reach the coordinator
+    /// Time to try to reach the coordinator, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub connect_timeout: u64,
 }
 
-/// Form of the logs.
+/// Format of the logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Plain lines.
     Text,
-    /// Lines for machines.
+    /// One JSON object per line.
     Json,
 }

@@ -31,9 +31,10 @@ fn main() {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!("{error}");
+            // `--help` lists them. A code that the coordinator uses too means the same there.
             match error {
                 AgentError::Usage(_) => 2,
-                AgentError::Unreachable { .. } => 3,
+                AgentError::Unreachable { .. } => 12,
                 _ => 1,
             }
         }

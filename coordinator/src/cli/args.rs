@@ -1,5 +1,5 @@
-//! What people type: the command line's shape, its help, and the exit codes.
-//! Parses only; what a missing flag means is decided in `config`.
+//! The command line, its help, and the exit codes. It only parses: `config` decides what a missing
+//! flag means.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,13 @@ use crate::cli::fetch::FetchArgs;
 use crate::cli::health::HealthArgs;
 use crate::config::Settings;
 
-/// How a process ended, for scripts and orchestrators; `--help` lists the same table.
+/// The exit code of a process, for scripts and orchestrators; `--help` lists the same table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// The run ended by its rule and its results are written.
+    /// The run ended by early stopping or after its last epoch, and its results are written.
     Success = 0,
-    /// A flag, variable, file key or combination of them makes no sense.
+    /// A flag, variable or file key is wrong, alone or with others.
     Usage = 2,
     /// The data set is missing, empty, unreadable or differs between workers.
     Data = 3,
@@ -76,7 +76,7 @@ impl ExitCode {
             Self::Environment => "libtorch, a GPU or the worker program is missing",
             Self::Internal => "internal error",
             Self::NonFiniteLoss => "the loss became infinite or not a number",
-            Self::Fetch => "a download failed; a later call goes on from there",
+            Self::Fetch => "a download failed; the same command resumes it",
             Self::Interrupted => "interrupted; the best weights so far are kept",
         }
     }
@@ -90,16 +90,15 @@ impl From<ExitCode> for std::process::ExitCode {
 
 /// Fine-tunes ResNet18 across worker processes under one coordinator.
 ///
-/// It runs the whole job: it starts the workers, gives out shards,
-/// decides when to stop, and keeps the results. Each setting may also stand in a TOML file
-/// (--config, keys named like the flags) or in the environment (FINETUNE_GLOBAL_BATCH
-/// for --global-batch). A flag wins over the environment, that over the file, that over the
-/// default.
+/// The coordinator starts the workers, assigns the shards, decides when to stop, and keeps the
+/// results. Each setting can also be given in a TOML file (--config, with keys named like the
+/// flags) or in the environment (FINETUNE_GLOBAL_BATCH for --global-batch). A flag overrides the
+/// environment, the environment overrides the file, and the file overrides the default.
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version, after_help = after_help(), args_override_self = true)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// TOML file with settings; the config.toml of an earlier run repeats that run
+    /// TOML file with settings. The config.toml of an earlier run repeats that run
     #[arg(
         long,
         value_name = "FILE",
@@ -108,12 +107,12 @@ pub struct Cli {
     )]
     pub config: Option<PathBuf>,
 
-    /// Go on with the run in DIR, which was stopped or whose coordinator died
+    /// Resume the run in DIR, which was stopped or whose coordinator died
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "run_dir"], help_heading = "Run")]
     pub resume: Option<PathBuf>,
 
-    /// Go on with the run in --run-dir where there is one, else begin it there; for supervisors
-    /// that start the same command again
+    /// Resume the run in --run-dir if there is one, else start it there. For supervisors that
+    /// start the same command again
     #[arg(
         long,
         env = "FINETUNE_RESUME_IF_EXISTS",
@@ -126,7 +125,7 @@ pub struct Cli {
     #[command(flatten)]
     pub settings: Settings,
 
-    /// Something else than a run.
+    /// A command other than a run.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -136,7 +135,7 @@ pub struct Cli {
 pub enum Command {
     /// Downloads Caltech101 or torchvision's ImageNet weights, checked and resumable
     Fetch(FetchArgs),
-    /// Says whether a coordinator answers: exit code 0 or 1, for container health checks
+    /// Checks whether a coordinator answers: exit code 0 or 1, for container health checks
     Health(HealthArgs),
 }
 
@@ -144,16 +143,16 @@ fn after_help() -> String {
     let mut text = String::from(
         "Examples:
   coordinator --workers 2                        two workers on the built-in demo set
-  coordinator fetch caltech101                   download the pictures once
+  coordinator fetch caltech101                   download the images once
   coordinator fetch weights                      download the ImageNet weights once
   coordinator --workers 4                        then: the full recipe, one GPU each
-  coordinator --workers 2 --data DIR --epochs 3  pictures of your own, DIR/<class>/*.jpg
+  coordinator --workers 2 --data DIR --epochs 3  your own images, DIR/<class>/*.jpg
   coordinator --workers 2 --no-spawn --listen 0.0.0.0:7000 --token-file FILE
                                                  wait for workers started elsewhere with
                                                  `worker --coordinator http://HOST:7000
                                                  --token-file FILE`
   coordinator --config runs/A/config.toml        repeat a run
-  coordinator --resume runs/A                    go on with one that was stopped
+  coordinator --resume runs/A                    resume a run that was stopped
 
 Exit codes:
 ",
@@ -180,6 +179,8 @@ mod tests {
             "130  interrupted",
             "Data:",
             "Model and recipe:",
+            "Fault tolerance:",
+            "Network and observability:",
         ] {
             assert!(help.contains(expected), "{expected} is missing in:\n{help}");
         }

@@ -4,9 +4,9 @@
 import { draw } from "./chart.js";
 import * as words from "./words.js";
 
-/** The server speaks at least every five seconds; after this long it is gone. */
+/** The server sends at least every five seconds; after this long it is unreachable. */
 const SILENCE = 15_000;
-/** Between two attempts to reach it. */
+/** Milliseconds between two attempts to reach it. */
 const RETRY = 2_000;
 /** Above this ratio the others wait for a rank. */
 const SLOW = 1.2;
@@ -36,7 +36,7 @@ function lost() {
   source = null;
   const at = words.clock(new Date(heard));
   if (!status) link("gone", "The coordinator does not answer; trying again");
-  else if (words.isOver(status)) link("over", "The coordinator has ended; this is its last word");
+  else if (words.isOver(status)) link("over", "The coordinator has ended; this is its last status");
   else if ($("link").dataset.link !== "gone") link("gone", `The coordinator is gone since ${at}; trying again`);
   setTimeout(connect, RETRY);
 }
@@ -247,16 +247,16 @@ function showPredictions({ predictions_timestamp: time }) {
   $("predictions").hidden = $("predictions").hidden || time === null;
   if (time === null) return;
   const address = `predictions.png?${time}`;
-  const picture = $("predictions").firstElementChild;
-  if (picture.getAttribute("src") === address) return;
-  picture.src = $("predictions").href = address;
-  picture.onload = () => {
+  const image = $("predictions").firstElementChild;
+  if (image.getAttribute("src") === address) return;
+  image.src = $("predictions").href = address;
+  image.onload = () => {
     $("predictions").hidden = false;
     say($("predictions-words"), "Validation images under their predicted and true classes.");
   };
 }
 
-/** Tells screen readers what people look up for: not each step. */
+/** Announces to screen readers what changed, but not each step. */
 function showNews(former, next, title, sentence) {
   const newest = next.events.at(-1);
   const incident = newest && newest.time !== former.events.at(-1)?.time && ["lost", "recovered", "stalled"].includes(newest.event);

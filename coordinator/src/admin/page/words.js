@@ -1,12 +1,12 @@
 // What the page says, as pure functions of plain values: numbers, times, sentences. Nothing here
 // touches the document, and nothing that it returns is markup.
 
-/** A number with so many decimals, or a word for one that is missing or not finite. */
+/** A number with so many decimals, or a dash for one that is missing or not finite. */
 export function number(value, decimals) {
   return Number.isFinite(value) ? value.toFixed(decimals) : "–";
 }
 
-/** A loss with what matters of it. */
+/** A loss with four significant digits. */
 export function loss(value) {
   return number(value, value >= 10 ? 2 : value >= 1 ? 3 : 4);
 }
@@ -20,7 +20,7 @@ export function lr(value) {
   return Number.isFinite(value) ? value.toExponential(2) : "–";
 }
 
-/** Seconds as people say them: 4.2 s, 3 min 05 s, 2 h 10 min. */
+/** Seconds, rounded: 4.2 s, 3 min 05 s, 2 h 10 min. */
 export function duration(seconds) {
   if (!Number.isFinite(seconds)) return "–";
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
@@ -75,8 +75,8 @@ const EVENTS = {
   recovered: (e) => [
     "good",
     "Recovered",
-    `in ${duration(e.seconds)}: ${plural(e.world_size, "rank")} ${e.world_size === 1 ? "goes" : "go"} on from ${place(e)}; ` +
-      (e.steps_lost ? `${plural(e.steps_lost, "step is", "steps are")} made again` : "no step lost"),
+    `in ${duration(e.seconds)}: ${plural(e.world_size, "rank")} ${e.world_size === 1 ? "continues" : "continue"} from ${place(e)}; ` +
+      (e.steps_lost ? `${plural(e.steps_lost, "step")} to repeat` : "no step lost"),
   ],
   left: (e) => ["", "Left", `${e.who}, as it was asked to`],
   stalled: (e) => ["bad", "Stalled", e.line],
@@ -131,7 +131,7 @@ function capital(text) {
   return text ? text[0].toUpperCase() + text.slice(1) : "";
 }
 
-/** The curves for those who do not see them. */
+/** The curves as text, for screen readers. */
 export function curves(status) {
   const { history, best, patience, epochs_without_improvement: wait } = status;
   if (!history.length) return "No epoch is finished yet.";

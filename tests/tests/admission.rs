@@ -8,10 +8,12 @@
 
 #[path = "admission/certificates.rs"]
 mod certificates;
+#[path = "admission/resumed.rs"]
+mod resumed;
 #[path = "admission/rogue_client.rs"]
 mod rogue_client;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -19,8 +21,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use certificates::Authority;
-use integration_tests::{Ended, Run, SMALL, assert_exited, binary, journal, scratch};
-use rogue_client::RogueClient;
+use integration_tests::{Ended, Run, SMALL, assert_exited, binary, scratch};
+use resumed::{joined_again, since_resumed};
+use rogue_client::{RogueClient, until_closed};
 use rustix::process::Signal;
 use tonic::Code;
 
@@ -132,20 +135,6 @@ fn socket(run: &Run) -> PathBuf {
         .split('\0')
         .find_map(|word| word.strip_prefix("unix://"));
     PathBuf::from(path.expect("the address of a socket"))
-}
-
-/// Says `words` to the run at `host` and reads until the run closes the connection.
-fn until_closed(host: &str, words: &[u8]) {
-    let mut stream = TcpStream::connect(host).expect("a connection");
-    let patience = Some(Duration::from_secs(20));
-    stream.set_read_timeout(patience).expect("a timeout");
-    stream.write_all(words).expect("sent");
-    // HTTP/2 answers with its settings and the reason of the end.
-    let closed = stream.read_to_end(&mut Vec::new());
-    if let Err(error) = closed {
-        let waited = [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
-        assert!(!waited, "still open after {words:?}");
-    }
 }
 
 #[test]
@@ -343,24 +332,6 @@ fn a_worker_started_by_hand_may_come_through_the_socket() {
         let (code, said) = worker.wait();
         assert_eq!(code, 0, "{said}");
     }
-}
-
-/// The events of a kind that the journal has since the run was resumed.
-fn since_resumed(run_dir: &Path, event: &str) -> Vec<serde_json::Value> {
-    let entries = journal(run_dir);
-    let resumed = entries
-        .iter()
-        .rposition(|entry| entry["event"] == "resumed");
-    let since = resumed.map_or(&[][..], |at| &entries[at..]);
-    let of_kind = since.iter().filter(|entry| entry["event"] == event);
-    of_kind.cloned().collect()
-}
-
-/// Workers with a local rank that have joined since the run was resumed.
-fn joined_again(run: &Run) -> usize {
-    let joined = since_resumed(&run.path(), "joined");
-    let local = joined.iter().filter(|entry| entry["local_rank"].is_u64());
-    local.count()
 }
 
 #[test]

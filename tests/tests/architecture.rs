@@ -36,7 +36,6 @@ const KNOWN: &[&str] = &[
     "import: worker/trainer -> proto",
     "import: worker/trainer -> worker/agent",
     "length: coordinator/src/app/run.rs: run",
-    "length: coordinator/src/cli/fetch/download.rs: attempt",
     "length: coordinator/src/observe/metrics/tests.rs: setters_reach_their_series_and_add_none",
     "length: coordinator/src/observe/mod.rs: notice",
     "length: coordinator/src/rpc/convert.rs: message",

@@ -1,5 +1,7 @@
 //! A gRPC client that violates the protocol.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use proto::v1;
@@ -150,5 +152,19 @@ impl RogueClient {
                 Err(status) => status,
             }
         })
+    }
+}
+
+/// Says `words` to the run at `host` and reads until the run closes the connection.
+pub(crate) fn until_closed(host: &str, words: &[u8]) {
+    let mut stream = TcpStream::connect(host).unwrap();
+    let patience = Some(Duration::from_secs(20));
+    stream.set_read_timeout(patience).unwrap();
+    stream.write_all(words).unwrap();
+    // HTTP/2 answers with its settings and the reason of the end.
+    let closed = stream.read_to_end(&mut Vec::new());
+    if let Err(error) = closed {
+        let waited = [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
+        assert!(!waited, "still open after {words:?}");
     }
 }

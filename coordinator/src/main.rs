@@ -13,7 +13,7 @@ fn main() -> ProcessExit {
         Some(Command::Fetch(arguments)) => {
             return match arguments.run() {
                 Ok(_) => ExitCode::Success.into(),
-                Err(error) => refuse(error.into()),
+                Err(error) => fail(&error.into()),
             };
         }
         Some(Command::Health(arguments)) => return arguments.run(),
@@ -21,15 +21,15 @@ fn main() -> ProcessExit {
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return refuse(Failure::internal(error)),
+        Err(error) => return fail(&Failure::internal(error)),
     };
     match runtime.block_on(run(cli)) {
         Ok(code) => code.into(),
-        Err(refusal) => refuse(refusal),
+        Err(failure) => fail(&failure),
     }
 }
 
-fn refuse(Failure(code, message): Failure) -> ProcessExit {
-    eprintln!("error: {message}");
-    code.into()
+fn fail(failure: &Failure) -> ProcessExit {
+    eprintln!("error: {}", failure.message);
+    failure.code.into()
 }

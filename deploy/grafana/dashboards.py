@@ -313,7 +313,8 @@ COORDINATOR = (
     ),
     row(
         "Driver",
-        graph("Queue length", "none", Q("finetune_driver_queue_length", "messages"), min=0, width=8),
+        graph("Queue lengths", "none", Q("finetune_driver_queue_length", "messages"),
+              Q("finetune_recorder_queue_length", "records to write"), min=0, width=8),
         graph("Messages processed", "suffix: /s", Q("rate(finetune_driver_events_total[1m])", "messages"), min=0, width=8),
         graph("Utilisation of the driver", "percentunit", Q("rate(finetune_driver_busy_seconds_total[1m])", "busy"),
               min=0, width=8, about="The driver is one task. At 100 % it is the bottleneck of the run."),

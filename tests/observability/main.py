@@ -25,7 +25,8 @@ NEEDS_A_GPU = {"Utilisation", "Memory used", "Temperature", "Power", "Last XID e
 NEEDS_A_LOSS = {"Recoveries", "Mean recovery time"}
 # Alerts that fire in no run here, and why; deploy/prometheus/tests/firing.yml tests them.
 ONLY_BY_RULE_TEST = {"FinetuneGpuXid": "no GPU", "FinetuneDataWait": "the demo set is in memory",
-                     "FinetuneCheckpointTooOld": "no failing disk"}
+                     "FinetuneCheckpointTooOld": "no failing disk", "FinetuneDiskTooSlow": "no slow disk",
+                     "FinetuneDriverOverloaded": "few workers"}
 # With times of seconds these fire in any run on two busy cores.
 SENSITIVE = {"FinetuneStraggler", "FinetuneDataWait"}
 

@@ -18,7 +18,7 @@ pub mod network;
 
 pub use ended::Ended;
 pub use journal::journal;
-pub use process::{Process, alive, assert_exited, kill, pause, terminate, unpause};
+pub use process::{Process, alive, assert_exited, kill, pause, resident_kib, terminate, unpause};
 pub use programs::{binary, coordinator, scratch, worker};
 pub use run::Run;
 

@@ -47,6 +47,14 @@ fn worker_of(mark: &str, pid: u32) -> Option<Process> {
     })
 }
 
+/// The resident memory of a process.
+pub fn resident_kib(pid: u32) -> u64 {
+    let status = crate::read(Path::new(&format!("/proc/{pid}/status")));
+    let (_, rest) = status.split_once("VmRSS:").expect("Linux reports it");
+    let number = rest.split_whitespace().next().expect("a number");
+    number.parse().expect("a number")
+}
+
 /// Whether a process exists and is not a zombie.
 pub fn alive(pid: u32) -> bool {
     let status = crate::read(Path::new(&format!("/proc/{pid}/stat")));

@@ -126,7 +126,7 @@ fn without_a_valid_checkpoint_the_run_starts_again() {
         line.contains("is corrupt: state.safetensors has 1000 of "),
         "{line}"
     );
-    assert!(line.ends_with("there is no whole one"), "{line}");
+    assert!(line.ends_with("there is no valid one"), "{line}");
 }
 
 #[test]

@@ -119,6 +119,7 @@ impl Display for LossCause {
             Self::Stalled(report) => report.fmt(f),
             Self::DrainRequested => f.write_str("it was asked to end"),
             Self::NewSession => f.write_str("its process opened a new session"),
+            Self::NotReading => f.write_str("it does not read the coordinator's messages"),
             Self::UnresponsiveToAbort => {
                 f.write_str("it did not leave the aborted generation in time")
             }

@@ -46,7 +46,7 @@ pub struct AdminServer {
 #[derive(Clone)]
 struct Shared {
     registry: Registry,
-    status: watch::Receiver<Status>,
+    status: watch::Receiver<Arc<Status>>,
     predictions: Arc<PathBuf>,
     viewers: Viewers,
     scraped: Arc<AtomicBool>,
@@ -61,7 +61,7 @@ impl AdminServer {
     pub fn start(
         listener: TcpListener,
         registry: Registry,
-        status: watch::Receiver<Status>,
+        status: watch::Receiver<Arc<Status>>,
         predictions: PathBuf,
     ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
@@ -82,7 +82,7 @@ impl AdminServer {
             .route(
                 "/status",
                 get(|State(shared): State<Shared>| async move {
-                    Json(Snapshot::of(&shared.status.borrow())).into_response()
+                    Json(Snapshot::of(&latest(&shared))).into_response()
                 }),
             )
             .route("/status/stream", get(stream::stream))
@@ -142,7 +142,14 @@ impl AdminServer {
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
-    match TextEncoder::new().encode_to_string(&shared.registry.gather()) {
+    // Of 1,000 workers it is some MB of text, which takes longer than an async task may.
+    let registry = shared.registry.clone();
+    let encoded = tokio::task::spawn_blocking(move || {
+        TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .map_err(|error| error.to_string())
+    });
+    match encoded.await.unwrap_or_else(|error| Err(error.to_string())) {
         Ok(text) => {
             shared.scraped.store(true, Ordering::Relaxed);
             ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response()
@@ -151,8 +158,14 @@ async fn metrics(State(shared): State<Shared>) -> Response {
     }
 }
 
+/// The newest snapshot. Only the reference is taken under the lock: whatever a reader makes of it
+/// keeps nobody waiting.
+fn latest(shared: &Shared) -> Arc<Status> {
+    Arc::clone(&shared.status.borrow())
+}
+
 async fn readyz(State(shared): State<Shared>) -> Response {
-    match &shared.status.borrow().waiting_for {
+    match &latest(&shared).waiting_for {
         None => "ready\n".into_response(),
         Some(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,

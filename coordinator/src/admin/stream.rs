@@ -61,14 +61,15 @@ pub(super) async fn stream(State(shared): State<Shared>) -> Response {
 }
 
 async fn send(
-    mut status: watch::Receiver<Status>,
+    mut status: watch::Receiver<Arc<Status>>,
     mut closed: watch::Receiver<bool>,
     messages: mpsc::Sender<Result<Event, Infallible>>,
     _place: OwnedSemaphorePermit,
 ) {
     loop {
         let last = *closed.borrow();
-        let text = serde_json::to_string(&Snapshot::of(&status.borrow_and_update()));
+        let newest = Arc::clone(&status.borrow_and_update());
+        let text = serde_json::to_string(&Snapshot::of(&newest));
         let Ok(text) = text else { return };
         if messages
             .send(Ok(Event::default().data(text)))

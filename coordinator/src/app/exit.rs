@@ -1,11 +1,10 @@
-//! What a run that did not succeed tells the user: one message and an exit code.
+//! The exit code of a run, and the message of one that did not succeed.
 
 use crate::cli::args::ExitCode;
 use crate::cli::fetch::FetchError;
 use crate::config::ConfigError;
 use crate::launcher::{LaunchError, WorkerExit};
 use crate::net::bind::BindError;
-use crate::observe::KeepError;
 use crate::rpc::access::AccessError;
 use crate::store::StoreError;
 use coordinator_core::event::{Outcome, RunError, StopReason};
@@ -13,14 +12,19 @@ use coordinator_core::event::{Outcome, RunError, StopReason};
 /// Log lines of a dead worker that are shown.
 const TAIL_LINES: usize = 5;
 
-/// A message for the user and the code that goes with it.
+/// Why a run did not succeed.
 #[derive(Debug)]
-pub struct Failure(pub ExitCode, pub String);
+pub struct Failure {
+    /// The exit code of the process.
+    pub code: ExitCode,
+    /// For the user, with the way out.
+    pub message: String,
+}
 
 /// The exit code of a run.
 ///
 /// # Errors
-/// For a run that failed: the message, with what the process that was lost left behind.
+/// For a run that failed: the message, with the log lines of the worker process that explains it.
 pub fn exit_status(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, Failure> {
     let error = match outcome {
         Ok(StopReason::Patience | StopReason::MaxEpochs) => return Ok(ExitCode::Success),
@@ -54,7 +58,7 @@ pub fn exit_status(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, F
         if let Some(explanation) = exit.explanation() {
             message.push_str(&format!("\n  {explanation}"));
         }
-        // A process that never joined says why in its first lines, others in their last.
+        // A process that never joined explains itself in its first lines, any other in its last.
         let (part, lines) = match error {
             RunError::ExitedEarly { .. } => ("beginning", exit.log_head.as_slice()),
             _ => {
@@ -67,59 +71,58 @@ pub fn exit_status(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, F
             message.push_str(&format!("\n    {line}"));
         }
     }
-    Err(Failure(code, message))
+    Err(Failure { code, message })
 }
 
 impl Failure {
-    /// A refusal of what was asked for.
+    /// A flag or setting that makes no sense.
     pub fn usage(message: String) -> Self {
-        Self(ExitCode::Usage, message)
+        Self::new(ExitCode::Usage, message)
     }
 
-    /// A refusal that is a defect of the program or the machine.
+    /// A defect of the program or the machine.
     pub fn internal(error: impl std::fmt::Display) -> Self {
-        Self(ExitCode::Internal, error.to_string())
+        Self::new(ExitCode::Internal, error)
+    }
+
+    fn new(code: ExitCode, message: impl std::fmt::Display) -> Self {
+        let message = message.to_string();
+        Self { code, message }
     }
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self(ExitCode::Usage, error.to_string())
+        Self::new(ExitCode::Usage, error)
     }
 }
 
 impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
-        Self(ExitCode::Usage, error.to_string())
+        Self::new(ExitCode::Usage, error)
     }
 }
 
 impl From<LaunchError> for Failure {
     fn from(error: LaunchError) -> Self {
-        Self(ExitCode::Environment, error.to_string())
+        Self::new(ExitCode::Environment, error)
     }
 }
 
 impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
-        Self(ExitCode::Address, error.to_string())
-    }
-}
-
-impl From<KeepError> for Failure {
-    fn from(error: KeepError) -> Self {
-        Self(ExitCode::RunDirectory, error.to_string())
+        Self::new(ExitCode::Address, error)
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self(ExitCode::RunDirectory, error.to_string())
+        Self::new(ExitCode::RunDirectory, error)
     }
 }
 
 impl From<FetchError> for Failure {
     fn from(error: FetchError) -> Self {
-        Self(ExitCode::Fetch, error.to_string())
+        Self::new(ExitCode::Fetch, error)
     }
 }

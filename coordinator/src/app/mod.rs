@@ -1,8 +1,9 @@
-//! Builds a run from its parts and turns how it ended into an exit code. The only room that may
-//! use every other.
+//! Builds a run from its parts and turns its end into an exit code. The only module that may use
+//! every other.
 
+mod build;
 pub mod exit;
-pub mod open;
+mod open;
 pub mod run;
-pub mod signals;
+mod signals;
 pub mod spec;

@@ -1,56 +1,113 @@
-//! A run begins: a fresh one in a fresh directory, or the one that a directory remembers.
+//! A run begins: a fresh one in a new directory, or the one that a directory remembers. Decides
+//! which of the two, and whether there is anything left to resume.
 
-use std::net::SocketAddr;
 use std::path::Path;
+
+use coordinator_core::Run;
+use coordinator_core::run::Resumed;
 
 use crate::app::exit::Failure;
 use crate::app::spec;
-use crate::config::RunConfig;
-use crate::store::{CONFIG, Checkpoints, Journal, JournalEntry, RunStore};
-use coordinator_core::Run;
-use coordinator_core::event::{FinishedEpoch, Position};
-use coordinator_core::run::Resumed;
+use crate::cli::args::Cli;
+use crate::config::{RunConfig, Sources};
+use crate::store::{
+    CONFIG, Checkpoints, Journal, JournalEntry, RunHistory, RunStore, reason_of_end,
+};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// The effective settings.
+    pub(super) config: RunConfig,
+    /// The run directory holds a run that is to go on.
+    pub(super) resume: bool,
+    /// Somebody chose the address to listen on.
+    pub(super) listen_asked: bool,
+    /// What the user should know about the settings.
+    pub(super) notes: Vec<String>,
+}
 
 /// Everything of a run that exists before its first worker.
 #[derive(Debug)]
-pub struct OpenedRun {
+pub(super) struct OpenedRun {
     /// Its directory.
-    pub store: RunStore,
+    pub(super) store: RunStore,
     /// What happened to it.
-    pub journal: Journal,
+    pub(super) journal: Journal,
     /// Its checkpoints.
-    pub checkpoints: Checkpoints,
+    pub(super) checkpoints: Checkpoints,
     /// Its state.
-    pub run: Run,
+    pub(super) run: Run,
     /// By which workers that hold a state recognise it.
-    pub run_id: String,
+    pub(super) run_id: String,
     /// What a former coordinator left.
-    pub past: Option<RunHistory>,
+    pub(super) history: Option<RunHistory>,
 }
 
-/// What a former coordinator left of a run.
-#[derive(Debug)]
-pub struct RunHistory {
-    /// Where its workers look for it.
-    pub address: Option<SocketAddr>,
-    /// The judged epochs.
-    pub epochs: Vec<FinishedEpoch>,
-    /// Checkpoints that are of no use, and why.
-    pub corrupt: Vec<String>,
-    /// The newest one that is.
-    pub checkpoint: Option<Position>,
+impl Request {
+    /// Loads the settings. `None`, after a line that says so, when `--resume-if-exists` finds a
+    /// run that has ended.
+    ///
+    /// # Errors
+    /// The settings make no sense, or not for the run that they resume.
+    pub(super) fn of(cli: Cli) -> Result<Option<Self>, Failure> {
+        let mut settings = cli.settings;
+        let mut resume = cli.resume;
+        if cli.resume_if_exists && resume.is_none() {
+            let asked = Sources::of_process(cli.config.clone(), settings.clone());
+            let directory = RunConfig::load(&asked)?.config.run_dir;
+            if let Some(reason) = ended(&directory)? {
+                eprintln!("the run in {} has ended ({reason})", directory.display());
+                return Ok(None);
+            }
+            resume = directory.join(CONFIG).is_file().then_some(directory);
+        }
+        let listen_asked = settings.listen.is_some();
+        let Some(directory) = resume else {
+            let loaded = RunConfig::load(&Sources::of_process(cli.config, settings))?;
+            return Ok(Some(Self {
+                config: loaded.config,
+                resume: false,
+                listen_asked,
+                notes: loaded.notes,
+            }));
+        };
+        let file = Some(directory.join(CONFIG));
+        settings.run_dir = Some(directory);
+        let config = RunConfig::load(&Sources::of_process(file.clone(), settings))?.config;
+        let saved = Sources {
+            file,
+            ..Sources::default()
+        };
+        config.check_continues(&RunConfig::load(&saved)?.config)?;
+        Ok(Some(Self {
+            config,
+            resume: true,
+            listen_asked,
+            notes: Vec::new(),
+        }))
+    }
 }
 
-/// Makes the directory of a fresh run.
+/// Makes the directory of a fresh run, or takes over that of a run that was stopped or whose
+/// coordinator died.
 ///
 /// # Errors
-/// The directory cannot be made, or holds something.
-pub fn create(config: &RunConfig) -> Result<OpenedRun, Failure> {
+/// The directory cannot be made or holds something; or it is no run directory, belongs to a
+/// live coordinator, is damaged, or its run has ended.
+pub(super) fn open(request: &Request) -> Result<OpenedRun, Failure> {
+    match request.resume {
+        true => resume(&request.config),
+        false => create(&request.config),
+    }
+}
+
+fn create(config: &RunConfig) -> Result<OpenedRun, Failure> {
     let store = RunStore::create(&config.run_dir)?;
     store.write_config(&config.to_toml()?)?;
     let mut journal = Journal::open(store.root())?;
     let run_id = random_name().map_err(Failure::internal)?;
-    journal.append(&JournalEntry::Started {
+    journal.append(JournalEntry::Started {
         run_id: run_id.clone(),
         workers: config.workers,
     })?;
@@ -60,15 +117,12 @@ pub fn create(config: &RunConfig) -> Result<OpenedRun, Failure> {
         store,
         journal,
         run_id,
-        past: None,
+        history: None,
     })
 }
 
 /// Why the run in a directory has ended, if it has, so that nothing is left to resume.
-///
-/// # Errors
-/// It belongs to a live coordinator, or its journal cannot be read.
-pub fn ended(directory: &Path) -> Result<Option<String>, Failure> {
+fn ended(directory: &Path) -> Result<Option<String>, Failure> {
     if !directory.join(CONFIG).is_file() {
         return Ok(None);
     }
@@ -76,84 +130,48 @@ pub fn ended(directory: &Path) -> Result<Option<String>, Failure> {
     Ok(reason_of_end(&Journal::open(directory)?.entries()?))
 }
 
-fn reason_of_end(entries: &[(String, JournalEntry)]) -> Option<String> {
-    entries.iter().find_map(|(_, entry)| match entry {
-        JournalEntry::Ended { reason, ok: true } if reason != "interrupted" => Some(reason.clone()),
-        _ => None,
-    })
-}
-
-/// Takes over the directory of a run that was stopped, or whose coordinator died.
-///
-/// # Errors
-/// It is no run directory, belongs to a live coordinator, is damaged, or the run has ended.
-pub fn resume(config: &RunConfig) -> Result<OpenedRun, Failure> {
+fn resume(config: &RunConfig) -> Result<OpenedRun, Failure> {
     let mut store = RunStore::open(&config.run_dir)?;
     let mut journal = Journal::open(store.root())?;
-    let mut run_id = None;
-    let mut generation = 0;
-    let entries = journal.entries()?;
-    if let Some(reason) = reason_of_end(&entries) {
+    let checkpoints = Checkpoints::open(store.root());
+    let history = RunHistory::read(&store, &journal, &checkpoints)?;
+    let directory = store.root().display();
+    if let Some(reason) = &history.ended {
         return Err(Failure::usage(format!(
-            "the run in {} has ended ({reason}); there is nothing to resume",
-            store.root().display()
+            "the run in {directory} has ended ({reason}); there is nothing to resume"
         )));
     }
-    for (_, entry) in entries {
-        match entry {
-            JournalEntry::Started { run_id: id, .. } => run_id = Some(id),
-            JournalEntry::Formed { generation: at, .. }
-            | JournalEntry::Recovered { generation: at, .. } => generation = generation.max(at),
-            _ => {}
-        }
-    }
-    let run_id = run_id.ok_or_else(|| {
-        Failure::usage(format!(
-            "{} does not say which run it is of; start a new run",
-            store.root().display()
-        ))
-    })?;
-    let checkpoints = Checkpoints::open(store.root());
-    let newest = checkpoints.newest()?;
-    let checkpoint = newest.checkpoint.map(|whole| whole.position);
-    let split = store.read_split()?;
-    let epochs = store.epochs().to_vec();
-    generation = epochs
-        .iter()
-        .map(|e| e.generation)
-        .fold(generation, u64::max);
-    let recipe = spec::recipe(config);
-    let run = match &split {
-        // Nothing was trained without a split.
-        None => Run::inherit(recipe),
+    let Some(run_id) = history.run_id.clone() else {
+        return Err(Failure::usage(format!(
+            "{directory} does not name its run (events.jsonl has no `started` line); start a new run"
+        )));
+    };
+    let run = match &history.split {
         Some(split) => Run::resume(
-            recipe,
+            spec::recipe(config),
             Resumed {
                 fingerprint: split.fingerprint.clone(),
                 train: split.train.clone(),
                 validation: split.validation.clone(),
-                validation_losses: epochs.iter().map(|epoch| epoch.validation_loss).collect(),
-                best_epoch: store.best_epoch()?,
-                checkpoint,
-                generation,
+                validation_losses: history.epochs.iter().map(|e| e.validation_loss).collect(),
+                best_epoch: history.best_epoch,
+                checkpoint: history.checkpoint,
+                generation: history.generation,
             },
         ),
+        // Nothing was trained without a split.
+        None => {
+            store.truncate_epochs(0)?;
+            Run::inherit(spec::recipe(config))
+        }
     };
-    if split.is_none() {
-        store.truncate_epochs(0)?;
-    }
-    let at = checkpoint.unwrap_or(Position::start_of(1));
-    journal.append(&JournalEntry::Resumed {
+    let at = history.position();
+    journal.append(JournalEntry::Resumed {
         epoch: at.epoch,
         completed: at.completed,
     })?;
     Ok(OpenedRun {
-        past: Some(RunHistory {
-            address: store.read_address()?,
-            epochs,
-            corrupt: newest.corrupt.iter().map(ToString::to_string).collect(),
-            checkpoint,
-        }),
+        history: Some(history),
         store,
         journal,
         checkpoints,

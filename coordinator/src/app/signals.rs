@@ -1,20 +1,52 @@
-//! SIGINT and SIGTERM as a sequence of wishes: the first asks for an orderly end, any further
-//! one for an immediate end. It only reports; the run's owner acts.
+//! SIGINT and SIGTERM: the first asks the run to end at the next step boundary, any further one
+//! ends the process at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::app::exit::Failure;
+use crate::cli::args::ExitCode;
+use crate::launcher::Children;
+
+/// Forwards the first signal as an interrupt. Any further one ends the process, and `children`
+/// with it.
+///
+/// # Errors
+/// The operating system refuses the handlers.
+pub(super) fn watch_signals(
+    interrupts: mpsc::UnboundedSender<()>,
+    children: Option<Children>,
+) -> Result<(), Failure> {
+    let mut signals = Signals::install().map_err(Failure::internal)?;
+    tokio::spawn(async move {
+        loop {
+            match signals.next().await {
+                // It fails when the run is over, which is what the signal asks for.
+                Stop::Graceful => drop(interrupts.send(())),
+                Stop::Immediate => {
+                    if let Some(children) = &children {
+                        children.kill();
+                    }
+                    std::process::exit(ExitCode::Interrupted.code().into());
+                }
+            }
+        }
+    });
+    Ok(())
+}
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+enum Stop {
     /// End at the step boundary and keep the results.
     Graceful,
     /// End now.
     Immediate,
 }
 
-/// The signals of this process from the moment of [`Signals::install`] on.
+/// The signals of this process since [`Signals::install`].
 #[derive(Debug)]
-pub struct Signals {
+struct Signals {
     interrupt: Signal,
     terminate: Signal,
     asked: bool,
@@ -26,7 +58,7 @@ impl Signals {
     ///
     /// # Errors
     /// The operating system refuses the handlers.
-    pub fn install() -> std::io::Result<Self> {
+    fn install() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -35,7 +67,7 @@ impl Signals {
     }
 
     /// Waits for the next signal. Safe to cancel: no signal is lost.
-    pub async fn next(&mut self) -> Stop {
+    async fn next(&mut self) -> Stop {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

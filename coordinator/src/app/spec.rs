@@ -1,8 +1,6 @@
-//! The settings as people give them, in the words of the core and of the wire.
+//! Translates the settings of a run for the core and for the workers.
 
-use proto::v1;
-
-use crate::config::{self, CheckpointEvery, DataSource, RunConfig};
+use crate::config::{self, CheckpointEvery, RunConfig};
 use crate::launcher;
 use coordinator_core::Recipe;
 use coordinator_core::early_stopping::Rule;
@@ -12,7 +10,7 @@ use coordinator_core::schedule::{Decay, Schedule};
 /// Samples of the validation set evaluated at once.
 const VALIDATION_CHUNK: usize = 64;
 
-/// What the core needs of the settings.
+/// The settings that the core needs.
 pub fn recipe(config: &RunConfig) -> Recipe {
     Recipe {
         workers: config.workers,
@@ -62,29 +60,9 @@ pub fn recipe(config: &RunConfig) -> Recipe {
     }
 }
 
-/// What every worker needs of the settings.
-pub fn settings(config: &RunConfig) -> v1::Settings {
-    let threads = config
+/// CPU threads that each worker is told to use; none where it decides by itself.
+pub(super) fn threads(config: &RunConfig) -> Option<usize> {
+    config
         .threads_per_worker
-        .or_else(|| (!config.no_spawn).then(|| launcher::share_of_processors(config.workers)));
-    v1::Settings {
-        data: match &config.data {
-            DataSource::Demo => "demo".to_owned(),
-            DataSource::Directory(path) => path.to_string_lossy().into_owned(),
-        },
-        limit_per_class: config.limit_per_class.unwrap_or(0) as u32,
-        image_size: config.image_size,
-        pretrained: config
-            .pretrained
-            .as_ref()
-            .map(|path| path.to_string_lossy().into_owned()),
-        device: config.device.word().to_owned(),
-        threads: threads.unwrap_or(0) as u32,
-        seed: config.seed,
-        weight_decay: config.weight_decay,
-        frozen_batch_norm: config.batch_norm == config::BatchNorm::Frozen,
-        hold_timeout_seconds: config.hold_timeout.as_secs() as u32,
-        collective_timeout_seconds: config.collective_timeout.as_secs() as u32,
-        otlp_endpoint: config.otlp_endpoint.clone().unwrap_or_default(),
-    }
+        .or_else(|| (!config.no_spawn).then(|| launcher::share_of_processors(config.workers)))
 }

@@ -60,7 +60,7 @@ impl Observers {
         self.show_lag();
         self.metrics.begin_epoch(epoch, lrs);
         self.show_rates(lrs);
-        self.status.send_modify(|status| {
+        self.status.change(|status| {
             status.waiting_for = None;
             status.epoch = epoch;
             status.step = completed.into();
@@ -107,7 +107,7 @@ impl Observers {
         if done == self.epoch.steps {
             self.enter(RunState::Validating);
         }
-        self.status.send_modify(|status| {
+        self.status.change(|status| {
             status.step = done.into();
             status.train_loss = Some(loss);
             status.images_per_second = images_per_second;
@@ -144,7 +144,6 @@ impl Observers {
         let improved = stopping.best.is_some_and(|best| best.epoch == epoch.epoch);
         self.stopping = stopping;
         self.trace(|traces| traces.epoch_ended(&epoch, improved));
-        self.keep(|store| store.append_epoch(epoch.clone()));
         self.metrics
             .set_validation(epoch.validation_loss, epoch.validation_accuracy);
         for (rank, phases) in ranks.iter().enumerate() {
@@ -156,7 +155,8 @@ impl Observers {
         if let Some(best) = stopping.best {
             self.metrics.set_best(best.epoch, best.loss, stopping.wait);
         }
-        self.show_epochs();
         self.progress.epoch(&epoch, self.epochs, improved);
+        self.finished.push(epoch);
+        self.show_epochs();
     }
 }

@@ -1,5 +1,5 @@
-//! Carries what the core wants known to those who watch: run directory, metrics, status page,
-//! terminal, traces. It takes no decision, and nothing flows back but the failure to write.
+//! Shows a run: metrics, status page, terminal, traces. It takes no decision, writes no file, and
+//! nothing flows back.
 
 pub mod console;
 pub mod metrics;
@@ -14,48 +14,29 @@ mod stragglers;
 mod traces;
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
 
 use self::traces::Traces;
 use crate::launcher::WorkerExit;
-use crate::net::clock::unix_seconds;
 use crate::observe::console::Progress;
-use crate::observe::metrics::{Metrics, RankFacts, RunState};
-use crate::observe::report::ReportError;
-use crate::observe::status::Status;
-use crate::store::{Journal, JournalEntry, RunStore, Split, StoreError};
+use crate::observe::metrics::{Metrics, RunState};
+use crate::observe::status::{Board, Status};
 use coordinator_core::early_stopping::Standing;
-use coordinator_core::event::{Position, StopReason};
+use coordinator_core::event::{FinishedEpoch, Position, StopReason};
 use coordinator_core::{Fact, WorkerId};
 use epoch::EpochSoFar;
+pub use results::{Prediction, Predictions};
 use stragglers::Stragglers;
-
-/// Why something that a run must keep could not be kept.
-#[derive(Debug, thiserror::Error)]
-pub enum KeepError {
-    /// The run directory.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A picture.
-    #[error(transparent)]
-    Report(#[from] ReportError),
-    /// The cache that local workers share.
-    #[error("cannot make the shared image cache: {0}")]
-    Cache(#[from] std::io::Error),
-    /// A blob that its sender encoded wrongly.
-    #[error("a worker's predictions cannot be read: {0}")]
-    Predictions(String),
-}
 
 /// All observers of a run, and what they need to remember.
 pub struct Observers {
-    store: RunStore,
-    journal: Journal,
+    run_dir: PathBuf,
     metrics: Metrics,
-    status: watch::Sender<Status>,
+    status: Board,
     progress: Progress,
     started: Instant,
     epochs: u32,
@@ -70,31 +51,29 @@ pub struct Observers {
     /// The newest durable checkpoint; at first what a run begins with.
     durable: Position,
     split: Option<(Vec<String>, Vec<String>)>,
+    finished: Vec<FinishedEpoch>,
     epoch: EpochSoFar,
     stragglers: Stragglers,
     exits: Vec<WorkerExit>,
     traces: Option<Traces>,
-    broken: Option<KeepError>,
     /// Warnings about workers' machines that were said.
-    warned: BTreeSet<String>,
-    /// What was said of torn checkpoints.
-    corrupt: BTreeSet<String>,
+    warnings: BTreeSet<String>,
 }
 
 impl Observers {
     /// Observers of a run of at most `epochs` epochs.
     pub fn new(
-        store: RunStore,
-        journal: Journal,
+        run_dir: PathBuf,
         metrics: Metrics,
-        status: watch::Sender<Status>,
+        status: (Status, watch::Sender<Arc<Status>>),
         progress: Progress,
         epochs: u32,
         patience: u32,
     ) -> Self {
-        let mut observers = Self {
-            store,
-            journal,
+        let mut status = Board::new(status.0, status.1);
+        status.change(|status| status.patience = patience);
+        Self {
+            run_dir,
             metrics,
             status,
             progress,
@@ -107,21 +86,18 @@ impl Observers {
             ranks: HashMap::new(),
             durable: Position::start_of(1),
             split: None,
+            finished: Vec::new(),
             epoch: EpochSoFar::new(0, 0, 0, 0),
             stragglers: Stragglers::default(),
             exits: Vec::new(),
             traces: None,
-            broken: None,
-            warned: BTreeSet::new(),
-            corrupt: BTreeSet::new(),
-        };
-        observers.show_past();
-        observers
+            warnings: BTreeSet::new(),
+        }
     }
 
-    /// Where the run's files lie.
+    /// The run directory.
     pub fn run_dir(&self) -> &Path {
-        self.store.root()
+        &self.run_dir
     }
 
     /// Processes that have ended so far.
@@ -134,24 +110,14 @@ impl Observers {
         self.exits.push(exit);
     }
 
-    /// Remembers the first thing that could not be kept.
-    pub fn broken(&mut self, error: KeepError) {
-        self.broken.get_or_insert(error);
-    }
-
-    /// Hands out what could not be kept, once.
-    pub fn take_broken(&mut self) -> Option<KeepError> {
-        self.broken.take()
-    }
-
-    /// A line for whoever started the run.
+    /// Prints a line.
     pub fn say(&mut self, line: &str) {
         self.progress.say(line);
     }
 
-    /// Takes a notice of the core into account.
-    pub fn notice(&mut self, notice: Fact) {
-        match notice {
+    /// Shows what happened.
+    pub fn apply(&mut self, fact: Fact) {
+        match fact {
             Fact::Joined {
                 member,
                 members,
@@ -159,11 +125,6 @@ impl Observers {
             } => {
                 self.joined(members, expected);
                 self.show_newcomer(&member);
-                self.journal(JournalEntry::Joined {
-                    worker: member.worker.0,
-                    host: member.host,
-                    local_rank: member.local_rank,
-                });
             }
             Fact::Lost {
                 member,
@@ -171,24 +132,14 @@ impl Observers {
                 cause,
             } => self.lost(&member, location, &cause),
             Fact::Left { member } => self.left(&member),
-            Fact::Warned { host, warning } => {
-                let line = format!("on {host}: {warning}");
-                // Workers of one machine, and those that come back, say the same.
-                if self.warned.insert(line.clone()) {
-                    self.progress.say(&line);
-                }
-            }
+            Fact::Warned { host, warning } => self.warned(format!("on {host}: {warning}")),
             Fact::Refused { member, reason } => {
                 self.progress.say(&format!("refused {member}: {reason}"));
             }
             Fact::LaunchFailed { local_rank, error } => self.progress.say(&format!(
                 "local worker {local_rank} cannot be started: {error}"
             )),
-            Fact::Stalled(report) => {
-                let line = report.to_string();
-                self.progress.say(&line);
-                self.journal(JournalEntry::Stalled { line });
-            }
+            Fact::Stalled(report) => self.progress.say(&report.to_string()),
             Fact::Waiting(reason) => self.waiting(&reason),
             Fact::CheckpointMissed => self.progress.say(&format!(
                 "the last checkpoint did not arrive within --grace; --resume goes on from {}",
@@ -197,45 +148,25 @@ impl Observers {
             Fact::RolledBack { position, stopping } => self.rolled_back(position, stopping),
             Fact::Recovered {
                 cause,
-                generation,
                 position,
                 world_size,
                 seconds,
                 steps_lost,
-            } => self.recovered(cause, generation, position, world_size, seconds, steps_lost),
-            Fact::Preparing { done, total } => {
-                self.enter(RunState::Preparing);
-                self.progress.preparing(done as u64, total as u64);
-            }
-            Fact::BadFile { path, error } => {
-                self.metrics.add_decode_errors(1);
-                self.progress.say(&format!("skipped {path}: {error}"));
-            }
+                ..
+            } => self.recovered(cause, position, world_size, seconds, steps_lost),
+            Fact::Preparing { done, total } => self.preparing(done, total),
+            Fact::BadFile { path, error } => self.bad_file(&path, &error),
             Fact::SplitReady {
-                fingerprint,
                 classes,
                 files,
                 split,
+                ..
             } => {
-                let paths = |indices: &[u32]| {
-                    indices
-                        .iter()
-                        .filter_map(|at| files.get(*at as usize).cloned())
-                        .collect()
-                };
-                let record = Split {
-                    fingerprint,
-                    classes: classes.clone(),
-                    train: paths(&split.train),
-                    validation: paths(&split.validation),
-                };
+                let (train, validation) = (split.train.len(), split.validation.len());
                 self.progress.say(&format!(
-                    "data: {} classes, {} images to train on, {} to validate",
-                    classes.len(),
-                    record.train.len(),
-                    record.validation.len()
+                    "data: {} classes, {train} images to train on, {validation} to validate",
+                    classes.len()
                 ));
-                self.keep(|store| store.write_split(&record));
                 self.split = Some((classes, files));
             }
             Fact::GroupFormed {
@@ -243,35 +174,7 @@ impl Observers {
                 ranks,
                 backend,
                 precision,
-            } => {
-                let world_size = ranks.len();
-                self.trace(|traces| traces.formed(generation));
-                self.stragglers = Stragglers::of(world_size);
-                let holders = ranks.iter().enumerate();
-                self.ranks = holders.map(|(rank, of)| (of.worker, rank)).collect();
-                let facts: Vec<RankFacts> = ranks
-                    .iter()
-                    .map(|of| RankFacts {
-                        host: of.host.clone(),
-                        device: of.device.clone(),
-                        gpu_uuid: of.gpu_uuid.clone(),
-                    })
-                    .collect();
-                self.metrics
-                    .begin_generation(generation, &facts, unix_seconds());
-                self.show_group(ranks);
-                self.journal(JournalEntry::Formed {
-                    generation,
-                    world_size,
-                });
-                self.status.send_modify(|status| {
-                    status.generation = generation;
-                    status.world_size = world_size;
-                });
-                self.progress.say(&format!(
-                    "group: {world_size} ranks over {backend}, computing in {precision}"
-                ));
-            }
+            } => self.group_formed(generation, ranks, backend, precision),
             Fact::EpochStarted {
                 epoch,
                 completed,
@@ -286,26 +189,32 @@ impl Observers {
                 ranks,
                 stopping,
             } => self.epoch_ended(epoch, validated, &ranks, stopping),
-            Fact::Stopping(reason) => {
-                if reason == StopReason::Interrupted {
-                    self.progress
-                        .say("stopping after the current steps; again to stop at once");
-                }
-                self.enter(RunState::Finishing);
-            }
+            Fact::Stopping(reason) => self.ending(reason),
         }
     }
 
     /// The run is in another state.
-    fn enter(&self, state: RunState) {
+    fn enter(&mut self, state: RunState) {
         self.metrics.set_run_state(state);
         self.status
-            .send_modify(|status| state.label().clone_into(&mut status.state));
+            .change(|status| state.label().clone_into(&mut status.state));
     }
 
-    fn keep(&mut self, write: impl FnOnce(&mut RunStore) -> Result<(), StoreError>) {
-        if let Err(error) = write(&mut self.store) {
-            self.broken(error.into());
+    fn preparing(&mut self, done: usize, total: usize) {
+        self.enter(RunState::Preparing);
+        self.progress.preparing(done as u64, total as u64);
+    }
+
+    fn bad_file(&mut self, path: &str, error: &str) {
+        self.metrics.add_decode_errors(1);
+        self.progress.say(&format!("skipped {path}: {error}"));
+    }
+
+    fn ending(&mut self, reason: StopReason) {
+        if reason == StopReason::Interrupted {
+            self.progress
+                .say("stopping after the current steps; again to stop at once");
         }
+        self.enter(RunState::Finishing);
     }
 }

@@ -1,104 +1,100 @@
-//! What a run leaves behind: best weights, pictures, and the last words on the terminal.
+//! What a run leaves behind: its images, which are drawn elsewhere, and the last lines on the
+//! terminal.
 
-use prost::Message;
-use proto::v1;
+use std::fmt;
 
-use super::{KeepError, Observers};
+use super::Observers;
 use crate::observe::console::Summary;
 use crate::observe::metrics::{self, RunState};
 use crate::observe::report::{curves, grid};
-use crate::store::{BEST_WEIGHTS, CURVES, JournalEntry, PREDICTIONS, StoreError, Upload};
+use crate::store::Render;
 use coordinator_core::event::{Outcome, StopReason};
 
+/// What the model makes of some validation images.
+#[derive(Clone, PartialEq, Default)]
+pub struct Predictions {
+    /// Edge of the square images in pixels.
+    pub image_size: u32,
+    /// One for each image.
+    pub predictions: Vec<Prediction>,
+}
+
+/// What the model makes of one image.
+#[derive(Clone, PartialEq, Default)]
+pub struct Prediction {
+    /// Its place in the list of files.
+    pub sample: u32,
+    /// The class with the highest probability.
+    pub predicted: u32,
+    /// That probability, 0 to 1.
+    pub probability: f32,
+    /// RGB bytes, row by row from the top left.
+    pub pixels: Vec<u8>,
+}
+
+impl fmt::Debug for Predictions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "predictions of {} images", self.predictions.len())
+    }
+}
+
 impl Observers {
-    /// Where the next best weights go.
-    ///
-    /// # Errors
-    /// When the run directory takes no file.
-    pub fn begin_best(&self) -> Result<Upload, StoreError> {
-        self.store.begin_upload(BEST_WEIGHTS)
+    /// Prepares the drawing of predictions under the names of this run's classes.
+    pub fn draw_predictions(&self, predictions: Predictions) -> Render {
+        let tiles = self.tiles(predictions);
+        Box::new(move || Ok(grid::render(&tiles)?))
     }
 
-    /// Draws the predictions that rank 0 sent.
-    ///
-    /// # Errors
-    /// When they cannot be read, drawn or written.
-    pub fn predictions(&mut self, bytes: &[u8]) -> Result<(), KeepError> {
-        let predictions = v1::Predictions::decode(bytes)
-            .map_err(|error| KeepError::Predictions(error.to_string()))?;
-        let picture = grid::render(&self.tiles(predictions))?;
-        self.store.write(PREDICTIONS, &picture)?;
-        self.show_predictions();
-        Ok(())
-    }
-
-    /// Tells everyone how the run ended.
-    pub fn ended(&mut self, outcome: &Outcome) {
-        self.progress.clear();
-        if let Some(traces) = self.traces.take() {
-            traces.ended(outcome);
+    /// Prepares the drawing of the curves of a run that ended so; none without an epoch.
+    pub fn draw_curves(&self, outcome: &Outcome) -> Option<Render> {
+        if self.finished.is_empty() {
+            return None;
         }
-        // Whoever is missing now is so because the run is over, unless it failed for want of them.
-        self.missing = if outcome.is_ok() { 0 } else { self.missing };
-        self.census(0, 0);
-        self.draw_curves(match outcome {
+        let stop = match outcome {
             Ok(StopReason::Patience) => "the validation loss no longer improved",
             Ok(StopReason::MaxEpochs) => "all epochs done",
             Ok(StopReason::NonFiniteLoss) => "the loss was not finite",
             Ok(StopReason::Interrupted) => "interrupted",
             Err(_) => "failed",
-        });
-        self.journal(match outcome {
-            Ok(reason) => JournalEntry::Ended {
-                reason: reason.label().to_owned(),
-                ok: true,
-            },
-            Err(error) => JournalEntry::Ended {
-                reason: error.to_string(),
-                ok: false,
-            },
-        });
+        };
+        let epochs = self.finished.clone();
+        let best = self.stopping.best.map(|best| best.epoch);
+        Some(Box::new(move || Ok(curves::render(&epochs, best, stop)?)))
+    }
+
+    /// Shows how the run ended; `files` are in its directory.
+    pub fn ended(&mut self, outcome: &Outcome, files: Vec<String>) {
+        self.progress.clear();
+        if let Some(traces) = self.traces.take() {
+            traces.ended(outcome);
+        }
+        // A worker that is missing now ended with the run, unless the run failed for want of it.
+        self.missing = if outcome.is_ok() { 0 } else { self.missing };
+        self.census(0, 0);
         if let Some(label) = metrics::stop_label(outcome) {
             self.metrics.set_stop_reason(label);
         }
-        let Ok(reason) = *outcome else {
-            return self.enter(RunState::Failed);
-        };
-        self.enter(RunState::Finished);
-        self.status
-            .send_modify(|status| status.stop_reason = Some(reason.label().to_owned()));
-        let files = std::fs::read_dir(self.store.root()).map_or_else(
-            |_| Vec::new(),
-            |entries| {
-                entries
-                    .flatten()
-                    .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                    .collect()
-            },
-        );
-        self.progress.summary(&Summary {
-            reason,
-            epochs: self.store.epochs().len() as u32,
-            patience: self.patience,
-            best: self.best().cloned(),
-            seconds: self.started.elapsed().as_secs_f64(),
-            run_dir: self.store.root().to_owned(),
-            files,
-        });
+        match *outcome {
+            Ok(reason) => {
+                self.enter(RunState::Finished);
+                self.status
+                    .change(|status| status.stop_reason = Some(reason.label().to_owned()));
+                self.progress.summary(&Summary {
+                    reason,
+                    epochs: self.finished.len() as u32,
+                    patience: self.patience,
+                    best: self.best().cloned(),
+                    seconds: self.started.elapsed().as_secs_f64(),
+                    run_dir: self.run_dir.clone(),
+                    files,
+                });
+            }
+            Err(_) => self.enter(RunState::Failed),
+        }
+        self.status.publish();
     }
 
-    fn draw_curves(&mut self, stop: &str) {
-        if self.store.epochs().is_empty() {
-            return;
-        }
-        let best = self.stopping.best.map(|best| best.epoch);
-        match curves::render(self.store.epochs(), best, stop) {
-            Ok(picture) => self.keep(|store| store.write(CURVES, &picture)),
-            Err(error) => self.broken(error.into()),
-        }
-    }
-
-    fn tiles(&self, predictions: v1::Predictions) -> Vec<grid::Tile> {
+    fn tiles(&self, predictions: Predictions) -> Vec<grid::Tile> {
         let Some((classes, files)) = &self.split else {
             return Vec::new();
         };

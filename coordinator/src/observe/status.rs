@@ -1,14 +1,49 @@
-//! What `/status` shows: plain values, published by the run's owner through a watch channel.
+//! What `/status` shows: plain values. The driver changes its own copy, and publishes snapshots of
+//! it, so that no reader ever holds up the driver.
+
+use std::sync::Arc;
 
 use coordinator_core::WorkerId;
 use coordinator_core::event::{FinishedEpoch, WaitReason};
 use serde::{Serialize, Serializer};
+
+use tokio::sync::watch;
 
 use crate::net::clock::unix_seconds;
 use crate::store::{EpochRecord, JournalEntry};
 
 /// Events that are kept for whoever looks.
 const EVENTS: usize = 100;
+
+/// The status as the driver changes it, many times a second.
+#[derive(Debug)]
+pub(super) struct Board {
+    current: Status,
+    changed: bool,
+    published: watch::Sender<Arc<Status>>,
+}
+
+impl Board {
+    pub(super) fn new(current: Status, published: watch::Sender<Arc<Status>>) -> Self {
+        Self {
+            current,
+            changed: true,
+            published,
+        }
+    }
+
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.current);
+        self.changed = true;
+    }
+
+    /// Gives readers a snapshot, if anything has changed since the last one. Costs a copy.
+    pub(super) fn publish(&mut self) {
+        if std::mem::take(&mut self.changed) {
+            self.published.send_replace(Arc::new(self.current.clone()));
+        }
+    }
+}
 
 /// The status with the time of day at which it is given out: browsers have clocks of their own.
 #[derive(Serialize)]

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  TCP ──▶ acceptor: TLS handshake ─┐
-//!                                   ├▶ auth: token ──▶ service: validate, rate
+//!                                   ├▶ auth: token ──▶ service: validate
 //!  Unix socket ──▶ acceptor: user ──┘        │            │ Register within 5 s
 //!            │ 5 s to the first admitted call │            └ typed error
 //!            └── at most 64 of each pending ──┘

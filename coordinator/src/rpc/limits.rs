@@ -1,9 +1,9 @@
 //! The numbers that bound what clients can make the coordinator hold, and the server that
-//! enforces those of HTTP/2. `transport`, `admission`, `rate` and `validate` enforce the rest.
+//! enforces those of HTTP/2. `transport`, `admission`, `validate` and the bounded channels to the
+//! driver enforce the rest.
 
 use std::time::Duration;
 
-use proto::MAX_MESSAGE_BYTES;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tonic::transport::Server;
 
@@ -24,15 +24,6 @@ pub const SESSION_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const MAX_SESSIONS_PENDING: usize = 64;
 /// Sessions in total.
 pub(super) const MAX_SESSIONS: usize = 4096;
-
-/// Messages of a session: a worker sends one report a step, and steps take milliseconds.
-pub(super) const MESSAGES_PER_SECOND: f64 = 2_000.0;
-/// Messages that may come at once, such as after a pause of the network.
-pub(super) const MESSAGE_BURST: f64 = 4_000.0;
-/// Bytes of a session: a manifest once, else hundreds a message.
-pub(super) const BYTES_PER_SECOND: f64 = (4 << 20) as f64;
-/// Bytes that may come at once: the largest message.
-pub(super) const BYTE_BURST: f64 = MAX_MESSAGE_BYTES as f64;
 
 /// Uploads at the same time; each may take the largest blob's memory.
 pub(super) const MAX_UPLOADS: usize = 4;

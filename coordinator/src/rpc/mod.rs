@@ -4,12 +4,13 @@
 pub mod access;
 pub mod admission;
 pub mod auth;
+mod blobs;
 pub mod convert;
 pub mod dataset;
 pub mod limits;
 pub mod metrics_layer;
-pub mod rate;
 mod refusals;
 pub mod service;
+mod session;
 pub mod transport;
 pub mod validate;

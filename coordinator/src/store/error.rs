@@ -1,10 +1,8 @@
-//! Every way in which the run directory can refuse. It words them and does nothing else.
+//! The errors of the run directory and their messages.
 
 use std::path::{Path, PathBuf};
 
-/// Why the run directory cannot be made, read or written. All of these end a run with exit
-/// code 6 but [`StoreError::Checksum`] and [`StoreError::Length`], which are transfers gone
-/// wrong.
+/// Why the run directory cannot be created, read or written. Each ends a run with exit code 6.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Something is there already; nothing was touched.
@@ -71,26 +69,6 @@ pub enum StoreError {
         /// Why.
         source: std::io::Error,
     },
-    /// An uploaded file arrived damaged and was dropped; its former content is intact.
-    #[error("{path} arrived damaged: its sha256 is {actual}, not {expected}; it was dropped")]
-    Checksum {
-        /// The file that it should have become.
-        path: PathBuf,
-        /// The sender's checksum, in hexadecimal.
-        expected: String,
-        /// That of the bytes received, in hexadecimal.
-        actual: String,
-    },
-    /// An uploaded file arrived with more or fewer bytes than announced and was dropped.
-    #[error("{path} arrived with {actual} bytes, but {expected} were announced; it was dropped")]
-    Length {
-        /// The file that it should have become.
-        path: PathBuf,
-        /// As announced.
-        expected: u64,
-        /// As received; more than announced means: at least so many.
-        actual: u64,
-    },
     /// A file name that would leave the run directory.
     #[error("`{name}` is not a plain file name")]
     Name {
@@ -110,14 +88,5 @@ impl StoreError {
     pub(super) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         |source| Self::Write { path, source }
-    }
-
-    /// The same failure of an upload, told of the place that the user knows instead of the
-    /// temporary one.
-    pub(super) fn told_of(mut self, place: &Path) -> Self {
-        if let Self::Write { path, .. } | Self::Checksum { path, .. } = &mut self {
-            place.clone_into(path);
-        }
-        self
     }
 }

@@ -1,16 +1,19 @@
-//! The run directory and the only writer of it. A file appears whole or not at all: it is
+//! The run directory and the only writer of it. A file appears complete or not at all: it is
 //! written under a temporary name beside its place, synced, renamed, and the directory synced.
-//! Knows the layout and the formats; it decides nothing about training.
+//! While a run goes on, the [`Recorder`] alone writes. Knows the layout and the formats; it
+//! decides nothing about training.
 
 mod atomic;
+mod blob;
 pub mod checkpoints;
 mod epochs;
 mod error;
 mod header;
+mod history;
 pub mod journal;
 mod lock;
+mod recorder;
 mod resume;
-mod upload;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,32 +21,34 @@ use std::path::{Path, PathBuf};
 use coordinator_core::event::FinishedEpoch;
 use serde::{Deserialize, Serialize};
 
+pub use blob::Blob;
 pub use checkpoints::{Checkpoints, Newest};
 pub use epochs::EpochRecord;
 pub use error::StoreError;
+pub use history::{RunHistory, reason_of_end};
 pub use journal::{Journal, JournalEntry};
 pub use lock::LOCK;
+pub use recorder::{Image, Job, QUEUE, Recorded, Recorder, RecorderError, Render};
 pub use resume::ADDRESS;
-pub use upload::Upload;
 
 use lock::Lock;
 
 /// The effective settings, for `--config`.
 pub const CONFIG: &str = "config.toml";
-/// Which pictures trained and which validated.
+/// Which images train and which validate.
 pub const SPLIT: &str = "split.json";
 /// One line of JSON for each epoch.
 pub const METRICS: &str = "metrics.jsonl";
 /// The weights of the best epoch, under torchvision's names.
 pub const BEST_WEIGHTS: &str = "best.safetensors";
-/// Validation pictures under their predicted and true class names.
+/// Validation images under their predicted and true class names.
 pub const PREDICTIONS: &str = "predictions.png";
 /// Losses and accuracy over the epochs.
 pub const CURVES: &str = "curves.png";
 /// One log file for each worker.
 pub const LOGS: &str = "logs";
 
-/// Which pictures trained and which validated; paths are relative to the folder of classes.
+/// Which images train and which validate; paths are relative to the folder of classes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
     /// SHA-256 of the manifest in hexadecimal, as the workers report it; empty in files of runs
@@ -52,10 +57,33 @@ pub struct Split {
     pub fingerprint: String,
     /// Class names; the position is the label.
     pub classes: Vec<String>,
-    /// Pictures of the training set.
+    /// Images of the training set.
     pub train: Vec<String>,
-    /// Pictures of the validation set.
+    /// Images of the validation set.
     pub validation: Vec<String>,
+}
+
+impl Split {
+    /// The `split` of `files`.
+    fn of(
+        fingerprint: String,
+        classes: Vec<String>,
+        files: &[String],
+        split: &coordinator_core::split::Split,
+    ) -> Self {
+        let paths = |samples: &[u32]| {
+            let samples = samples.iter();
+            samples
+                .filter_map(|at| files.get(*at as usize).cloned())
+                .collect()
+        };
+        Self {
+            fingerprint,
+            classes,
+            train: paths(&split.train),
+            validation: paths(&split.validation),
+        }
+    }
 }
 
 /// The run directory of one run. While it lives, no other coordinator gets the directory.
@@ -109,7 +137,7 @@ impl RunStore {
         self.root.join(LOGS)
     }
 
-    /// Keeps the effective configuration, as `RunConfig::to_toml` gives it.
+    /// Writes the effective configuration, as `RunConfig::to_toml` gives it.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -117,7 +145,7 @@ impl RunStore {
         self.write(CONFIG, toml.as_bytes())
     }
 
-    /// Keeps the split.
+    /// Writes the split.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -146,22 +174,13 @@ impl RunStore {
         &self.epochs
     }
 
-    /// Writes a whole file, for example [`CURVES`].
+    /// Writes a file, for example [`CURVES`].
     ///
     /// # Errors
     /// The name is not plain, or the file cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.place(name)?;
         atomic::write(&path, |file| file.write_all(bytes)).map_err(StoreError::write(&path))
-    }
-
-    /// Starts to receive a file in pieces; nothing is visible under `name` before
-    /// [`Upload::commit`], and dropping the upload leaves no trace.
-    ///
-    /// # Errors
-    /// The name is not plain, or the temporary file cannot be created.
-    pub fn begin_upload(&self, name: &str) -> Result<Upload, StoreError> {
-        Upload::begin(self.place(name)?)
     }
 
     fn write_epochs(&self, epochs: &[FinishedEpoch]) -> Result<(), StoreError> {

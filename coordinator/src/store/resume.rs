@@ -1,9 +1,10 @@
-//! The run directory of a run that goes on: opening it, and reading back what `create` and the
-//! run itself left there. What is done with it is the caller's decision.
+//! The run directory of a run that is resumed: opening it, and reading its files back. What is
+//! done with them is the caller's decision.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::lock::Lock;
 use super::{
@@ -76,6 +77,12 @@ impl RunStore {
     /// [`StoreError::Read`] or [`StoreError::Damaged`].
     pub fn best_epoch(&self) -> Result<Option<u32>, StoreError> {
         header::epoch(&self.root.join(BEST_WEIGHTS))
+    }
+
+    /// When the file `name` was last written, if it is there.
+    pub(super) fn modified(&self, name: &str) -> Option<SystemTime> {
+        let file = std::fs::metadata(self.root.join(name));
+        file.and_then(|file| file.modified()).ok()
     }
 
     /// Keeps the address on which this coordinator listens.

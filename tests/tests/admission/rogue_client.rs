@@ -2,6 +2,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use proto::v1;
@@ -117,9 +120,35 @@ impl RogueClient {
         self.session(Vec::new(), false)
     }
 
-    pub(crate) fn flood(&self) -> Status {
-        let report = up(Up::StepReport(v1::StepReport::default()));
-        self.session(vec![up(Up::Register(register_message())), report], true)
+    /// Sends messages as fast as they are taken, until the flood is stopped.
+    pub(crate) fn flood(self) -> Flood {
+        let enough = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&enough);
+        let sent = std::thread::spawn(move || self.send_until(&until));
+        Flood { enough, sent }
+    }
+
+    fn send_until(&self, enough: &AtomicBool) -> u64 {
+        let (sender, outgoing) = mpsc::channel(1);
+        let talk = async {
+            let mut sent = 0;
+            let mut next = up(Up::Register(register_message()));
+            while !enough.load(Ordering::Relaxed) && sender.send(next).await.is_ok() {
+                sent += 1;
+                next = up(Up::StepReport(v1::StepReport::default()));
+            }
+            drop(sender);
+            sent
+        };
+        let read = async {
+            let outgoing = self.request(ReceiverStream::new(outgoing));
+            let answer = self.client().await.session(outgoing).await;
+            let mut inbound = answer.expect("a session").into_inner();
+            // It reads its commands: it is not cut off for that.
+            while let Ok(Some(_)) = inbound.message().await {}
+        };
+        let flood = async { tokio::join!(talk, read).0 };
+        self.runtime.block_on(flood)
     }
 
     /// Downloads the best weights with the id of `worker`.
@@ -166,5 +195,19 @@ pub(crate) fn until_closed(host: &str, words: &[u8]) {
     if let Err(error) = closed {
         let waited = [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
         assert!(!waited, "still open after {words:?}");
+    }
+}
+
+/// A flood that goes on.
+pub(crate) struct Flood {
+    enough: Arc<AtomicBool>,
+    sent: JoinHandle<u64>,
+}
+
+impl Flood {
+    /// Ends it, and returns how many messages were taken.
+    pub(crate) fn stop(self) -> u64 {
+        self.enough.store(true, Ordering::Relaxed);
+        self.sent.join().expect("the number of messages")
     }
 }

@@ -67,6 +67,8 @@ pub enum LossCause {
     DrainRequested,
     /// Its process opened another session in place of this one.
     NewSession,
+    /// It did not read the commands that were sent to it.
+    NotReading,
     /// It did not leave an aborted generation in time.
     UnresponsiveToAbort,
     /// It reported samples of this epoch that it had not been assigned.

@@ -176,6 +176,11 @@ pub enum Event {
         /// Its own words.
         message: String,
     },
+    /// A worker does not read its commands, and its session was cut off.
+    NotReading {
+        /// Which.
+        worker: WorkerId,
+    },
     /// A worker's session broke.
     Lost {
         /// Which.

@@ -174,6 +174,7 @@ impl Run {
                 message,
             } => self.on_failed(now, worker, kind, message, out),
             Event::Lost { worker } => self.on_lost(now, worker, LossCause::SessionBroke, out),
+            Event::NotReading { worker } => self.evict(now, worker, LossCause::NotReading, out),
             // All others are dealt with before.
             _ => {}
         }

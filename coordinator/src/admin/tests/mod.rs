@@ -13,15 +13,15 @@ mod page;
 
 const ANY: &str = "127.0.0.1:0";
 
-async fn start() -> (AdminServer, watch::Sender<Status>, IntCounter) {
+async fn start() -> (AdminServer, watch::Sender<Arc<Status>>, IntCounter) {
     start_with(PathBuf::from("/nowhere/predictions.png")).await
 }
 
-async fn start_with(predictions: PathBuf) -> (AdminServer, watch::Sender<Status>, IntCounter) {
+async fn start_with(predictions: PathBuf) -> (AdminServer, watch::Sender<Arc<Status>>, IntCounter) {
     let registry = Registry::new();
     let counter = IntCounter::new("finetune_test_total", "A test.").unwrap();
     registry.register(Box::new(counter.clone())).unwrap();
-    let (publish, status) = watch::channel(Status::waiting("one".to_owned(), 2, 15));
+    let (publish, status) = watch::channel(Arc::new(Status::waiting("one".to_owned(), 2, 15)));
     let listener = bind(ANY.parse().unwrap(), "--metrics-listen")
         .await
         .unwrap();
@@ -70,6 +70,7 @@ async fn pages_show_what_was_published() {
         "{head}{body}"
     );
     publish.send_modify(|status| {
+        let status = Arc::make_mut(status);
         status.waiting_for = None;
         status.epoch = 3;
     });

@@ -134,7 +134,7 @@ async fn the_picture_is_there_once_it_is_drawn_and_is_sent_once() {
 #[tokio::test]
 async fn a_name_that_was_made_to_lead_here_is_turned_away() {
     let (server, publish, _) = start().await;
-    publish.send_modify(|status| "private".clone_into(&mut status.run_directory));
+    publish.send_modify(|status| "private".clone_into(&mut Arc::make_mut(status).run_directory));
     let request = "GET /status HTTP/1.1\r\nHost: evil.example:9095\r\n";
     let (head, body) = ask(server.address(), request).await;
     assert!(
@@ -147,6 +147,7 @@ async fn a_name_that_was_made_to_lead_here_is_turned_away() {
 async fn the_status_has_what_the_page_shows_and_only_the_last_events() {
     let (server, publish, _) = start().await;
     publish.send_modify(|status| {
+        let status = Arc::make_mut(status);
         status.workers.push(WorkerView {
             worker: WorkerId(0),
             rank: Some(0),
@@ -199,9 +200,9 @@ async fn an_open_page_is_told_the_end_before_the_endpoint_closes() {
         assert!(Instant::now() < deadline, "the stream did not begin");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    publish.send_modify(|status| "finished".clone_into(&mut status.state));
+    publish.send_modify(|status| "finished".clone_into(&mut Arc::make_mut(status).state));
     assert_eq!(server.linger(None), PAGE_LINGER);
-    publish.send_modify(|status| "last word".clone_into(&mut status.state));
+    publish.send_modify(|status| "last word".clone_into(&mut Arc::make_mut(status).state));
     server.stop().await;
     let (head, body) = stream.await.unwrap();
     assert!(head.contains("content-type: text/event-stream"), "{head}");

@@ -134,6 +134,8 @@ table! {
         "From the start of an RPC to the start of its response: all of an upload, the registration of a session.";
     DRIVER_QUEUE = Gauge "driver_queue_length" []
         "Messages in the queue of the driver, the task that owns the run.";
+    RECORDER_QUEUE = Gauge "recorder_queue_length" []
+        "Records and files that wait to be written to the run directory.";
     DRIVER_EVENTS = Counter "driver_events_total" []
         "Messages that the driver has processed.";
     DRIVER_BUSY = Counter "driver_busy_seconds_total" []

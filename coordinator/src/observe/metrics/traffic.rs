@@ -12,6 +12,7 @@ pub struct Traffic {
     handled: IntCounterVec,
     handling: HistogramVec,
     queue: Gauge,
+    recorder: Gauge,
     events: IntCounter,
     busy: Counter,
 }
@@ -25,6 +26,7 @@ impl Traffic {
             )?)?,
             handling: register.histograms(&table::GRPC_HANDLING)?,
             queue: register.gauge(&table::DRIVER_QUEUE)?,
+            recorder: register.gauge(&table::RECORDER_QUEUE)?,
             events: register.register(IntCounter::with_opts(opts(&table::DRIVER_EVENTS))?)?,
             busy: register.register(Counter::with_opts(opts(&table::DRIVER_BUSY))?)?,
         };
@@ -52,6 +54,11 @@ impl Traffic {
         self.events.inc();
         self.busy.inc_by(seconds);
         self.queue.set(waiting as f64);
+    }
+
+    /// Shows how many jobs the recorder has not done.
+    pub fn recording(&self, waiting: usize) {
+        self.recorder.set(waiting as f64);
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{MANIFEST, Position, STATE};
-use crate::store::atomic;
+use crate::store::{Blob, atomic};
 
 /// The version of the format that this program writes and reads.
 const VERSION: u32 = 1;
@@ -47,6 +47,12 @@ pub enum Flaw {
     /// The pointer names no checkpoint at all.
     #[error("that is no checkpoint's name")]
     NoName,
+    /// It belongs to a later epoch than the one after the last on record.
+    #[error("metrics.jsonl has records of {epochs} epochs only")]
+    Ahead {
+        /// Epochs on record.
+        epochs: u32,
+    },
     /// One of its two files is not there.
     #[error("{file} is missing")]
     NoFile {
@@ -98,18 +104,13 @@ pub enum Flaw {
 }
 
 /// Writes the manifest of a state into `directory`, durably.
-pub(super) fn write(
-    directory: &Path,
-    position: Position,
-    bytes: u64,
-    sha256: &[u8],
-) -> io::Result<()> {
+pub(super) fn write(directory: &Path, position: Position, of: &Blob) -> io::Result<()> {
     let manifest = Manifest {
         version: VERSION,
         epoch: position.epoch,
         completed: position.completed,
-        bytes,
-        sha256: HEXLOWER.encode(sha256),
+        bytes: of.bytes().len() as u64,
+        sha256: HEXLOWER.encode(of.sha256()),
     };
     let text = serde_json::to_vec(&manifest)?;
     atomic::write(&directory.join(MANIFEST), |file| {

@@ -1,22 +1,22 @@
-//! Checkpoints: the whole state of a run at one place of it, durable. One directory each under
-//! `RUN_DIR/checkpoints`, named by its [`Position`], with the state (bytes that mean nothing
-//! here) and a manifest that proves it whole; and the file `latest`, which names the last one.
+//! Checkpoints: the state of a run at a position, durable. One directory each under
+//! `RUN_DIR/checkpoints`, named by its [`Position`], with the state (opaque bytes) and a manifest
+//! with its length and checksum; and the file `latest`, which names the last one.
 //!
-//! A checkpoint grows in a temporary directory and gets its name when all of it is on the disk;
-//! then the pointer moves; then older ones go. So a crash at any moment leaves a whole one. This
-//! module never decides when a checkpoint is due or which one a run goes on from.
+//! A checkpoint is written in a temporary directory and gets its name when all of it is on the
+//! disk; then the pointer moves; then older ones are removed. So a crash at any moment leaves a
+//! valid one. This module never decides when a checkpoint is due or which one a run goes on from.
 
+mod commit;
 mod folder;
 mod manifest;
 mod newest;
 mod position;
-mod upload;
 
 use std::path::{Path, PathBuf};
 
+pub use commit::Committed;
 pub use manifest::Flaw;
 pub use newest::{CorruptCheckpoint, Newest, ValidCheckpoint};
-pub use upload::{CheckpointUpload, Committed};
 
 use coordinator_core::event::Position;
 
@@ -26,14 +26,14 @@ use super::{StoreError, atomic};
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The state within a checkpoint.
 pub const STATE: &str = "state.safetensors";
-/// What proves a checkpoint whole.
+/// What proves a checkpoint valid.
 pub const MANIFEST: &str = "manifest.json";
-/// Names the checkpoint that was finished last.
+/// Names the checkpoint that was committed last.
 pub const LATEST: &str = "latest";
-/// Checkpoints that stay when a new one is finished.
+/// Checkpoints that are kept when a new one is committed.
 pub const KEEP: usize = 2;
 
-/// The checkpoints of a run. Cheap to clone; one upload at a time is under way.
+/// The checkpoints of a run. Cheap to clone; only the recorder changes them.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     folder: PathBuf,
@@ -49,16 +49,7 @@ impl Checkpoints {
         }
     }
 
-    /// Starts to receive the state at `position`, of `bytes` bytes. Nothing counts before
-    /// [`CheckpointUpload::commit`], and dropping the upload leaves no trace.
-    ///
-    /// # Errors
-    /// [`StoreError::Write`] when the file system takes no temporary directory.
-    pub fn begin(&self, position: Position, bytes: u64) -> Result<CheckpointUpload, StoreError> {
-        CheckpointUpload::begin(self.clone(), position, bytes)
-    }
-
-    /// Removes the checkpoints after `position`, of a run that went back to it; returns which.
+    /// Removes the checkpoints after `position`, of a run that rolled back to it; returns which.
     ///
     /// # Errors
     /// [`StoreError::Write`] naming what could not be removed.
@@ -82,7 +73,7 @@ impl Checkpoints {
         Ok(later)
     }
 
-    /// Where the state of a checkpoint lies, whether it is there or not.
+    /// The path of a checkpoint's state, whether it exists or not.
     #[must_use]
     pub fn state_path(&self, position: Position) -> PathBuf {
         self.path(position).join(STATE)

@@ -1,4 +1,4 @@
-//! Which checkpoint a run can go on from, and why not from a newer one.
+//! The newest checkpoint that a run can go on from, and why it cannot from a newer one.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use super::{Checkpoints, Flaw, LATEST, Position, manifest, position};
 use crate::store::{StoreError, atomic};
 
-/// A checkpoint whose bytes are proven.
+/// A checkpoint whose checksum was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidCheckpoint {
-    /// Where in the run it stands.
+    /// Its position in the run.
     pub position: Position,
     /// Bytes of its state.
     pub bytes: u64,
@@ -30,11 +30,10 @@ pub struct CorruptCheckpoint {
     pub used: Option<Position>,
 }
 
-/// The newest whole checkpoint, and everything that is wrong with those that should have come
-/// before it.
+/// The newest valid checkpoint, and what is wrong with those that are newer.
 #[derive(Debug, Default)]
 pub struct Newest {
-    /// `None` when there is no whole one.
+    /// `None` when there is no valid one.
     pub checkpoint: Option<ValidCheckpoint>,
     /// Newest first.
     pub corrupt: Vec<CorruptCheckpoint>,
@@ -45,26 +44,28 @@ impl fmt::Display for CorruptCheckpoint {
         let Self { name, flaw, used } = self;
         match flaw {
             Flaw::Missing | Flaw::NoName => write!(f, "the file {LATEST} names {name:?}: {flaw}")?,
+            Flaw::Ahead { .. } => write!(f, "checkpoint {name} cannot be used: {flaw}")?,
             _ => write!(f, "checkpoint {name} is corrupt: {flaw}")?,
         }
         match used {
             Some(used) => write!(f, "; {} is used instead", position::name(*used)),
-            None => write!(f, "; there is no whole one"),
+            None => write!(f, "; there is no valid one"),
         }
     }
 }
 
 impl Checkpoints {
-    /// Finds the newest checkpoint that is whole, reading all of its state, and removes what
-    /// a crash left half done. No upload may be under way.
+    /// Finds the newest valid checkpoint, reading all of its state, and removes what a crash left
+    /// unfinished. Nothing may be writing meanwhile.
     ///
-    /// A whole checkpoint that is newer than the one the pointer names counts: a crash came
-    /// between its last rename and the pointer's, when all of it was on the disk.
+    /// A valid checkpoint that is newer than the one the pointer names counts: a crash came
+    /// between its last rename and the pointer's, when all of it was on the disk. One that is
+    /// ahead of the `epochs` on record does not: the run could not judge the epoch in between.
     ///
     /// # Errors
     /// [`StoreError::Read`] or [`StoreError::Write`] for the folder itself. A checkpoint that
     /// cannot be read is no error but one of [`Newest::corrupt`].
-    pub fn newest(&self) -> Result<Newest, StoreError> {
+    pub fn newest(&self, epochs: u32) -> Result<Newest, StoreError> {
         let there = self.folder.try_exists();
         if !there.map_err(StoreError::read(&self.folder))? {
             return Ok(Newest::default());
@@ -90,7 +91,11 @@ impl Checkpoints {
         let mut checkpoint = None;
         for position in positions {
             let path = self.path(position);
-            match manifest::prove(&path, position) {
+            let checked = match position.epoch > epochs + 1 {
+                true => Err(Flaw::Ahead { epochs }),
+                false => manifest::prove(&path, position),
+            };
+            match checked {
                 Ok(state) => {
                     checkpoint = Some(ValidCheckpoint {
                         position,

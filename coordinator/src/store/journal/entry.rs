@@ -1,62 +1,176 @@
-//! What the journal can say.
+//! The events of the journal, and which facts of a run are among them.
 
+use coordinator_core::Fact;
+use coordinator_core::event::Outcome;
 use serde::{Deserialize, Serialize};
 
 use crate::store::epochs::number_or_null;
 
-/// One event. Epochs count from 1; `completed` is a number of steps of that epoch; workers go by
-/// the numbers that the run gave them.
+/// One event. Epochs count from 1, `completed` counts steps of that epoch, and `worker` is the
+/// number that the run gave to a worker's session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum JournalEntry {
-    /// The run began and waits for so many workers.
-    Started { run_id: String, workers: usize },
-    /// A later coordinator took the run over; the newest checkpoint, if any, is at this place.
-    Resumed { epoch: u32, completed: u32 },
-    /// A generation of workers works together.
-    Formed { generation: u64, world_size: usize },
-    /// A worker joined; `local_rank` is its place with the launcher, if that started it.
+    /// The run began.
+    Started {
+        /// The name by which its workers know it.
+        run_id: String,
+        /// Workers that it waits for.
+        workers: usize,
+    },
+    /// Another coordinator took the run over.
+    Resumed {
+        /// Of the newest valid checkpoint; 1 without one.
+        epoch: u32,
+        /// Of the newest valid checkpoint; 0 without one.
+        completed: u32,
+    },
+    /// The process group of a generation is complete.
+    Formed {
+        /// The generation.
+        generation: u64,
+        /// Its ranks.
+        world_size: usize,
+    },
+    /// A worker joined.
     Joined {
+        /// Its number.
         worker: u64,
+        /// Its machine.
         host: String,
+        /// Which of the launcher's processes it is, if it is one.
         local_rank: Option<u32>,
     },
     /// A worker was lost.
     Lost {
+        /// Its rank or number, and its machine.
         who: String,
+        /// Its rank, if it had one.
         rank: Option<u32>,
+        /// Which of the launcher's processes it was, if it was one.
         local_rank: Option<u32>,
+        /// Where in the run it was.
         when: String,
+        /// Why.
         cause: String,
     },
-    /// A group works again after a loss.
+    /// A process group works again after a loss.
     Recovered {
+        /// The new generation.
         generation: u64,
+        /// Its ranks.
         world_size: usize,
+        /// Where the run goes on.
         epoch: u32,
+        /// Where the run goes on.
         completed: u32,
         /// From the loss to that group.
         #[serde(deserialize_with = "number_or_null")]
         seconds: f64,
+        /// Steps that are made again.
         steps_lost: u32,
     },
-    /// A worker left politely.
-    Left { who: String },
-    /// Nothing moved for too long; the line that said so.
-    Stalled { line: String },
+    /// A worker ended because it was asked to.
+    Left {
+        /// Its rank or number, and its machine.
+        who: String,
+    },
+    /// A worker made no progress for longer than the stall timeout.
+    Stalled {
+        /// Which one, and what it does.
+        line: String,
+    },
     /// A checkpoint is durable.
     Checkpoint {
+        /// Its position.
         epoch: u32,
+        /// Its position.
         completed: u32,
+        /// Of its state.
         bytes: u64,
-        /// From its beginning to the disk.
+        /// That writing it took.
         #[serde(deserialize_with = "number_or_null")]
         seconds: f64,
     },
-    /// A checkpoint that could not be used.
+    /// A checkpoint cannot be used.
     #[serde(alias = "torn_checkpoint")]
-    CorruptCheckpoint { reason: String },
-    /// The run ended: for the reason of early stopping, or with the text of an error.
-    Ended { reason: String, ok: bool },
+    CorruptCheckpoint {
+        /// Which one, why, and what is used instead.
+        reason: String,
+    },
+    /// The run ended.
+    Ended {
+        /// The stop reason, or the error.
+        reason: String,
+        /// Whether there was no error.
+        ok: bool,
+    },
+}
+
+impl JournalEntry {
+    /// The event that a fact is, if the journal keeps it.
+    #[must_use]
+    pub fn of(fact: &Fact) -> Option<Self> {
+        Some(match fact {
+            Fact::Joined { member, .. } => Self::Joined {
+                worker: member.worker.0,
+                host: member.host.clone(),
+                local_rank: member.local_rank,
+            },
+            Fact::Lost {
+                member,
+                location,
+                cause,
+            } => Self::Lost {
+                who: member.to_string(),
+                rank: member.rank,
+                local_rank: member.local_rank,
+                when: location.to_string(),
+                cause: cause.to_string(),
+            },
+            Fact::Left { member } => Self::Left {
+                who: member.to_string(),
+            },
+            Fact::Stalled(report) => Self::Stalled {
+                line: report.to_string(),
+            },
+            Fact::GroupFormed {
+                generation, ranks, ..
+            } => Self::Formed {
+                generation: *generation,
+                world_size: ranks.len(),
+            },
+            Fact::Recovered {
+                generation,
+                position,
+                world_size,
+                seconds,
+                steps_lost,
+                ..
+            } => Self::Recovered {
+                generation: *generation,
+                world_size: *world_size,
+                epoch: position.epoch,
+                completed: position.completed,
+                seconds: *seconds,
+                steps_lost: *steps_lost,
+            },
+            _ => return None,
+        })
+    }
+
+    /// The end of a run.
+    #[must_use]
+    pub fn ended(outcome: &Outcome) -> Self {
+        match outcome {
+            Ok(reason) => Self::Ended {
+                reason: reason.label().to_owned(),
+                ok: true,
+            },
+            Err(error) => Self::Ended {
+                reason: error.to_string(),
+                ok: false,
+            },
+        }
+    }
 }

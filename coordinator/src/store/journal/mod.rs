@@ -1,7 +1,7 @@
 //! `events.jsonl`: what happened to the run, a line of JSON for each event, for people and for
-//! the coordinator that resumes it. Lines are only ever appended, and are on the disk when
-//! [`Journal::append`] returns. The caller holds the [`super::RunStore`] of the directory: two
-//! writers would count each other's lines as torn.
+//! the coordinator that resumes it. Lines are only ever appended, and are durable when an append
+//! returns. The caller holds the [`super::RunStore`] of the directory: two writers would cut off
+//! each other's lines.
 
 mod entry;
 
@@ -32,7 +32,7 @@ struct Line<Entry> {
 pub struct Journal {
     path: PathBuf,
     file: File,
-    /// Bytes of whole lines.
+    /// Bytes of complete lines.
     length: u64,
 }
 
@@ -63,32 +63,16 @@ impl Journal {
     ///
     /// # Errors
     /// The line cannot be written; the journal is then as before.
-    pub fn append(&mut self, entry: &JournalEntry) -> Result<(), StoreError> {
-        self.append_at(SystemTime::now(), entry)
+    pub fn append(&mut self, entry: JournalEntry) -> Result<(), StoreError> {
+        self.append_all(&[(SystemTime::now(), entry)])
     }
 
-    /// Adds a line with the time `now`.
+    /// Adds lines, each with its time, and syncs once.
     ///
     /// # Errors
-    /// As [`Journal::append`].
-    pub fn append_at(&mut self, now: SystemTime, entry: &JournalEntry) -> Result<(), StoreError> {
-        let line = Line {
-            time: rfc3339(now),
-            entry,
-        };
-        let written = serde_json::to_vec(&line)
-            .map_err(Into::into)
-            .and_then(|mut line| {
-                line.push(b'\n');
-                // A failed append may have left a piece that could not be taken back then.
-                if self.file.metadata()?.len() != self.length {
-                    self.file.set_len(self.length)?;
-                }
-                self.file.write_all(&line)?;
-                self.file.sync_data()?;
-                Ok(line.len() as u64)
-            });
-        match written {
+    /// The lines cannot be written; the journal is then as before.
+    pub fn append_all(&mut self, entries: &[(SystemTime, JournalEntry)]) -> Result<(), StoreError> {
+        match self.write(entries) {
             Ok(bytes) => {
                 self.length += bytes;
                 Ok(())
@@ -99,6 +83,25 @@ impl Journal {
                 Err(StoreError::write(&self.path)(error))
             }
         }
+    }
+
+    fn write(&mut self, entries: &[(SystemTime, JournalEntry)]) -> std::io::Result<u64> {
+        let mut lines = Vec::new();
+        for (at, entry) in entries {
+            let line = Line {
+                time: rfc3339(*at),
+                entry,
+            };
+            serde_json::to_writer(&mut lines, &line)?;
+            lines.push(b'\n');
+        }
+        // A failed append may have left a piece that could not be removed then.
+        if self.file.metadata()?.len() != self.length {
+            self.file.set_len(self.length)?;
+        }
+        self.file.write_all(&lines)?;
+        self.file.sync_data()?;
+        Ok(lines.len() as u64)
     }
 
     /// Everything that happened so far.

@@ -69,7 +69,7 @@ fn every_event_comes_back_as_it_was_written() {
     let mut journal = Journal::open(directory.path()).unwrap();
     for (at, entry) in every_entry().iter().enumerate() {
         let now = UNIX_EPOCH + Duration::from_millis(1_500 + at as u64);
-        journal.append_at(now, entry).unwrap();
+        journal.append_all(&[(now, entry.clone())]).unwrap();
     }
     let entries = journal.entries().unwrap();
     assert_eq!(entries, read(directory.path()).unwrap());
@@ -86,14 +86,30 @@ fn every_event_comes_back_as_it_was_written() {
 }
 
 #[test]
+fn lines_that_are_added_together_stay_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path()).unwrap();
+    let lines: Vec<_> = every_entry()
+        .into_iter()
+        .map(|entry| (UNIX_EPOCH, entry))
+        .collect();
+    journal.append_all(&lines).unwrap();
+    journal.append_all(&[]).unwrap();
+    journal.append(every_entry()[0].clone()).unwrap();
+    let read: Vec<_> = journal.entries().unwrap();
+    assert_eq!(read.len(), lines.len() + 1);
+    assert!(lines.iter().zip(&read).all(|(line, read)| line.1 == read.1));
+}
+
+#[test]
 fn a_crash_anywhere_in_a_line_costs_that_line_only() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(EVENTS);
     let entries = every_entry();
     let mut journal = Journal::open(directory.path()).unwrap();
-    journal.append(&entries[0]).unwrap();
+    journal.append(entries[0].clone()).unwrap();
     let first = std::fs::read(&path).unwrap().len();
-    journal.append(&entries[3]).unwrap();
+    journal.append(entries[3].clone()).unwrap();
     drop(journal);
     let whole = std::fs::read(&path).unwrap();
 
@@ -102,7 +118,7 @@ fn a_crash_anywhere_in_a_line_costs_that_line_only() {
         assert_eq!(read(directory.path()).unwrap().len(), 1, "cut at {cut}");
         let mut journal = Journal::open(directory.path()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), whole[..first]);
-        journal.append(&entries[9]).unwrap();
+        journal.append(entries[9].clone()).unwrap();
         let read: Vec<_> = journal.entries().unwrap();
         assert_eq!(read.len(), 2, "cut at {cut}");
         assert_eq!(read[1].1, entries[9]);
@@ -113,19 +129,19 @@ fn a_crash_anywhere_in_a_line_costs_that_line_only() {
 fn a_failed_append_leaves_no_piece_for_the_next_one_to_join() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = Journal::open(directory.path()).unwrap();
-    journal.append(&every_entry()[0]).unwrap();
+    journal.append(every_entry()[0].clone()).unwrap();
     // As a full disk leaves it when even the taking back failed.
     let mut other = File::options()
         .append(true)
         .open(directory.path().join(EVENTS))
         .unwrap();
     other.write_all(b"{\"time\":\"19").unwrap();
-    journal.append(&every_entry()[9]).unwrap();
+    journal.append(every_entry()[9].clone()).unwrap();
     assert_eq!(journal.entries().unwrap().len(), 2);
 
     journal.file = File::options().write(true).open("/dev/full").unwrap();
     journal.length = 0;
-    let full = journal.append(&every_entry()[0]).unwrap_err();
+    let full = journal.append(every_entry()[0].clone()).unwrap_err();
     assert!(
         full.to_string().contains("events.jsonl: No space left"),
         "{full}"
@@ -136,7 +152,7 @@ fn a_failed_append_leaves_no_piece_for_the_next_one_to_join() {
 fn a_damaged_line_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = Journal::open(directory.path()).unwrap();
-    journal.append(&every_entry()[0]).unwrap();
+    journal.append(every_entry()[0].clone()).unwrap();
     let path = directory.path().join(EVENTS);
     let mut text = std::fs::read(&path).unwrap();
     text.extend(b"{\"time\":\"now\",\"event\":\"exploded\"}\n");

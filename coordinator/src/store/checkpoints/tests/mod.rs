@@ -8,9 +8,12 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::upload::Stage;
+use super::commit::{Partial, Stage};
 use super::*;
+use crate::store::Blob;
 
+/// More epochs on record than any of these checkpoints is ahead of.
+const EPOCHS: u32 = 20_000;
 const STAGES: [Stage; 6] = [
     Stage::State,
     Stage::Manifest,
@@ -30,18 +33,12 @@ fn new_checkpoints() -> (tempfile::TempDir, Checkpoints) {
     (run, checkpoints)
 }
 
-fn upload(checkpoints: &Checkpoints, position: Position, state: &[u8]) -> CheckpointUpload {
-    let mut upload = checkpoints.begin(position, state.len() as u64).unwrap();
-    for piece in state.chunks(7) {
-        upload.write(piece).unwrap();
-    }
-    upload
+fn blob(state: &[u8]) -> Blob {
+    Blob::proven(state.to_vec(), Sha256::digest(state).into())
 }
 
 fn commit(checkpoints: &Checkpoints, position: Position, state: &[u8]) {
-    let committed = upload(checkpoints, position, state)
-        .commit(&Sha256::digest(state))
-        .unwrap();
+    let committed = checkpoints.commit(position, &blob(state)).unwrap();
     assert!(committed.not_pruned.is_none(), "{committed:?}");
 }
 
@@ -52,9 +49,10 @@ fn commit_until(
     killed: bool,
     (checkpoints, position, state): (&Checkpoints, Position, &[u8]),
 ) -> Option<Stage> {
-    let mut upload = upload(checkpoints, position, state);
-    upload.partial.disable_cleanup(killed);
-    let committed = upload.commit_by_stages(&Sha256::digest(state), &mut |stage| {
+    let mut partial = Partial::begin(checkpoints.clone(), position).unwrap();
+    partial.write(&blob(state)).unwrap();
+    partial.directory.disable_cleanup(killed);
+    let committed = partial.commit_by_stages(&blob(state), &mut |stage| {
         if stage == last {
             Err(io::ErrorKind::StorageFull.into())
         } else {
@@ -72,7 +70,7 @@ fn commit_until(
 
 /// The newest whole checkpoint and its state, and the lines that say what is wrong.
 fn newest(checkpoints: &Checkpoints) -> (Option<(Position, Vec<u8>)>, Vec<String>) {
-    let newest = checkpoints.newest().unwrap();
+    let newest = checkpoints.newest(EPOCHS).unwrap();
     let whole = newest.checkpoint.map(|whole| {
         let bytes = std::fs::read(checkpoints.state_path(whole.position)).unwrap();
         assert_eq!(whole.bytes, bytes.len() as u64);
@@ -293,11 +291,33 @@ fn the_pointer_alone_decides_nothing() {
         lines,
         [
             "checkpoint epoch-0002-step-00000 is corrupt: state.safetensors has 0 of 3 bytes; \
-             there is no whole one",
+             there is no valid one",
             "checkpoint epoch-0001-step-00005 is corrupt: state.safetensors has 0 of 3 bytes; \
-             there is no whole one"
+             there is no valid one"
         ]
     );
+}
+
+#[test]
+fn a_checkpoint_ahead_of_the_records_is_passed_over() {
+    let (_run, checkpoints) = new_checkpoints();
+    commit(&checkpoints, at(2, 3), b"old");
+    commit(&checkpoints, at(3, 0), b"ahead");
+    let newest = checkpoints.newest(2).unwrap();
+    assert_eq!(newest.checkpoint.unwrap().position, at(3, 0));
+    assert!(newest.corrupt.is_empty());
+
+    let newest = checkpoints.newest(1).unwrap();
+    assert_eq!(newest.checkpoint.unwrap().position, at(2, 3));
+    let lines: Vec<_> = newest.corrupt.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "checkpoint epoch-0003-step-00000 cannot be used: metrics.jsonl has records of 1 \
+          epochs only; epoch-0002-step-00003 is used instead"
+        ]
+    );
+    assert!(checkpoints.newest(0).unwrap().checkpoint.is_none());
 }
 
 #[test]

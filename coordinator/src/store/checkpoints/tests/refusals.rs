@@ -1,4 +1,4 @@
-//! Uploads that do not hold what they promised, and file systems that do not take them.
+//! File systems that do not take a checkpoint.
 
 use std::fs::File;
 
@@ -7,43 +7,12 @@ use tempfile::{NamedTempFile, TempPath};
 use super::*;
 
 #[test]
-fn an_upload_that_is_dropped_or_not_as_announced_leaves_no_trace() {
+fn a_checkpoint_that_is_dropped_leaves_no_trace() {
     let (_run, checkpoints) = new_checkpoints();
     commit(&checkpoints, at(1, 1), b"state");
-    drop(upload(&checkpoints, at(1, 2), b"dropped"));
-
-    let mut long = checkpoints.begin(at(1, 2), 4).unwrap();
-    let refused = long.write(b"state").unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .ends_with("epoch-0001-step-00002/state.safetensors arrived with 5 bytes, but 4 were announced; it was dropped"),
-        "{refused}"
-    );
-    drop(long);
-
-    let mut short = checkpoints.begin(at(1, 2), 6).unwrap();
-    short.write(b"state").unwrap();
-    assert_eq!(short.received(), 5);
-    let refused = short.commit(&Sha256::digest(b"state")).unwrap_err();
-    let expected = matches!(
-        refused,
-        StoreError::Length {
-            expected: 6,
-            actual: 5,
-            ..
-        }
-    );
-    assert!(expected, "{refused}");
-
-    for sum in [Sha256::digest(b"other").as_slice(), b""] {
-        let refused = upload(&checkpoints, at(1, 1), b"stato").commit(sum);
-        let refused = refused.unwrap_err();
-        let StoreError::Checksum { path, .. } = &refused else {
-            panic!("{refused}")
-        };
-        assert_eq!(*path, checkpoints.path(at(1, 1)).join(STATE));
-    }
+    let mut partial = Partial::begin(checkpoints.clone(), at(1, 2)).unwrap();
+    partial.write(&blob(b"dropped")).unwrap();
+    drop(partial);
     assert_eq!(
         names(&checkpoints.folder),
         ["epoch-0001-step-00001", LATEST]
@@ -56,14 +25,14 @@ fn an_upload_that_is_dropped_or_not_as_announced_leaves_no_trace() {
 fn a_full_disk_leaves_the_checkpoint_before() {
     let (_run, checkpoints) = new_checkpoints();
     commit(&checkpoints, at(1, 1), b"state");
-    let mut full = checkpoints.begin(at(1, 2), 100).unwrap();
-    let path = full.partial.path().join("full");
+    let mut full = Partial::begin(checkpoints.clone(), at(1, 2)).unwrap();
+    let path = full.directory.path().join("full");
     std::fs::write(&path, "").unwrap();
-    full.state.file = NamedTempFile::from_parts(
+    full.state = NamedTempFile::from_parts(
         File::options().write(true).open("/dev/full").unwrap(),
         TempPath::try_from_path(path).unwrap(),
     );
-    let refused = full.write(b"state").unwrap_err();
+    let refused = full.write(&blob(b"state")).unwrap_err();
     assert!(
         refused
             .to_string()
@@ -85,18 +54,16 @@ fn a_place_that_takes_no_files_is_a_typed_error() {
     let file = run.path().join("file");
     std::fs::write(&file, "").unwrap();
     let below = Checkpoints::open(&file);
-    let refused = below.begin(at(1, 1), 1).unwrap_err();
+    let refused = below.commit(at(1, 1), &blob(b"")).unwrap_err();
     assert!(matches!(refused, StoreError::Write { .. }), "{refused}");
-    let refused = below.newest().unwrap_err();
+    let refused = below.newest(EPOCHS).unwrap_err();
     assert!(matches!(refused, StoreError::Read { .. }), "{refused}");
 
     // A checkpoint that cannot be removed is reported, and costs the new one nothing.
     let checkpoints = Checkpoints::open(run.path());
     std::fs::create_dir(&checkpoints.folder).unwrap();
     std::fs::write(checkpoints.path(at(1, 1)), "a file").unwrap();
-    let committed = upload(&checkpoints, at(1, 2), b"state")
-        .commit(&Sha256::digest(b"state"))
-        .unwrap();
+    let committed = checkpoints.commit(at(1, 2), &blob(b"state")).unwrap();
     let refused = committed.not_pruned.unwrap().to_string();
     assert!(refused.contains("epoch-0001-step-00001: "), "{refused}");
     let whole = Some((at(1, 2), b"state".to_vec()));

@@ -1,0 +1,93 @@
+//! What a run directory remembers of its run, for the coordinator that goes on with it. Reads
+//! only; whether and where the run goes on is the caller's decision.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use coordinator_core::event::{FinishedEpoch, Position};
+
+use super::{Checkpoints, Journal, JournalEntry, PREDICTIONS, RunStore, Split, StoreError};
+
+/// What a former coordinator left of a run.
+#[derive(Debug)]
+pub struct RunHistory {
+    /// The name that workers know it by; none in a directory in which no run began.
+    pub run_id: Option<String>,
+    /// Why the run ended, if nothing is left to resume.
+    pub ended: Option<String>,
+    /// The last generation on record.
+    pub generation: u64,
+    /// Where its workers look for a coordinator.
+    pub address: Option<SocketAddr>,
+    /// None when nothing was trained yet.
+    pub split: Option<Split>,
+    /// The finished epochs.
+    pub epochs: Vec<FinishedEpoch>,
+    /// The epoch of the stored best weights.
+    pub best_epoch: Option<u32>,
+    /// The newest valid checkpoint.
+    pub checkpoint: Option<Position>,
+    /// Checkpoints that cannot be used, a line each.
+    pub corrupt: Vec<String>,
+    /// When the predictions were drawn, if they were.
+    pub predictions: Option<SystemTime>,
+}
+
+impl RunHistory {
+    /// Reads the directory of `store`; all of the newest checkpoint is read to prove it.
+    ///
+    /// # Errors
+    /// A file cannot be read or is damaged.
+    pub fn read(
+        store: &RunStore,
+        journal: &Journal,
+        checkpoints: &Checkpoints,
+    ) -> Result<Self, StoreError> {
+        let entries = journal.entries()?;
+        let ended = reason_of_end(&entries);
+        let (mut run_id, mut generation) = (None, 0);
+        for (_, entry) in entries {
+            match entry {
+                JournalEntry::Started { run_id: id, .. } => run_id = Some(id),
+                JournalEntry::Formed { generation: at, .. }
+                | JournalEntry::Recovered { generation: at, .. } => generation = generation.max(at),
+                _ => {}
+            }
+        }
+        let split = store.read_split()?;
+        let epochs = match split {
+            Some(_) => store.epochs().to_vec(),
+            None => Vec::new(),
+        };
+        let generations = epochs.iter().map(|epoch| epoch.generation);
+        let newest = checkpoints.newest(epochs.len() as u32)?;
+        Ok(Self {
+            run_id,
+            ended,
+            generation: generations.fold(generation, u64::max),
+            address: store.read_address()?,
+            split,
+            epochs,
+            best_epoch: store.best_epoch()?,
+            checkpoint: newest.checkpoint.map(|valid| valid.position),
+            corrupt: newest.corrupt.iter().map(ToString::to_string).collect(),
+            predictions: store.modified(PREDICTIONS),
+        })
+    }
+
+    /// Where the run goes on if no worker holds a later state.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.checkpoint.unwrap_or(Position::start_of(1))
+    }
+}
+
+/// Why a run ended, by its journal, if nothing is left to resume. One that was interrupted, or
+/// failed, can be resumed.
+#[must_use]
+pub fn reason_of_end(entries: &[(String, JournalEntry)]) -> Option<String> {
+    entries.iter().find_map(|(_, entry)| match entry {
+        JournalEntry::Ended { reason, ok: true } if reason != "interrupted" => Some(reason.clone()),
+        _ => None,
+    })
+}

@@ -15,6 +15,7 @@ pub mod fault;
 pub mod injection_point;
 pub mod metrics;
 pub mod network;
+pub mod slow_disk;
 
 pub use ended::Ended;
 pub use journal::journal;

@@ -1,63 +1,50 @@
 //! Shows a run: metrics, status page, terminal, traces. It takes no decision, writes no file, and
-//! nothing flows back.
+//! nothing flows back. Each observer takes facts by itself; this module only hands them on.
 
 pub mod console;
 pub mod metrics;
 pub mod report;
 pub mod status;
 
-mod epoch;
-mod members;
 mod page;
 mod results;
 mod stragglers;
 mod traces;
+mod view;
 
-use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use common::trace::{Spans, TraceId};
 use tokio::sync::watch;
 
 use self::traces::Traces;
+use self::view::RunView;
 use crate::launcher::WorkerExit;
+use crate::net::clock::{rfc3339, unix_seconds};
 use crate::observe::console::Progress;
-use crate::observe::metrics::{Metrics, RunState};
-use crate::observe::status::{Board, Status};
+use crate::observe::metrics::{Metrics, WorkerState};
+use crate::observe::status::{Board, EventView, Status};
+use crate::store::{JournalEntry, RunHistory};
 use coordinator_core::early_stopping::Standing;
-use coordinator_core::event::{FinishedEpoch, Position, StopReason};
+use coordinator_core::event::Position;
 use coordinator_core::{Fact, WorkerId};
-use epoch::EpochSoFar;
 pub use results::{Prediction, Predictions};
-use stragglers::Stragglers;
 
-/// All observers of a run, and what they need to remember.
+/// All observers of a run.
 pub struct Observers {
     run_dir: PathBuf,
+    started: Instant,
+    patience: u32,
+    view: RunView,
     metrics: Metrics,
     status: Board,
     progress: Progress,
-    started: Instant,
-    epochs: u32,
-    patience: u32,
-    /// Early stopping, after the epochs so far.
-    stopping: Standing,
-    expected: usize,
-    /// Lost, and neither replaced nor come back.
-    missing: usize,
-    /// The rank of each member of the current generation.
-    ranks: HashMap<WorkerId, usize>,
-    /// The newest durable checkpoint; at first what a run begins with.
-    durable: Position,
-    split: Option<(Vec<String>, Vec<String>)>,
-    finished: Vec<FinishedEpoch>,
-    epoch: EpochSoFar,
-    stragglers: Stragglers,
-    exits: Vec<WorkerExit>,
     traces: Option<Traces>,
-    /// Warnings about workers' machines that were said.
-    warnings: BTreeSet<String>,
+    /// Class names, and the paths of all files.
+    names: Option<(Vec<String>, Vec<String>)>,
+    exits: Vec<WorkerExit>,
 }
 
 impl Observers {
@@ -74,25 +61,113 @@ impl Observers {
         status.change(|status| status.patience = patience);
         Self {
             run_dir,
+            started: Instant::now(),
+            patience,
+            view: RunView::new(epochs),
             metrics,
             status,
             progress,
-            started: Instant::now(),
-            epochs,
-            patience,
-            stopping: Standing::default(),
-            expected: 0,
-            missing: 0,
-            ranks: HashMap::new(),
-            durable: Position::start_of(1),
-            split: None,
-            finished: Vec::new(),
-            epoch: EpochSoFar::new(0, 0, 0, 0),
-            stragglers: Stragglers::default(),
-            exits: Vec::new(),
             traces: None,
-            warnings: BTreeSet::new(),
+            names: None,
+            exits: Vec::new(),
         }
+    }
+
+    /// Starts to send the spans of this run to the collector at `endpoint`. The caller finishes
+    /// the result after [`Observers::ended`].
+    pub fn begin_traces(&mut self, endpoint: &str, trace: TraceId) -> Option<Spans> {
+        let spans = Spans::start(endpoint, "finetune-coordinator", trace)?;
+        self.traces = Some(Traces::new(spans.clone(), trace));
+        self.say(&format!("traces:  {endpoint}, trace {trace}"));
+        Some(spans)
+    }
+
+    /// Shows what a former coordinator left of the run.
+    pub fn remember(&mut self, history: &RunHistory, stopping: Standing) {
+        self.progress.say(&format!(
+            "resuming after {} epochs{}",
+            history.epochs.len(),
+            match history.checkpoint {
+                Some(position) => format!("; the newest checkpoint is at {position}"),
+                None => String::new(),
+            }
+        ));
+        self.view.remember(history, stopping);
+        self.status.show_epochs(&self.view);
+        if let Some(at) = history.predictions {
+            self.predictions_drawn(at);
+        }
+    }
+
+    /// Shows the events that are in the journal already.
+    pub fn remember_events(&mut self, events: Vec<(String, JournalEntry)>) {
+        self.status.change(|status| {
+            for (time, entry) in events {
+                status.happened(EventView { time, entry });
+            }
+        });
+    }
+
+    /// Shows a fact.
+    pub fn apply(&mut self, fact: Fact) {
+        self.view.apply(&fact);
+        self.metrics.apply(&fact, &self.view);
+        self.status.apply(&fact, &self.view);
+        self.progress.apply(&fact, &self.view);
+        if let Some(traces) = &mut self.traces {
+            traces.apply(&fact);
+        }
+        if let Fact::SplitReady { classes, files, .. } = fact {
+            self.names = Some((classes, files));
+        }
+    }
+
+    /// Shows an event of the journal.
+    pub fn happened(&mut self, at: SystemTime, entry: JournalEntry) {
+        let time = rfc3339(at);
+        self.status
+            .change(|status| status.happened(EventView { time, entry }));
+    }
+
+    /// Shows how many workers have joined, and how many of them are in the generation, and gives
+    /// readers the newest status. To be called a few times a second.
+    pub fn tick(&mut self, joined: usize, healthy: usize) {
+        self.census(joined, healthy);
+        self.status.publish();
+    }
+
+    fn census(&mut self, joined: usize, healthy: usize) {
+        let missing = self.view.census(joined);
+        self.metrics.set_workers(WorkerState::Joined, joined);
+        self.metrics.set_workers(WorkerState::Healthy, healthy);
+        self.metrics.set_workers(WorkerState::Lost, missing);
+    }
+
+    /// A worker sent a heartbeat.
+    pub fn heard(&mut self, worker: WorkerId) {
+        if let Some(rank) = self.view.rank(worker) {
+            let now = unix_seconds();
+            self.metrics.heard(rank, now);
+            self.status
+                .change_rank(rank, |view| view.heartbeat_timestamp = Some(now));
+        }
+    }
+
+    /// A checkpoint is durable.
+    pub fn checkpoint(&mut self, position: Position, bytes: u64) {
+        self.view.checkpoint(position);
+        self.metrics.checkpoint(unix_seconds(), bytes);
+        self.metrics.set_checkpoint_lag(self.view.checkpoint_lag());
+    }
+
+    /// The predictions were drawn, or drawn again.
+    pub fn predictions_drawn(&mut self, at: SystemTime) {
+        self.status.predictions_drawn(at);
+    }
+
+    /// Prints a line.
+    pub fn say(&mut self, line: &str) {
+        self.progress.say(line);
     }
 
     /// The run directory.
@@ -108,113 +183,5 @@ impl Observers {
     /// Remembers a process that ended.
     pub fn exited(&mut self, exit: WorkerExit) {
         self.exits.push(exit);
-    }
-
-    /// Prints a line.
-    pub fn say(&mut self, line: &str) {
-        self.progress.say(line);
-    }
-
-    /// Shows what happened.
-    pub fn apply(&mut self, fact: Fact) {
-        match fact {
-            Fact::Joined {
-                member,
-                members,
-                expected,
-            } => {
-                self.joined(members, expected);
-                self.show_newcomer(&member);
-            }
-            Fact::Lost {
-                member,
-                location,
-                cause,
-            } => self.lost(&member, location, &cause),
-            Fact::Left { member } => self.left(&member),
-            Fact::Warned { host, warning } => self.warned(format!("on {host}: {warning}")),
-            Fact::Refused { member, reason } => {
-                self.progress.say(&format!("refused {member}: {reason}"));
-            }
-            Fact::LaunchFailed { local_rank, error } => self.progress.say(&format!(
-                "local worker {local_rank} cannot be started: {error}"
-            )),
-            Fact::Stalled(report) => self.progress.say(&report.to_string()),
-            Fact::Waiting(reason) => self.waiting(&reason),
-            Fact::CheckpointMissed => self.progress.say(&format!(
-                "the last checkpoint did not arrive within --grace; --resume goes on from {}",
-                self.durable
-            )),
-            Fact::RolledBack { position, stopping } => self.rolled_back(position, stopping),
-            Fact::Recovered {
-                cause,
-                position,
-                world_size,
-                seconds,
-                steps_lost,
-                ..
-            } => self.recovered(cause, position, world_size, seconds, steps_lost),
-            Fact::Preparing { done, total } => self.preparing(done, total),
-            Fact::BadFile { path, error } => self.bad_file(&path, &error),
-            Fact::SplitReady {
-                classes,
-                files,
-                split,
-                ..
-            } => {
-                let (train, validation) = (split.train.len(), split.validation.len());
-                self.progress.say(&format!(
-                    "data: {} classes, {train} images to train on, {validation} to validate",
-                    classes.len()
-                ));
-                self.split = Some((classes, files));
-            }
-            Fact::GroupFormed {
-                generation,
-                ranks,
-                backend,
-                precision,
-            } => self.group_formed(generation, ranks, backend, precision),
-            Fact::EpochStarted {
-                epoch,
-                completed,
-                steps,
-                world_size,
-                lrs,
-            } => self.epoch_started(epoch, completed, steps, world_size, lrs),
-            Fact::Step { rank, report } => self.step(rank, &report),
-            Fact::EpochEnded {
-                epoch,
-                validated,
-                ranks,
-                stopping,
-            } => self.epoch_ended(epoch, validated, &ranks, stopping),
-            Fact::Stopping(reason) => self.ending(reason),
-        }
-    }
-
-    /// The run is in another state.
-    fn enter(&mut self, state: RunState) {
-        self.metrics.set_run_state(state);
-        self.status
-            .change(|status| state.label().clone_into(&mut status.state));
-    }
-
-    fn preparing(&mut self, done: usize, total: usize) {
-        self.enter(RunState::Preparing);
-        self.progress.preparing(done as u64, total as u64);
-    }
-
-    fn bad_file(&mut self, path: &str, error: &str) {
-        self.metrics.add_decode_errors(1);
-        self.progress.say(&format!("skipped {path}: {error}"));
-    }
-
-    fn ending(&mut self, reason: StopReason) {
-        if reason == StopReason::Interrupted {
-            self.progress
-                .say("stopping after the current steps; again to stop at once");
-        }
-        self.enter(RunState::Finishing);
     }
 }

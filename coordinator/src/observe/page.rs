@@ -1,68 +1,120 @@
-//! What the page shows beyond the moment: the epochs so far, and each worker's last heartbeat.
+//! Facts as the status that the page shows: the epochs so far, and each worker's last heartbeat.
 //! The status is its only copy.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Observers;
+use super::view::RunView;
 use crate::net::clock::unix_seconds;
-use crate::observe::console::{StepView, seconds_left};
-use crate::observe::metrics::WorkerState;
-use crate::observe::status::{BestEpoch, LearningRate, WorkerView};
-use coordinator_core::event::{MemberInfo, Ranked};
-use coordinator_core::schedule::{GroupLrs, by_group};
+use crate::observe::console::seconds_left;
+use crate::observe::metrics::{RunState, WorkerState};
+use crate::observe::status::{BestEpoch, Board, LearningRate, WorkerView};
+use coordinator_core::Fact;
+use coordinator_core::event::{MemberInfo, Ranked, WaitReason};
+use coordinator_core::schedule::by_group;
 
-impl Observers {
-    /// The finished epochs, after any change of them.
-    pub(super) fn show_epochs(&mut self) {
-        let epochs = self.finished.clone();
-        let last = epochs.last().map_or(0, |epoch| epoch.epoch);
-        let best = self.best().cloned();
-        let wait = self.stopping.wait;
-        self.status.change(|status| {
-            status.last_epoch = epochs.last().cloned();
-            status.history = epochs;
-            status.best = best.map(|epoch| BestEpoch {
+impl Board {
+    /// Shows a fact; `view` has taken it into account.
+    pub(super) fn apply(&mut self, fact: &Fact, view: &RunView) {
+        if let Some(state) = view.entered() {
+            self.enter(state);
+        }
+        match fact {
+            Fact::Joined {
+                member,
+                members,
+                expected,
+            } => self.joined(member, *members, *expected),
+            Fact::Lost { member, .. } => self.lost(member),
+            Fact::Waiting(reason) => {
+                self.change(|status| status.waiting_for = Some(reason.to_string()));
+            }
+            Fact::GroupFormed {
+                generation, ranks, ..
+            } => self.change(|status| {
+                status.generation = *generation;
+                status.world_size = ranks.len();
+                status.workers = ranks.iter().enumerate().map(rank_view).collect();
+            }),
+            Fact::EpochStarted {
+                epoch,
+                completed,
+                steps,
+                lrs,
+                ..
+            } => self.change(|status| {
+                status.waiting_for = None;
+                status.epoch = *epoch;
+                status.step = (*completed).into();
+                status.steps_per_epoch = (*steps).into();
+                status.learning_rates = by_group(*lrs)
+                    .map(|(group, lr)| LearningRate {
+                        group: group.to_owned(),
+                        lr,
+                    })
+                    .collect();
+            }),
+            Fact::Step { rank, report } => {
+                let made = report.completed.into();
+                self.change_rank(*rank as usize, |rank| rank.step = made);
+                self.show_completed_step(view);
+            }
+            Fact::EpochEnded { .. } | Fact::RolledBack { .. } => self.show_epochs(view),
+            _ => {}
+        }
+    }
+
+    /// The run is in another state.
+    pub(super) fn enter(&mut self, state: RunState) {
+        self.change(|status| state.label().clone_into(&mut status.state));
+    }
+
+    /// Shows the finished epochs, after any change of them.
+    pub(super) fn show_epochs(&mut self, view: &RunView) {
+        let epochs = view.finished();
+        let last = epochs.last();
+        self.change(|status| {
+            status.last_epoch = last.cloned();
+            status.history = epochs.to_vec();
+            status.best = view.best().map(|epoch| BestEpoch {
                 epoch: epoch.epoch,
                 validation_loss: epoch.validation_loss,
                 validation_accuracy: epoch.validation_accuracy,
             });
-            status.epochs_without_improvement = wait;
+            status.epochs_without_improvement = view.stopping().wait;
             // Of a run that goes on, before its first step.
             if status.epoch == 0 {
-                status.epoch = last;
+                status.epoch = last.map_or(0, |epoch| epoch.epoch);
             }
         });
     }
 
-    pub(super) fn show_rates(&mut self, lrs: GroupLrs) {
-        self.status.change(|status| {
-            status.learning_rates = by_group(lrs)
-                .map(|(group, lr)| LearningRate {
-                    group: group.to_owned(),
-                    lr,
-                })
-                .collect();
-        });
-    }
-
-    pub(super) fn show_time_left(&mut self, view: &StepView) {
-        let last_epoch = self.finished.last().map(|epoch| epoch.seconds);
-        let left = seconds_left(view, last_epoch);
-        self.status.change(|status| {
+    fn show_completed_step(&mut self, view: &RunView) {
+        let Some(step) = view.completed() else {
+            return;
+        };
+        let last_epoch = view.finished().last().map(|epoch| epoch.seconds);
+        let left = seconds_left(step, last_epoch);
+        let ratios = view.straggler_ratios();
+        self.change(|status| {
+            for (rank, ratio) in status.workers.iter_mut().zip(ratios) {
+                rank.straggler_ratio = Some(ratio);
+            }
+            status.step = step.step;
+            status.train_loss = Some(step.loss);
+            status.images_per_second = step.images_per_second;
             status.epoch_seconds_left = left.map(|(epoch, _)| epoch);
             status.run_seconds_left = left.map(|(_, run)| run);
         });
     }
 
     /// The predictions were drawn, or drawn again.
-    pub fn predictions_drawn(&mut self, at: SystemTime) {
+    pub(super) fn predictions_drawn(&mut self, at: SystemTime) {
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.status
-            .change(|status| status.predictions_timestamp = Some(since.as_secs_f64()));
+        self.change(|status| status.predictions_timestamp = Some(since.as_secs_f64()));
     }
 
     /// A worker joined: until the next group is formed it has no rank.
-    pub(super) fn show_newcomer(&mut self, member: &MemberInfo) {
+    fn joined(&mut self, member: &MemberInfo, members: usize, expected: usize) {
         let newcomer = WorkerView {
             worker: member.worker,
             rank: None,
@@ -73,28 +125,17 @@ impl Observers {
             straggler_ratio: None,
             heartbeat_timestamp: Some(unix_seconds()),
         };
-        self.status.change(|status| status.workers.push(newcomer));
-    }
-
-    /// A group is formed; its ranks come first, each in its place.
-    pub(super) fn show_group(&mut self, ranks: Vec<Ranked>) {
-        let view = |(rank, of): (usize, Ranked)| WorkerView {
-            worker: of.worker,
-            rank: Some(rank),
-            host: of.host,
-            device: of.device,
-            state: WorkerState::Healthy.label().to_owned(),
-            step: 0,
-            straggler_ratio: None,
-            heartbeat_timestamp: None,
-        };
-        let group = ranks.into_iter().enumerate().map(view).collect();
-        self.status.change(|status| status.workers = group);
+        let missing = expected.saturating_sub(members);
+        let waiting = (missing > 0).then(|| WaitReason::Workers { missing }.to_string());
+        self.change(|status| {
+            status.waiting_for = waiting;
+            status.workers.push(newcomer);
+        });
     }
 
     /// A member is gone: a rank is shown as lost, until another holds it.
-    pub(super) fn show_lost(&mut self, member: &MemberInfo) {
-        self.status.change(|status| {
+    fn lost(&mut self, member: &MemberInfo) {
+        self.change(|status| {
             let workers = &mut status.workers;
             let at = workers.iter().position(|view| view.worker == member.worker);
             match (at, member.rank) {
@@ -108,11 +149,25 @@ impl Observers {
     }
 
     /// Changes what is shown of a rank; of 1,000 too, many times a second.
-    pub(super) fn show_rank(&mut self, rank: usize, change: impl FnOnce(&mut WorkerView)) {
-        self.status.change(|status| {
+    pub(super) fn change_rank(&mut self, rank: usize, change: impl FnOnce(&mut WorkerView)) {
+        self.change(|status| {
             if let Some(view) = status.workers.get_mut(rank) {
                 change(view);
             }
         });
+    }
+}
+
+/// A rank of a new group.
+fn rank_view((rank, of): (usize, &Ranked)) -> WorkerView {
+    WorkerView {
+        worker: of.worker,
+        rank: Some(rank),
+        host: of.host.clone(),
+        device: of.device.clone(),
+        state: WorkerState::Healthy.label().to_owned(),
+        step: 0,
+        straggler_ratio: None,
+        heartbeat_timestamp: None,
     }
 }

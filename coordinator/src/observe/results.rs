@@ -47,7 +47,7 @@ impl Observers {
 
     /// Prepares the drawing of the curves of a run that ended so; none without an epoch.
     pub fn draw_curves(&self, outcome: &Outcome) -> Option<Render> {
-        if self.finished.is_empty() {
+        if self.view.finished().is_empty() {
             return None;
         }
         let stop = match outcome {
@@ -57,8 +57,8 @@ impl Observers {
             Ok(StopReason::Interrupted) => "interrupted",
             Err(_) => "failed",
         };
-        let epochs = self.finished.clone();
-        let best = self.stopping.best.map(|best| best.epoch);
+        let epochs = self.view.finished().to_vec();
+        let best = self.view.stopping().best.map(|best| best.epoch);
         Some(Box::new(move || Ok(curves::render(&epochs, best, stop)?)))
     }
 
@@ -69,7 +69,9 @@ impl Observers {
             traces.ended(outcome);
         }
         // A worker that is missing now ended with the run, unless the run failed for want of it.
-        self.missing = if outcome.is_ok() { 0 } else { self.missing };
+        if outcome.is_ok() {
+            self.view.forget_missing();
+        }
         self.census(0, 0);
         if let Some(label) = metrics::stop_label(outcome) {
             self.metrics.set_stop_reason(label);
@@ -81,9 +83,9 @@ impl Observers {
                     .change(|status| status.stop_reason = Some(reason.label().to_owned()));
                 self.progress.summary(&Summary {
                     reason,
-                    epochs: self.finished.len() as u32,
+                    epochs: self.view.finished().len() as u32,
                     patience: self.patience,
-                    best: self.best().cloned(),
+                    best: self.view.best().cloned(),
                     seconds: self.started.elapsed().as_secs_f64(),
                     run_dir: self.run_dir.clone(),
                     files,
@@ -94,8 +96,14 @@ impl Observers {
         self.status.publish();
     }
 
+    /// The run is in its last state.
+    fn enter(&mut self, state: RunState) {
+        self.metrics.set_run_state(state);
+        self.status.enter(state);
+    }
+
     fn tiles(&self, predictions: Predictions) -> Vec<grid::Tile> {
-        let Some((classes, files)) = &self.split else {
+        let Some((classes, files)) = &self.names else {
             return Vec::new();
         };
         let size = predictions.image_size;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::net::clock::unix_seconds;
 use crate::store::{EpochRecord, JournalEntry};
 
-/// Events that are kept for whoever looks.
+/// Events of the journal that are shown.
 const EVENTS: usize = 100;
 
 /// The status as the driver changes it, many times a second.
@@ -70,7 +70,7 @@ pub struct Status {
     pub run: String,
     /// As the label of `finetune_run_state`.
     pub state: String,
-    /// What the run waits for before it can go on, in words; `/readyz` fails while it is set.
+    /// What the run waits for before it can go on; `/readyz` fails while it is set.
     pub waiting_for: Option<String>,
     /// Number of the agreed membership.
     pub generation: u64,
@@ -90,13 +90,13 @@ pub struct Status {
     pub steps_per_epoch: u64,
     /// Mean training loss of this epoch so far.
     pub train_loss: Option<f64>,
-    /// Training pictures per second over all ranks.
+    /// Training images per second over all ranks.
     pub images_per_second: f64,
     /// The best epoch so far.
     pub best: Option<BestEpoch>,
     /// Epochs since the best one.
     pub epochs_without_improvement: u32,
-    /// So many of them stop the run.
+    /// Epochs without improvement that stop the run.
     pub patience: u32,
     /// The last finished epoch, as in `metrics.jsonl`.
     #[serde(serialize_with = "as_record")]
@@ -104,7 +104,7 @@ pub struct Status {
     /// All finished epochs, of former coordinators too.
     #[serde(serialize_with = "as_rows")]
     pub history: Vec<FinishedEpoch>,
-    /// Of each layer group in this epoch, from the input to the head.
+    /// Of each parameter group in this epoch, from the input to the head.
     pub learning_rates: Vec<LearningRate>,
     /// Of this epoch's training, by the steps so far.
     pub epoch_seconds_left: Option<f64>,
@@ -116,7 +116,7 @@ pub struct Status {
     pub predictions_timestamp: Option<f64>,
     /// As the label of `finetune_stop_reason_info`, once the run stopped.
     pub stop_reason: Option<String>,
-    /// Where the results lie.
+    /// The run directory.
     pub run_directory: String,
     /// Where workers connect.
     pub coordinator_url: String,
@@ -160,12 +160,12 @@ fn as_record<S: Serializer>(epoch: &Option<FinishedEpoch>, to: S) -> Result<S::O
     epoch.as_ref().map(EpochRecord::from).serialize(to)
 }
 
-/// The learning rate of a layer group.
+/// The learning rate of a parameter group.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LearningRate {
     /// The group.
     pub group: String,
-    /// Its rate.
+    /// Its learning rate.
     pub lr: f64,
 }
 
@@ -191,13 +191,13 @@ pub struct WorkerView {
     pub host: String,
     /// Its device, for example `cpu` or the name of a GPU.
     pub device: String,
-    /// What it is doing, in a word.
+    /// As the label of `finetune_workers`.
     pub state: String,
     /// The last step that it reported.
     pub step: u64,
     /// Its median busy time of a step over the group's, once all have made one.
     pub straggler_ratio: Option<f64>,
-    /// Unix time of its last sign of life.
+    /// Unix time of its last heartbeat.
     pub heartbeat_timestamp: Option<f64>,
 }
 

@@ -1,8 +1,8 @@
-//! Which rank keeps the others waiting: its median busy time of a step over the group's.
+//! Which rank the others wait for: its median busy time of a step over the group's.
 
 use std::collections::VecDeque;
 
-/// Steps that count.
+/// The last steps of a rank that the median is taken over.
 const WINDOW: usize = 32;
 
 /// The last busy seconds of each rank.
@@ -10,7 +10,7 @@ const WINDOW: usize = 32;
 pub(super) struct Stragglers(Vec<VecDeque<f64>>);
 
 impl Stragglers {
-    /// Begins with `ranks` ranks of which nothing is known.
+    /// `ranks` ranks of which nothing is known.
     pub(super) fn of(ranks: usize) -> Self {
         Self(vec![VecDeque::with_capacity(WINDOW); ranks])
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use common::trace::{Span, SpanId, Spans, TraceId};
 
-use super::Observers;
+use coordinator_core::Fact;
 use coordinator_core::event::{FinishedEpoch, OutageCause, Outcome};
 
 /// What traces need to remember.
@@ -18,7 +18,7 @@ pub(super) struct Traces {
     epoch: Option<Open>,
 }
 
-/// What the current generation makes of an epoch.
+/// The current generation's part of an epoch.
 #[derive(Debug)]
 struct Open {
     epoch: u32,
@@ -28,38 +28,47 @@ struct Open {
     started: SystemTime,
 }
 
-impl Observers {
-    /// Starts to send the spans of this run to the collector at `endpoint`. The caller finishes
-    /// the result after [`Observers::ended`].
-    pub fn begin_traces(&mut self, endpoint: &str, trace: TraceId) -> Option<Spans> {
-        let spans = Spans::start(endpoint, "finetune-coordinator", trace)?;
+impl Traces {
+    /// Of a run that begins now.
+    pub(super) fn new(spans: Spans, trace: TraceId) -> Self {
         let started = SystemTime::now();
-        self.traces = Some(Traces {
-            spans: spans.clone(),
+        Self {
+            spans,
             run: trace.run(started),
             started,
             generation: 0,
             epoch: None,
-        });
-        self.say(&format!("traces:  {endpoint}, trace {trace}"));
-        Some(spans)
-    }
-
-    pub(super) fn trace(&mut self, see: impl FnOnce(&mut Traces)) {
-        if let Some(traces) = &mut self.traces {
-            see(traces);
         }
     }
-}
 
-impl Traces {
-    /// What follows is done by this generation.
-    pub(super) fn formed(&mut self, generation: u64) {
-        self.generation = generation;
+    /// Takes a fact into account, and sends the spans that it ends.
+    pub(super) fn apply(&mut self, fact: &Fact) {
+        match fact {
+            Fact::GroupFormed { generation, .. } => self.generation = *generation,
+            Fact::EpochStarted {
+                epoch,
+                completed,
+                world_size,
+                ..
+            } => self.epoch_started(*epoch, *completed, *world_size),
+            Fact::EpochEnded {
+                epoch, stopping, ..
+            } => {
+                let best = stopping.best.map(|best| best.epoch);
+                self.epoch_ended(epoch, best == Some(epoch.epoch));
+            }
+            Fact::Recovered {
+                cause,
+                seconds,
+                steps_lost,
+                ..
+            } => self.recovered(*cause, *seconds, *steps_lost),
+            _ => {}
+        }
     }
 
-    pub(super) fn epoch_started(&mut self, epoch: u32, completed: u32, world_size: u32) {
-        // A generation that made room for another leaves its epoch unfinished.
+    fn epoch_started(&mut self, epoch: u32, completed: u32, world_size: u32) {
+        // A generation that was aborted for another world size leaves its epoch unfinished.
         if let Some(span) = self.take_epoch() {
             self.spans.send(span);
         }
@@ -72,7 +81,7 @@ impl Traces {
         });
     }
 
-    pub(super) fn epoch_ended(&mut self, epoch: &FinishedEpoch, improved: bool) {
+    fn epoch_ended(&mut self, epoch: &FinishedEpoch, improved: bool) {
         if let Some(span) = self.take_epoch() {
             self.spans.send(
                 span.with("train_loss", epoch.train_loss)
@@ -82,7 +91,7 @@ impl Traces {
         }
     }
 
-    pub(super) fn recovered(&mut self, cause: OutageCause, seconds: f64, steps_lost: u32) {
+    fn recovered(&mut self, cause: OutageCause, seconds: f64, steps_lost: u32) {
         let now = SystemTime::now();
         let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         let broke = now.checked_sub(took).unwrap_or(now);
@@ -99,6 +108,7 @@ impl Traces {
         );
     }
 
+    /// Ends the span of the run.
     pub(super) fn ended(mut self, outcome: &Outcome) {
         if let Some(span) = self.take_epoch() {
             self.spans.send(span);

@@ -3,27 +3,9 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use crate::observe::view::CompletedStep;
 use crate::store::{BEST_WEIGHTS, CONFIG, CURVES, LOGS, METRICS, PREDICTIONS, SPLIT};
 use coordinator_core::event::{FinishedEpoch, StopReason};
-
-/// Where an epoch stands.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StepView {
-    /// Counted from 1.
-    pub epoch: u32,
-    /// The most epochs.
-    pub epochs: u32,
-    /// Steps done in this epoch.
-    pub step: u64,
-    /// Steps of an epoch.
-    pub steps: u64,
-    /// Mean training loss of this epoch so far.
-    pub loss: f64,
-    /// Training images per second over all ranks.
-    pub images_per_second: f64,
-    /// Wall seconds since the epoch began.
-    pub elapsed: f64,
-}
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +28,7 @@ pub struct Summary {
 
 /// Seconds left of the epoch's training, and of the run if nothing stops it early, which the
 /// last whole epoch tells best.
-pub fn seconds_left(view: &StepView, last_epoch_seconds: Option<f64>) -> Option<(f64, f64)> {
+pub fn seconds_left(view: &CompletedStep, last_epoch_seconds: Option<f64>) -> Option<(f64, f64)> {
     if view.step == 0 || view.steps == 0 {
         return None;
     }
@@ -59,7 +41,7 @@ pub fn seconds_left(view: &StepView, last_epoch_seconds: Option<f64>) -> Option<
 
 /// `12.5 images/s  loss 0.432  left 0:40  run ≤13:40`, short enough for 80 columns with the bar
 /// before it. The run's time is an upper bound, as it may stop early.
-pub(super) fn step_message(view: &StepView, last_epoch_seconds: Option<f64>) -> String {
+pub(super) fn step_message(view: &CompletedStep, last_epoch_seconds: Option<f64>) -> String {
     let mut text = format!(
         "{:.1} images/s  loss {:.3}",
         view.images_per_second, view.loss

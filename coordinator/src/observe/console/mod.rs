@@ -2,16 +2,19 @@
 //! row per epoch, a summary at the end. The bar is drawn on stderr, lasting lines go to stdout. It
 //! shows what it is told and computes nothing but the time that is left.
 
+mod apply;
 mod format;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::view::CompletedStep;
 use coordinator_core::event::FinishedEpoch;
-pub use format::{StepView, Summary, seconds_left};
+pub use format::{Summary, seconds_left};
 
 /// Without a terminal, time between two lines of progress.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -26,6 +29,8 @@ pub struct Progress {
     last_heartbeat: Option<Instant>,
     /// Wall seconds of the last whole epoch, validation included.
     epoch_seconds: Option<f64>,
+    /// Warnings about workers' machines that were printed.
+    warnings: BTreeSet<String>,
 }
 
 /// What the bar is about; a new stage gets a new bar.
@@ -54,6 +59,7 @@ impl Progress {
             heading_shown: false,
             last_heartbeat: None,
             epoch_seconds: None,
+            warnings: BTreeSet::new(),
         }
     }
 
@@ -79,7 +85,7 @@ impl Progress {
     }
 
     /// Shows where training stands.
-    pub fn step(&mut self, view: &StepView) {
+    pub fn step(&mut self, view: &CompletedStep) {
         let label = format!("epoch {}/{}", view.epoch, view.epochs);
         let message = format::step_message(view, self.epoch_seconds);
         self.advance(

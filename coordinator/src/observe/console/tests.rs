@@ -21,8 +21,8 @@ impl Write for Pipe {
     }
 }
 
-fn view(step: u64) -> StepView {
-    StepView {
+fn view(step: u64) -> CompletedStep {
+    CompletedStep {
         epoch: 2,
         epochs: 15,
         step,
@@ -30,6 +30,7 @@ fn view(step: u64) -> StepView {
         loss: 0.43215,
         images_per_second: 12.55,
         elapsed: 10.0,
+        samples: 0,
     }
 }
 

@@ -2,6 +2,7 @@
 //! so that no alert has to wait for a first value. The registry is passed in: there is no
 //! global one. Nothing here reads a clock or decides anything.
 
+mod apply;
 mod labels;
 mod ranks;
 mod table;

@@ -1,0 +1,103 @@
+//! Facts as lines of the console.
+
+use super::Progress;
+use crate::observe::view::RunView;
+use coordinator_core::Fact;
+use coordinator_core::event::StopReason;
+use coordinator_core::words::count;
+
+impl Progress {
+    /// Shows a fact; `view` has taken it into account.
+    pub(in crate::observe) fn apply(&mut self, fact: &Fact, view: &RunView) {
+        match fact {
+            Fact::Joined {
+                members, expected, ..
+            } => tracing::info!(joined = members, expected, "a worker joined"),
+            Fact::Waiting(reason) => tracing::info!(%reason, "waiting"),
+            Fact::Lost {
+                member,
+                location,
+                cause,
+            } => self.say(&format!("lost {member} {location}: {cause}")),
+            Fact::Left { member } => self.say(&format!("{member} left, as it was asked to")),
+            // Workers of one machine, and those that rejoin, report the same: it is printed once.
+            Fact::Warned { host, warning } => {
+                let line = format!("on {host}: {warning}");
+                if !self.warnings.contains(&line) {
+                    self.say(&line);
+                    self.warnings.insert(line);
+                }
+            }
+            Fact::Refused { member, reason } => self.say(&format!("refused {member}: {reason}")),
+            Fact::LaunchFailed { local_rank, error } => self.say(&format!(
+                "local worker {local_rank} cannot be started: {error}"
+            )),
+            Fact::Stalled(report) => self.say(&report.to_string()),
+            Fact::CheckpointMissed => self.say(&format!(
+                "the last checkpoint did not arrive within --grace; --resume continues from {}",
+                view.durable()
+            )),
+            Fact::RolledBack { position, .. } => self.say(&format!(
+                "rolled back to {position}: no newer state available"
+            )),
+            Fact::BadFile { path, error } => self.say(&format!("skipped {path}: {error}")),
+            Fact::Preparing { done, total } => self.preparing(*done as u64, *total as u64),
+            Fact::EpochEnded {
+                epoch, stopping, ..
+            } => {
+                let best = stopping.best.map(|best| best.epoch);
+                self.epoch(epoch, view.epochs(), best == Some(epoch.epoch));
+            }
+            Fact::Step { .. } => {
+                if let Some(step) = view.completed() {
+                    self.step(step);
+                }
+            }
+            Fact::Stopping(StopReason::Interrupted) => {
+                self.say("stopping after the current steps; again to stop at once");
+            }
+            Fact::EpochStarted { .. } | Fact::Stopping(_) => {}
+            Fact::Recovered { .. } | Fact::SplitReady { .. } | Fact::GroupFormed { .. } => {
+                self.milestone(fact);
+            }
+        }
+    }
+
+    fn milestone(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Recovered {
+                position,
+                world_size,
+                seconds,
+                steps_lost,
+                ..
+            } => self.say(&format!(
+                "recovered in {seconds:.1} s: {} from {position}{}",
+                match world_size {
+                    1 => "1 rank continues".to_owned(),
+                    ranks => format!("{ranks} ranks continue"),
+                },
+                match steps_lost {
+                    0 => String::new(),
+                    lost => format!("; {} to repeat", count(*lost as usize, "step")),
+                }
+            )),
+            Fact::SplitReady { classes, split, .. } => self.say(&format!(
+                "data: {} classes, {} training images, {} validation images",
+                classes.len(),
+                split.train.len(),
+                split.validation.len()
+            )),
+            Fact::GroupFormed {
+                ranks,
+                backend,
+                precision,
+                ..
+            } => self.say(&format!(
+                "group: {} over {backend}, computing in {precision}",
+                count(ranks.len(), "rank")
+            )),
+            _ => {}
+        }
+    }
+}

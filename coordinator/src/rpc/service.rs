@@ -1,5 +1,5 @@
 //! The methods of the gRPC service. It decides nothing and keeps no state of the run: sessions
-//! are in [`super::session`], files in [`super::blobs`], images in [`super::dataset`].
+//! are in `session`, files in `blobs`, images in `dataset`.
 
 use std::path::Path;
 use std::sync::Arc;

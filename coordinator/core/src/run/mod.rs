@@ -13,7 +13,7 @@
 //! retains: since a step changes the parameters only after its gradients are reduced over all
 //! ranks, a rank that made a step made it with the samples of all.
 //!
-//! Each piece of the state is owned by one of [`parts`]. The other modules decide, one for each
+//! Each piece of the state is owned by one of `parts`. The other modules decide, one for each
 //! subject, what an event means; their methods take `out`, the actions so far, and add to it.
 
 mod decoding;

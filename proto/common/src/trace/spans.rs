@@ -155,7 +155,7 @@ impl Spans {
         self.processor.on_end(span);
     }
 
-    /// Sends the spans that still wait, within [`SHUTDOWN_TIMEOUT`]. Later ones are dropped.
+    /// Sends the spans that still wait, within three seconds. Later ones are dropped.
     pub async fn finish(self) {
         let shutdown = move || self.processor.shutdown_with_timeout(SHUTDOWN_TIMEOUT);
         // Lost spans were logged, and no caller can do more about them.

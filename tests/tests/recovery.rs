@@ -34,7 +34,11 @@ fn without_a_replacement_the_other_worker_continues() {
     kill(run.workers()[1]);
     let ended = run.wait().succeeded();
     baseline.assert_same(&ended);
-    assert!(ended.output.contains("1 ranks go on"), "{}", ended.output);
+    assert!(
+        ended.output.contains("1 rank continues from"),
+        "{}",
+        ended.output
+    );
 }
 
 #[test]

@@ -63,7 +63,11 @@ fn a_link_that_goes_down_and_up_does_not_change_the_result() {
     for worker in &mut workers {
         assert!(worker.wait().unwrap().success(), "{}", ended.output);
     }
-    assert!(ended.output.contains("2 ranks go on"), "{}", ended.output);
+    assert!(
+        ended.output.contains("2 ranks continue from"),
+        "{}",
+        ended.output
+    );
     Baseline::of(STEADY).assert_same(&ended);
 }
 

@@ -177,14 +177,15 @@ impl Target {
                 ))),
             };
         }
-        let uri: Uri = url
-            .parse()
-            .map_err(|error| refuse(format!("`{url}` is no address: {error}")))?;
-        let (Some(host), Some(scheme @ ("http" | "https"))) = (uri.host(), uri.scheme_str()) else {
-            return Err(refuse(format!(
+        let no_address = || {
+            refuse(format!(
                 "`{url}` is no address: it must be http://HOST:PORT, https://HOST:PORT or \
                  unix:///PATH"
-            )));
+            ))
+        };
+        let uri: Uri = url.parse().map_err(|_| no_address())?;
+        let (Some(host), Some(scheme @ ("http" | "https"))) = (uri.host(), uri.scheme_str()) else {
+            return Err(no_address());
         };
         let host = host.trim_matches(['[', ']']).to_owned();
         let tls = match (scheme, tls) {

@@ -24,7 +24,7 @@ const PREFIX: &str = "finetune.";
 /// Spans that wait while the collector is slow.
 const QUEUE: usize = 512;
 /// How long a finished span waits for others to be sent with.
-const BATCH_DELAY: Duration = Duration::from_secs(1);
+const BATCH_DELAY: Duration = Duration::from_millis(100);
 /// Time for one request.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the last spans when the process ends: a request, and what one before it has left.

@@ -1,12 +1,11 @@
-//! The text of everything that the core says: log, journal, page, and messages to workers all
-//! show these. It is the one place for words; nothing else in this crate writes a sentence, and
-//! nothing anywhere reads one to find out what happened.
+//! The text of what the core names in its messages; those of errors and reasons stand at their
+//! variants. Log, journal, page, and messages to workers all show these. Nothing anywhere reads a
+//! text to find out what happened.
 
 use std::fmt::{self, Display, Formatter};
 
 use crate::event::{
-    Activity, Backend, ComputeType, DataError, DataFolder, EnvironmentError, Location, Loss,
-    LossCause, MemberInfo, Position, ProcessStatus, RefusalReason, RunError, ShutdownReason,
+    Activity, Backend, ComputeType, DataFolder, Location, MemberInfo, Position, ProcessStatus,
     StallReport, WaitReason, WorkerId,
 };
 
@@ -110,29 +109,6 @@ impl Display for ProcessStatus {
     }
 }
 
-impl Display for LossCause {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SessionBroke => f.write_str("its session broke"),
-            Self::ProcessExited(status) => write!(f, "its process {status}"),
-            Self::Reported { message, .. } => f.write_str(message),
-            Self::Stalled(report) => report.fmt(f),
-            Self::DrainRequested => f.write_str("it was asked to end"),
-            Self::NewSession => f.write_str("its process opened a new session"),
-            Self::NotReading => f.write_str("it does not read the coordinator's messages"),
-            Self::UnresponsiveToAbort => {
-                f.write_str("it did not leave the aborted generation in time")
-            }
-            Self::WrongSamples { epoch } => {
-                write!(
-                    f,
-                    "it reported samples of epoch {epoch} that it was not assigned"
-                )
-            }
-        }
-    }
-}
-
 impl Display for StallReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self {
@@ -165,25 +141,6 @@ impl Display for StallReport {
     }
 }
 
-impl Display for Loss {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Member {
-                member,
-                location,
-                cause,
-            } => write!(f, "{member} {location}: {cause}"),
-            Self::Expelled { member, reason } => write!(f, "{member}: {reason}"),
-            Self::ExitedEarly { local_rank, status } => {
-                write!(f, "local worker {local_rank} {status} before it joined")
-            }
-            Self::LaunchFailed { local_rank, error } => {
-                write!(f, "local worker {local_rank} cannot be started: {error}")
-            }
-        }
-    }
-}
-
 /// What follows "waiting for".
 impl Display for WaitReason {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -195,61 +152,6 @@ impl Display for WaitReason {
     }
 }
 
-impl Display for RefusalReason {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::RunEnding => f.write_str("the run is ending"),
-            Self::RunFull { limit } => {
-                write!(
-                    f,
-                    "the run already has {}, the maximum",
-                    count(*limit, "worker")
-                )
-            }
-            Self::LocalRankTaken { local_rank, holder } => {
-                write!(f, "local rank {local_rank} is taken by {holder}")
-            }
-            Self::NotLaunched { local_rank, pid } => write!(
-                f,
-                "the launcher did not start process {pid} as local rank {local_rank}"
-            ),
-            Self::Data(error) => error.fmt(f),
-            Self::Environment(error) => error.fmt(f),
-        }
-    }
-}
-
-impl Display for DataError {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mismatch {
-                known,
-                other,
-                difference,
-            } => write!(
-                f,
-                "workers have different data: {known}, {other}; first difference: {}",
-                difference.as_deref().unwrap_or("(unknown)")
-            ),
-            Self::Missing { path } => {
-                write!(f, "{path}, which is part of the run's split, is missing")
-            }
-            Self::Undecodable { path, error } => write!(f, "{path}: {error}"),
-            Self::Strict { path, error, files } => write!(
-                f,
-                "{path}: {error} (--strict-data is on; {} cannot be decoded)",
-                count(*files, "file")
-            ),
-            Self::TooFewImages { usable } => write!(
-                f,
-                "{} can be decoded, but at least 2 are required",
-                count(*usable, "image")
-            ),
-            Self::Reported(message) => f.write_str(message),
-        }
-    }
-}
-
 impl Display for DataFolder {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let fingerprint = &self.fingerprint;
@@ -257,79 +159,6 @@ impl Display for DataFolder {
         match &self.host {
             Some(host) => write!(f, "{short} on {host}"),
             None => write!(f, "{short} in the run directory"),
-        }
-    }
-}
-
-impl Display for EnvironmentError {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::MixedDevices { gpu, cpu } => write!(
-                f,
-                "a worker on {gpu} uses a GPU, but one on {cpu} uses the CPU; set --device cpu, \
-                 or use GPUs on every host"
-            ),
-            Self::LaunchFailed(message) | Self::Reported(message) => f.write_str(message),
-        }
-    }
-}
-
-impl Display for ShutdownReason {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(reason) => reason.fmt(f),
-            Self::Removed(cause) => cause.fmt(f),
-            Self::Ended(reason) => f.write_str(reason.label()),
-            Self::Failed(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for RunError {}
-
-impl Display for RunError {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Data(error) => error.fmt(f),
-            Self::Environment(error) => error.fmt(f),
-            Self::Weights(message) | Self::RunDirectory(message) => f.write_str(message),
-            Self::ExitedEarly { local_rank, status } => {
-                write!(f, "local worker {local_rank} {status} before it joined")
-            }
-            Self::TooFewWorkers {
-                ready,
-                required,
-                last,
-            } => {
-                let required = count(*required, "required worker");
-                write!(f, "{ready} of {required} left; no replacement pending")?;
-                match last {
-                    Some(last) => write!(f, "; last loss: {last}"),
-                    None => Ok(()),
-                }
-            }
-            Self::GroupsFailing { groups, last } => write!(
-                f,
-                "{groups} process groups in a row broke before they completed a step; last \
-                 failure: {last}"
-            ),
-            Self::BestWeightsLost { epoch, grace } => write!(
-                f,
-                "the best weights, of epoch {epoch}, did not arrive within --grace {} s; continue \
-                 with --resume, and a longer --grace if the network is slow",
-                grace.as_secs()
-            ),
-            Self::WorkerDefect { member, message } => write!(f, "{member}: {message}"),
-            Self::InconsistentEpoch {
-                epoch,
-                validated,
-                expected,
-                ledger,
-            } => write!(
-                f,
-                "epoch {epoch} validated {validated} of {expected} samples, with the steps \
-                 {ledger:?}"
-            ),
         }
     }
 }

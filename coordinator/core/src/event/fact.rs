@@ -1,4 +1,4 @@
-//! What observers should know of a run. Values only; their text is in [`crate::words`].
+//! What observers should know of a run. Values only.
 
 use super::{
     Backend, ComputeType, Location, LossCause, MemberInfo, OutageCause, Phases, Position,
@@ -163,7 +163,7 @@ pub enum Fact {
     GroupFormed {
         /// The generation.
         generation: u64,
-        /// Who holds each rank.
+        /// The worker of each rank.
         ranks: Vec<Ranked>,
         /// What its collectives run over.
         backend: Backend,

@@ -1,5 +1,4 @@
 //! Members of a run as others name them: who one is, where it was, and what became of it.
-//! Values only; their text is in [`crate::words`].
 
 use super::{Activity, FailureKind, Position, RefusalReason, WorkerId};
 
@@ -48,13 +47,16 @@ pub enum ProcessStatus {
 }
 
 /// Why a member is gone, or is evicted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LossCause {
     /// Its gRPC session broke.
+    #[error("its session broke")]
     SessionBroke,
     /// The launcher saw its process end.
+    #[error("its process {0}")]
     ProcessExited(ProcessStatus),
     /// It reported that it cannot go on.
+    #[error("{message}")]
     Reported {
         /// What failed.
         kind: FailureKind,
@@ -62,16 +64,22 @@ pub enum LossCause {
         message: String,
     },
     /// It made no progress for longer than the stall timeout, and the others waited for it.
+    #[error("{0}")]
     Stalled(Box<StallReport>),
     /// It was asked to end, and said so.
+    #[error("it was asked to end")]
     DrainRequested,
     /// Its process opened another session in place of this one.
+    #[error("its process opened a new session")]
     NewSession,
     /// It did not read the commands that were sent to it.
+    #[error("it does not read the coordinator's messages")]
     NotReading,
     /// It did not leave an aborted generation in time.
+    #[error("it did not leave the aborted generation in time")]
     UnresponsiveToAbort,
     /// It reported samples of this epoch that it had not been assigned.
+    #[error("it reported samples of epoch {epoch} that it was not assigned")]
     WrongSamples {
         /// The epoch, from 1.
         epoch: u32,
@@ -104,9 +112,10 @@ pub struct WaitingRanks {
 
 /// The last thing that cost the run a worker or a process group, for the message of a run that
 /// fails for want of workers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Loss {
     /// A member was lost, or its process group broke.
+    #[error("{member} {location}: {cause}")]
     Member {
         /// Which.
         member: MemberInfo,
@@ -115,7 +124,8 @@ pub enum Loss {
         /// Why.
         cause: LossCause,
     },
-    /// A member was of no use to the run.
+    /// A member that could not train was removed.
+    #[error("{member}: {reason}")]
     Expelled {
         /// Which.
         member: MemberInfo,
@@ -123,6 +133,7 @@ pub enum Loss {
         reason: RefusalReason,
     },
     /// A local worker's process ended before it joined.
+    #[error("local worker {local_rank} {status} before it joined")]
     ExitedEarly {
         /// Which of the launcher's processes.
         local_rank: u32,
@@ -130,6 +141,7 @@ pub enum Loss {
         status: ProcessStatus,
     },
     /// A local worker's process could not be started.
+    #[error("local worker {local_rank} cannot be started: {error}")]
     LaunchFailed {
         /// Which of the launcher's processes.
         local_rank: u32,

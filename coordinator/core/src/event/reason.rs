@@ -1,9 +1,9 @@
-//! Why the run waits, refuses a worker, ends, or fails. Values only; their text is in
-//! [`crate::words`].
+//! Why the run waits, refuses a worker, ends, or fails.
 
 use std::time::Duration;
 
 use super::{Loss, LossCause, MemberInfo, ProcessStatus, Span, WorkerId};
+use crate::words::count;
 
 /// What a run without a process group waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,16 +26,19 @@ pub enum WaitReason {
 }
 
 /// Why a worker cannot be a member.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RefusalReason {
     /// Training is over.
+    #[error("the run is ending")]
     RunEnding,
     /// The run has as many workers as it may have.
+    #[error("the run already has {}, the maximum", count(*.limit, "worker"))]
     RunFull {
         /// The most workers.
         limit: usize,
     },
     /// Another member has the local rank.
+    #[error("local rank {local_rank} is taken by {holder}")]
     LocalRankTaken {
         /// The local rank.
         local_rank: u32,
@@ -43,6 +46,7 @@ pub enum RefusalReason {
         holder: WorkerId,
     },
     /// The launcher did not start this process under that local rank.
+    #[error("the launcher did not start process {pid} as local rank {local_rank}")]
     NotLaunched {
         /// The local rank.
         local_rank: u32,
@@ -50,15 +54,21 @@ pub enum RefusalReason {
         pid: u32,
     },
     /// Its data is not the run's, or cannot be decoded.
-    Data(DataError),
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// Its device does not fit the run's.
-    Environment(EnvironmentError),
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
 }
 
 /// What is wrong with the data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DataError {
     /// Two data folders differ.
+    #[error(
+        "workers have different data: {known}, {other}; first difference: {}",
+        .difference.as_deref().unwrap_or("(unknown)")
+    )]
     Mismatch {
         /// What the run knows.
         known: DataFolder,
@@ -68,11 +78,13 @@ pub enum DataError {
         difference: Option<String>,
     },
     /// A file of the resumed run's split is gone.
+    #[error("{path}, which is part of the run's split, is missing")]
     Missing {
         /// Relative to the folder of classes.
         path: String,
     },
     /// A file that the run trains or validates on does not decode.
+    #[error("{path}: {error}")]
     Undecodable {
         /// Relative to the folder of classes.
         path: String,
@@ -80,6 +92,10 @@ pub enum DataError {
         error: String,
     },
     /// Files do not decode, and `--strict-data` is on.
+    #[error(
+        "{path}: {error} (--strict-data is on; {} cannot be decoded)",
+        count(*.files, "file")
+    )]
     Strict {
         /// The first of them, relative to the folder of classes.
         path: String,
@@ -89,11 +105,13 @@ pub enum DataError {
         files: usize,
     },
     /// Too few images decode to make a training and a validation set.
+    #[error("{} can be decoded, but at least 2 are required", count(*.usable, "image"))]
     TooFewImages {
         /// How many do.
         usable: usize,
     },
     /// As a worker reported it.
+    #[error("{0}")]
     Reported(String),
 }
 
@@ -107,9 +125,13 @@ pub struct DataFolder {
 }
 
 /// What is wrong with a machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvironmentError {
     /// Some workers compute on GPUs and others on CPUs.
+    #[error(
+        "a worker on {gpu} uses a GPU, but one on {cpu} uses the CPU; set --device cpu, or use \
+         GPUs on every host"
+    )]
     MixedDevices {
         /// A host whose worker computes on a GPU.
         gpu: String,
@@ -117,21 +139,27 @@ pub enum EnvironmentError {
         cpu: String,
     },
     /// The first local workers cannot be started: the launcher's error.
+    #[error("{0}")]
     LaunchFailed(String),
     /// As a worker reported it.
+    #[error("{0}")]
     Reported(String),
 }
 
 /// Why a worker is told to end its session.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ShutdownReason {
     /// It cannot be a member.
+    #[error(transparent)]
     Refused(RefusalReason),
     /// It no longer is a member.
+    #[error(transparent)]
     Removed(LossCause),
     /// The run is over.
+    #[error("{}", .0.label())]
     Ended(StopReason),
     /// The run failed.
+    #[error(transparent)]
     Failed(RunError),
 }
 
@@ -161,15 +189,19 @@ impl StopReason {
 }
 
 /// Why a run failed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RunError {
     /// The data.
-    Data(DataError),
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The pretrained weights: a worker's report.
+    #[error("{0}")]
     Weights(String),
     /// A machine.
-    Environment(EnvironmentError),
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
     /// A local worker's process ended before it joined, and before anything was trained.
+    #[error("local worker {local_rank} {status} before it joined")]
     ExitedEarly {
         /// Which of the launcher's processes.
         local_rank: u32,
@@ -177,6 +209,11 @@ pub enum RunError {
         status: ProcessStatus,
     },
     /// Too few workers are left, and no replacement is on its way.
+    #[error(
+        "{ready} of {} left; no replacement pending{}",
+        count(*.required, "required worker"),
+        .last.as_ref().map_or_else(String::new, |last| format!("; last loss: {last}"))
+    )]
     TooFewWorkers {
         /// Workers that could train.
         ready: usize,
@@ -186,6 +223,9 @@ pub enum RunError {
         last: Option<Box<Loss>>,
     },
     /// Process groups break one after the other, although their members are alive.
+    #[error(
+        "{groups} process groups in a row broke before they completed a step; last failure: {last}"
+    )]
     GroupsFailing {
         /// Groups in a row that broke before they completed a step.
         groups: u32,
@@ -193,6 +233,11 @@ pub enum RunError {
         last: Box<Loss>,
     },
     /// The best weights are lost: their holders are gone, or did not hand them over in time.
+    #[error(
+        "the best weights, of epoch {epoch}, did not arrive within --grace {} s; continue with \
+         --resume, and a longer --grace if the network is slow",
+        .grace.as_secs()
+    )]
     BestWeightsLost {
         /// Their epoch, from 1.
         epoch: u32,
@@ -200,8 +245,10 @@ pub enum RunError {
         grace: Duration,
     },
     /// The run directory cannot be written: the error.
+    #[error("{0}")]
     RunDirectory(String),
     /// A worker failed in itself before anything was trained.
+    #[error("{member}: {message}")]
     WorkerDefect {
         /// Which.
         member: MemberInfo,
@@ -209,6 +256,7 @@ pub enum RunError {
         message: String,
     },
     /// The reports of an epoch do not add up to the epoch.
+    #[error("epoch {epoch} validated {validated} of {expected} samples, with the steps {ledger:?}")]
     InconsistentEpoch {
         /// From 1.
         epoch: u32,

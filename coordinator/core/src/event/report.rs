@@ -77,9 +77,9 @@ impl Scan {
 pub struct RetainedState {
     /// Its images are decoded.
     pub prepared: bool,
-    /// The state that it holds.
+    /// The state that it retains.
     pub retained: Option<Position>,
-    /// The epoch of the best weights of which it holds a copy.
+    /// The epoch of the best weights of which it has a copy.
     pub best: Option<u32>,
 }
 

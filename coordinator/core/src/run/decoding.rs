@@ -3,20 +3,20 @@
 use std::collections::BTreeSet;
 
 use super::parts::{Decoding, Member, Stage};
-use super::{Now, Phase, Run};
+use super::{Phase, Run};
 use crate::event::{Action, Command, Fact, RefusalReason, RunError, WorkerId};
 use crate::shard::slice_of;
 
 impl Run {
     /// At first all wait for each other, so that local workers can share the decoding; later
     /// each prepares as it comes.
-    pub(super) fn after_scan(&mut self, now: Now, worker: WorkerId, out: &mut Vec<Action>) {
+    pub(super) fn after_scan(&mut self, worker: WorkerId) {
         match (&self.phase, self.stage(worker)) {
-            (Phase::Gathering, _) => self.gather_if_possible(now, out),
-            (_, Some(Stage::Ready)) => self.on_ready(now, out),
+            (Phase::Gathering, _) => self.gather_if_possible(),
+            (_, Some(Stage::Ready)) => self.on_ready(),
             _ => {
                 let samples = self.left_to_decode(worker);
-                self.order_decoding(worker, samples, out);
+                self.order_decoding(worker, samples);
             }
         }
     }
@@ -27,7 +27,7 @@ impl Run {
 
     /// Whether all workers that are worth waiting for have come as far as `stage`. A resumed run
     /// does not wait for ever for as many as it had.
-    fn all_reached(&self, now: Now, stage: Stage) -> bool {
+    fn all_reached(&self, stage: Stage) -> bool {
         let staying = || self.members.values().filter(|member| !member.draining);
         let reached = staying().filter(|member| member.stage >= stage).count();
         let behind = |member: &Member| member.stage > Stage::Joined && member.stage < stage;
@@ -37,7 +37,7 @@ impl Run {
         } else {
             reached >= self.recipe.workers
         };
-        let waited = self.resumed && now >= self.recipe.rejoin_timeout;
+        let waited = self.resumed && self.now >= self.recipe.rejoin_timeout;
         reached >= self.recipe.min_workers && (all || waited && !staying().any(behind))
     }
 
@@ -48,17 +48,17 @@ impl Run {
             && members.count() + self.vacant_local_ranks() < self.recipe.min_workers
     }
 
-    pub(super) fn gather_if_possible(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn gather_if_possible(&mut self) {
         if self.is_hopeless() {
-            self.too_few(out);
-        } else if self.all_reached(now, Stage::Scanned) {
-            self.prepare(now, out);
+            self.too_few();
+        } else if self.all_reached(Stage::Scanned) {
+            self.prepare();
         }
     }
 
     /// Workers of the launcher share one cache and decode a part of it each; every other worker
     /// decodes all for itself.
-    fn prepare(&mut self, now: Now, out: &mut Vec<Action>) {
+    fn prepare(&mut self) {
         self.phase = Phase::Preparing;
         let waiting = self.members.iter();
         let waiting = waiting.filter(|(_, member)| member.stage == Stage::Scanned);
@@ -68,12 +68,12 @@ impl Run {
         let all = self.dataset.not_cached();
         for (part, (worker, _)) in sharing.iter().enumerate() {
             let samples = slice_of(&all, part, sharing.len()).to_vec();
-            self.order_decoding(*worker, samples, out);
+            self.order_decoding(*worker, samples);
         }
         for (worker, _) in alone {
-            self.order_decoding(worker, self.dataset.samples(), out);
+            self.order_decoding(worker, self.dataset.samples());
         }
-        self.split_if_possible(now, out);
+        self.split_if_possible();
     }
 
     /// What is not yet in the cache of a worker that comes later.
@@ -95,7 +95,7 @@ impl Run {
         left
     }
 
-    fn order_decoding(&mut self, worker: WorkerId, samples: Vec<u32>, out: &mut Vec<Action>) {
+    fn order_decoding(&mut self, worker: WorkerId, samples: Vec<u32>) {
         let Some(member) = self.members.get_mut(worker) else {
             return;
         };
@@ -109,10 +109,10 @@ impl Run {
             images: self.dataset.len(),
             shared: member.shares_cache(),
         };
-        out.push(Action::Send(worker, command));
+        self.send(worker, command);
     }
 
-    pub(super) fn on_preparing(&mut self, worker: WorkerId, done: u32, out: &mut Vec<Action>) {
+    pub(super) fn on_preparing(&mut self, worker: WorkerId, done: u32) {
         let member = self.members.get_mut(worker);
         if let Some(decoding) = member.and_then(|member| member.decoding.as_mut()) {
             decoding.done = done;
@@ -124,25 +124,19 @@ impl Run {
             let decoding = self.members.values().filter_map(|m| m.decoding.as_ref());
             decoding.map(count).sum()
         };
-        out.push(Action::Notify(Fact::Preparing {
+        self.notify(Fact::Preparing {
             done: sum(|decoding| decoding.done as usize),
             total: sum(|decoding| decoding.samples.len()),
-        }));
+        });
     }
 
-    pub(super) fn on_prepared(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        bad: Vec<(u32, String)>,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_prepared(&mut self, worker: WorkerId, bad: Vec<(u32, String)>) {
         if self.stage(worker) != Some(Stage::Preparing) {
             return;
         }
         // Every member has to be able to train on everything.
         if let Err(error) = self.dataset.check_usable(&bad) {
-            return self.expel(now, worker, RefusalReason::Data(error), out);
+            return self.expel(worker, RefusalReason::Data(error));
         }
         if let Some(member) = self.members.get_mut(worker) {
             member.stage = Stage::Ready;
@@ -151,29 +145,30 @@ impl Run {
             }
         }
         self.dataset.leave_out(bad);
-        self.on_ready(now, out);
+        self.on_ready();
     }
 
-    pub(super) fn split_if_possible(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn split_if_possible(&mut self) {
         if self.is_hopeless() {
-            return self.too_few(out);
+            return self.too_few();
         }
-        if !self.all_reached(now, Stage::Ready) {
+        if !self.all_reached(Stage::Ready) {
             return;
         }
         // A worker that had a part of the shared cache to fill may have died with it.
         let left = self.dataset.not_cached();
         let shares = |member: &Member| member.shares_cache() && member.decoding.is_some();
         if let (Some(worker), false) = (self.members.find(shares), left.is_empty()) {
-            return self.order_decoding(worker, left, out);
+            return self.order_decoding(worker, left);
         }
         if self.dataset.split().is_none() {
-            let report = |fact| out.push(Action::Notify(fact));
+            let report = |fact| self.out.push(Action::Notify(fact));
             if let Err(error) = self.dataset.make_split(&self.recipe, report) {
-                return self.fail(RunError::Data(error), out);
+                return self.fail(RunError::Data(error));
             }
-            out.extend(self.dataset.split_fact().map(Action::Notify));
+            self.out
+                .extend(self.dataset.split_fact().map(Action::Notify));
         }
-        self.assemble(now, 0, out);
+        self.assemble(0);
     }
 }

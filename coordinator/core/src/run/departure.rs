@@ -1,7 +1,7 @@
 //! Members that go: lost, evicted, or asked to end.
 
 use super::parts::{Member, REJOIN_GRACE, Stage};
-use super::{Now, Pause, Phase, Run};
+use super::{Pause, Phase, Run};
 use crate::event::{
     Action, Command, Fact, Location, Loss, LossCause, MemberInfo, OutageCause, Position, RunError,
     SaveState, ShutdownReason, WorkerId,
@@ -16,46 +16,33 @@ pub(super) enum Successor {
 }
 
 impl Run {
-    pub(super) fn on_lost(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        cause: LossCause,
-        out: &mut Vec<Action>,
-    ) {
-        self.drop_member(now, worker, cause, Successor::UnlessItReturns, out);
+    pub(super) fn on_lost(&mut self, worker: WorkerId, cause: LossCause) {
+        self.drop_member(worker, cause, Successor::UnlessItReturns);
     }
 
     /// The member is gone, whatever its process does. The launcher may replace one of its own;
     /// others may start one in place of another.
-    pub(super) fn drop_member(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        cause: LossCause,
-        successor: Successor,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn drop_member(&mut self, worker: WorkerId, cause: LossCause, successor: Successor) {
         let Some(member) = self.members.get(worker) else {
             return;
         };
         let assigned = member.is_assigned();
         // One that is not in the group takes nothing from it.
         if assigned {
-            self.begin_outage(now, OutageCause::WorkerDied);
+            self.begin_outage(OutageCause::WorkerDied);
         }
         let location = self.location(worker);
         let Some(member) = self.members.remove(worker) else {
             return;
         };
-        self.report_loss(&member, worker, location, cause, out);
+        self.report_loss(&member, worker, location, cause);
         self.checkpoints.forget_worker(worker);
         self.best_weights.forget_worker(worker);
         let replace = successor != Successor::None && !member.draining;
         if let (true, Some(local_rank)) = (replace, member.local_rank) {
             let may_return = successor == Successor::UnlessItReturns;
-            if !(may_return && self.waits_for_return(now, local_rank, &member)) {
-                self.restart(local_rank, Some(&member), out);
+            if !(may_return && self.waits_for_return(local_rank, &member)) {
+                self.restart(local_rank, Some(&member));
             }
         }
         let absent = usize::from(replace && member.local_rank.is_none());
@@ -64,15 +51,15 @@ impl Run {
         }
         match &mut self.phase {
             Phase::Forming(_) | Phase::Training(_) if assigned => {
-                self.abort_generation(now, absent, out);
+                self.abort_generation(absent);
             }
             Phase::Assembling(assembling) => {
                 assembling.absent += absent;
-                self.release_draining(now, out);
-                self.go_on(now, out);
+                self.release_draining();
+                self.go_on();
             }
-            Phase::Finishing(_) => self.lost_while_finishing(now, worker, out),
-            _ => self.go_on(now, out),
+            Phase::Finishing(_) => self.lost_while_finishing(worker),
+            _ => self.go_on(),
         }
     }
 
@@ -82,29 +69,28 @@ impl Run {
         worker: WorkerId,
         location: Location,
         cause: LossCause,
-        out: &mut Vec<Action>,
     ) {
         let info = member.info(worker);
         if member.draining {
-            out.push(Action::Notify(Fact::Left { member: info }));
+            self.notify(Fact::Left { member: info });
         } else if !self.has_finished(worker) {
             self.failures.lose(Loss::Member {
                 member: info.clone(),
                 location,
                 cause: cause.clone(),
             });
-            out.push(Action::Notify(Fact::Lost {
+            self.notify(Fact::Lost {
                 member: info,
                 location,
                 cause,
-            }));
+            });
         }
     }
 
     /// Waits for a lost worker whose process is alive, if no other member retains a state: its
     /// session may have broken for no fault of its own, as when the coordinator was stopped for a
     /// while. Whether it waits.
-    fn waits_for_return(&mut self, now: Now, local_rank: u32, lost: &Member) -> bool {
+    fn waits_for_return(&mut self, local_rank: u32, lost: &Member) -> bool {
         let holds = |member: &Member| member.is_assigned() || member.retained.is_some();
         let alone = !self.members.values().any(holds);
         let waits = holds(lost)
@@ -113,35 +99,24 @@ impl Run {
             && self.local_workers.pid(local_rank) == Some(lost.pid);
         if waits {
             self.local_workers
-                .await_rejoin(local_rank, now + REJOIN_GRACE);
+                .await_rejoin(local_rank, self.now + REJOIN_GRACE);
         }
         waits
     }
 
     /// Loses a member on purpose: its process is told to end, and replaced.
-    pub(super) fn evict(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        cause: LossCause,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn evict(&mut self, worker: WorkerId, cause: LossCause) {
         if self.members.get(worker).is_some_and(Member::is_assigned) {
-            self.begin_outage(now, OutageCause::WorkerEvicted);
+            self.begin_outage(OutageCause::WorkerEvicted);
         }
         let (reason, abort) = (ShutdownReason::Removed(cause.clone()), true);
-        out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
-        self.drop_member(now, worker, cause, Successor::AtOnce, out);
+        self.out
+            .push(Action::Send(worker, Command::Shutdown { reason, abort }));
+        self.drop_member(worker, cause, Successor::AtOnce);
     }
 
     /// A group that broke although all of its members are alive.
-    pub(super) fn on_broken_group(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        cause: LossCause,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_broken_group(&mut self, worker: WorkerId, cause: LossCause) {
         let member = self
             .members
             .get(worker)
@@ -156,13 +131,13 @@ impl Run {
         };
         let last = Box::new(loss.clone());
         if let Some(groups) = self.failures.break_group(loss) {
-            return self.fail(RunError::GroupsFailing { groups, last }, out);
+            return self.fail(RunError::GroupsFailing { groups, last });
         }
-        self.begin_outage(now, OutageCause::GroupBroke);
-        self.abort_generation(now, 0, out);
+        self.begin_outage(OutageCause::GroupBroke);
+        self.abort_generation(0);
     }
 
-    pub(super) fn on_draining(&mut self, now: Now, worker: WorkerId, out: &mut Vec<Action>) {
+    pub(super) fn on_draining(&mut self, worker: WorkerId) {
         let Some(member) = self.members.get_mut(worker) else {
             return;
         };
@@ -174,15 +149,15 @@ impl Run {
             self.local_workers.close(member.local_rank);
         }
         match self.phase {
-            Phase::Training(_) if assigned => self.pause(now, Pause::Regroup, out),
-            Phase::Forming(_) if assigned => self.abort_generation(now, 0, out),
-            _ => self.release_draining(now, out),
+            Phase::Training(_) if assigned => self.pause(Pause::Regroup),
+            Phase::Forming(_) if assigned => self.abort_generation(0),
+            _ => self.release_draining(),
         }
     }
 
     /// Lets the members go that were asked to end and have left their group, once nothing is lost
     /// with them.
-    pub(super) fn release_draining(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn release_draining(&mut self) {
         if matches!(self.phase, Phase::Finishing(_) | Phase::Closed) {
             return;
         }
@@ -191,19 +166,20 @@ impl Run {
         };
         let draining: Vec<WorkerId> = self.members.iter().filter_map(free).collect();
         for worker in draining {
-            if !self.is_needed(worker, out) && self.is_member(worker) {
+            if !self.is_needed(worker) && self.is_member(worker) {
                 let cause = LossCause::DrainRequested;
                 let (reason, abort) = (ShutdownReason::Removed(cause.clone()), false);
-                out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
+                self.out
+                    .push(Action::Send(worker, Command::Shutdown { reason, abort }));
                 // Others may go with it, or the whole run.
-                return self.drop_member(now, worker, cause, Successor::None, out);
+                return self.drop_member(worker, cause, Successor::None);
             }
         }
     }
 
     /// Whether a worker has something that no other member has; it is asked for that.
-    fn is_needed(&mut self, worker: WorkerId, out: &mut Vec<Action>) -> bool {
-        if self.gives_the_best(worker, out) {
+    fn is_needed(&mut self, worker: WorkerId) -> bool {
+        if self.gives_the_best(worker) {
             return true;
         }
         let retained = |member: &Member| member.retained.and_then(|at| self.restart_of(at));
@@ -219,7 +195,7 @@ impl Run {
         if self.best_is_stored() && !self.checkpoints.is_awaited() {
             self.checkpoints.ask(worker, mine);
             let order = Command::SaveState(SaveState::Checkpoint);
-            out.push(Action::Send(worker, order));
+            self.out.push(Action::Send(worker, order));
         }
         true
     }

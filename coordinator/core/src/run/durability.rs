@@ -1,10 +1,10 @@
 //! What is to become durable: the best weights and checkpoints, and which worker is asked for
 //! them.
 
+use super::Run;
 use super::parts::Member;
 use super::phase::{Assembling, CheckpointLookup, Phase};
-use super::{Now, Run};
-use crate::event::{Action, Command, Position, SaveState, WorkerId};
+use crate::event::{Command, Position, SaveState, WorkerId};
 
 impl Run {
     /// Whether the best epoch's weights are in the run directory.
@@ -12,7 +12,7 @@ impl Run {
         self.best_weights.are_stored(self.history.best())
     }
 
-    /// The best epoch's weights are neither stored nor held by any member.
+    /// The best epoch's weights are neither stored nor does any member have a copy.
     pub(super) fn best_is_missing(&self) -> bool {
         !self.best_is_stored() && self.best_holder().is_none()
     }
@@ -23,24 +23,24 @@ impl Run {
 
     /// Asks a worker that still has them for the best weights, if they are not stored. No holder
     /// may be in the middle of an epoch, which the order would end.
-    pub(super) fn ask_for_best(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn ask_for_best(&mut self) {
         if let Some(worker) = self.best_holder() {
-            self.ask_for_best_of(worker, out);
+            self.ask_for_best_of(worker);
         }
     }
 
-    fn ask_for_best_of(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
+    fn ask_for_best_of(&mut self, worker: WorkerId) {
         if let Some(best) = self.history.best()
             && self.best_weights.ask(worker, best)
         {
             let order = Command::SaveState(SaveState::Best(best.epoch));
-            out.push(Action::Send(worker, order));
+            self.send(worker, order);
         }
     }
 
     /// Whether the best weights are to come from this worker, which has left its group. It is
-    /// asked for them, unless others have them too.
-    pub(super) fn gives_the_best(&mut self, worker: WorkerId, out: &mut Vec<Action>) -> bool {
+    /// asked for them, unless another member has a copy.
+    pub(super) fn gives_the_best(&mut self, worker: WorkerId) -> bool {
         if let Some(best) = self.history.best() {
             let best = Some(best.epoch);
             let other = |member: &Member| !member.draining && member.best == best;
@@ -49,23 +49,18 @@ impl Run {
                 .get(worker)
                 .is_some_and(|member| member.best == best);
             if has && self.members.find(other).is_none() {
-                self.ask_for_best_of(worker, out);
+                self.ask_for_best_of(worker);
             }
         }
         self.best_weights.are_awaited_from(worker)
     }
 
-    pub(super) fn on_best_stored(&mut self, now: Now, epoch: u32, out: &mut Vec<Action>) {
+    pub(super) fn on_best_stored(&mut self, epoch: u32) {
         self.best_weights.store(epoch);
-        self.after_storing(now, out);
+        self.after_storing();
     }
 
-    pub(super) fn on_checkpoint_stored(
-        &mut self,
-        now: Now,
-        position: Position,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_checkpoint_stored(&mut self, position: Position) {
         if let Phase::Assembling(Assembling { checkpoint, .. }) = &mut self.phase
             && matches!(checkpoint, CheckpointLookup::Found(_))
         {
@@ -73,21 +68,16 @@ impl Run {
             *checkpoint = CheckpointLookup::NotYet;
         }
         self.checkpoints.store(position, self.normal(position));
-        self.after_storing(now, out);
+        self.after_storing();
     }
 
-    fn after_storing(&mut self, now: Now, out: &mut Vec<Action>) {
-        self.ask_for_checkpoint(out);
-        self.release_draining(now, out);
-        self.go_on(now, out);
+    fn after_storing(&mut self) {
+        self.ask_for_checkpoint();
+        self.release_draining();
+        self.go_on();
     }
 
-    pub(super) fn on_checkpoint_found(
-        &mut self,
-        now: Now,
-        position: Option<Position>,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_checkpoint_found(&mut self, position: Option<Position>) {
         self.checkpoints.found(position);
         match &mut self.phase {
             Phase::Assembling(Assembling { checkpoint, .. }) => {
@@ -96,7 +86,7 @@ impl Run {
             Phase::Finishing(finishing) => finishing.settled = CheckpointLookup::Found(position),
             _ => {}
         }
-        self.go_on(now, out);
+        self.go_on();
     }
 
     /// Whether a state is in the run directory, or a later one.
@@ -107,14 +97,14 @@ impl Run {
 
     /// Asks the running generation for the checkpoint that is due. Never before the best weights
     /// are stored: a run that has to make them again must find a checkpoint from before them.
-    pub(super) fn ask_for_checkpoint(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn ask_for_checkpoint(&mut self) {
         if self.checkpoints.is_wanted()
             && self.best_is_stored()
             && let (Phase::Training(_), Some(first)) = (&self.phase, self.members.lowest_rank())
         {
             self.checkpoints.ask(first, self.known());
             let order = Command::SaveState(SaveState::Checkpoint);
-            out.push(Action::Send(first, order));
+            self.send(first, order);
         }
     }
 }

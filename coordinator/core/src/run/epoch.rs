@@ -1,21 +1,15 @@
 //! The barrier at the end of an epoch: the sums over the ranks, and what follows from them.
 
+use super::Run;
 use super::parts::{Assignment, Share};
 use super::phase::{Pause, Phase, Training};
-use super::{Now, Run};
 use crate::event::{
     Action, Command, EpochReport, Fact, FinishedEpoch, LossCause, Phases, Position, RunError,
     StopReason, WorkerId,
 };
 
 impl Run {
-    pub(super) fn on_epoch_done(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        report: EpochReport,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_epoch_done(&mut self, worker: WorkerId, report: EpochReport) {
         let Phase::Training(Training { steps, .. }) = self.phase else {
             return;
         };
@@ -33,19 +27,19 @@ impl Run {
             return;
         }
         if !fits(&report, &assignment.share) {
-            // Its program does not do what it is told, and would not after a restart either.
+            // Its program has a defect, and would do the same after a restart.
             self.local_workers.close(local_rank);
             let epoch = self.position.epoch;
-            return self.evict(now, worker, LossCause::WrongSamples { epoch }, out);
+            return self.evict(worker, LossCause::WrongSamples { epoch });
         }
         assignment.report = Some(report);
         let done = |(_, _, assignment): (_, _, &Assignment)| assignment.report.is_some();
         if self.members.assigned().all(done) {
-            self.finish_epoch(now, out);
+            self.finish_epoch();
         }
     }
 
-    fn finish_epoch(&mut self, now: Now, out: &mut Vec<Action>) {
+    fn finish_epoch(&mut self) {
         let reports = self.take_reports();
         let (Phase::Training(training), Some(split)) = (&self.phase, self.dataset.split()) else {
             return;
@@ -60,9 +54,9 @@ impl Run {
                 expected,
                 ledger: self.ledger.spans().to_vec(),
             };
-            return self.fail(error, out);
+            return self.fail(error);
         }
-        let trained = training.trained.unwrap_or(now) - training.started;
+        let trained = training.trained.unwrap_or(self.now) - training.started;
         let ranks: Vec<Phases> = reports.iter().map(|report| report.phases).collect();
         let finished = FinishedEpoch {
             epoch,
@@ -73,19 +67,19 @@ impl Run {
             // Of this generation, which may have made only a part of the epoch.
             images_per_second: totals.trained as f64 / trained.as_secs_f64().max(1e-9),
             phases: Phases::mean(&ranks),
-            seconds: (now - training.started).as_secs_f64(),
+            seconds: (self.now - training.started).as_secs_f64(),
             world_size: self.members.world_size() as u32,
             generation: self.generation,
             ledger: self.ledger.take(),
         };
         let improved = self.history.push(totals.validation_loss);
-        out.push(Action::Notify(Fact::EpochEnded {
+        self.notify(Fact::EpochEnded {
             epoch: finished,
             validated: totals.validated,
             ranks,
             stopping: self.history.standing(),
-        }));
-        self.send_result(epoch, improved, totals.validation_loss, out);
+        });
+        self.send_result(epoch, improved, totals.validation_loss);
         self.position = Position::start_of(epoch + 1);
         if improved {
             self.best_weights.forget();
@@ -93,8 +87,8 @@ impl Run {
                 member.best = member.is_assigned().then_some(epoch);
             }
         }
-        self.ask_for_best(out);
-        self.after_epoch(now, totals.is_finite(), out);
+        self.ask_for_best();
+        self.after_epoch(totals.is_finite());
     }
 
     /// The reports of the epoch, in the order of the ranks.
@@ -107,8 +101,8 @@ impl Run {
         reports.into_iter().map(|(_, report)| report).collect()
     }
 
-    fn send_result(&self, epoch: u32, improved: bool, validation_loss: f64, out: &mut Vec<Action>) {
-        out.extend(self.members.assigned().map(|(id, _, _)| {
+    fn send_result(&mut self, epoch: u32, improved: bool, validation_loss: f64) {
+        self.out.extend(self.members.assigned().map(|(id, _, _)| {
             let result = Command::EpochResult {
                 generation: self.generation,
                 epoch,
@@ -120,7 +114,7 @@ impl Run {
     }
 
     /// Training ends, goes on with the next epoch, or with other members.
-    fn after_epoch(&mut self, now: Now, finite: bool, out: &mut Vec<Action>) {
+    fn after_epoch(&mut self, finite: bool) {
         let reason = match (self.history.end(), self.pause) {
             _ if !finite => Some(StopReason::NonFiniteLoss),
             (Some(reason), _) => Some(reason),
@@ -129,15 +123,15 @@ impl Run {
         };
         if let Some(reason) = reason {
             if self.pause != Some(Pause::Stop(reason)) {
-                out.push(Action::Notify(Fact::Stopping(reason)));
+                self.notify(Fact::Stopping(reason));
             }
-            return self.finish(now, reason, out);
+            return self.finish(reason);
         }
-        self.checkpoints.finish_epoch(now);
+        self.checkpoints.finish_epoch(self.now);
         if self.pause == Some(Pause::Regroup) {
-            self.abort_generation(now, 0, out);
+            self.abort_generation(0);
         } else {
-            self.start_epoch(now, out);
+            self.start_epoch();
         }
     }
 }

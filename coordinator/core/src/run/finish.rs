@@ -2,9 +2,9 @@
 
 use std::cmp::Reverse;
 
+use super::Run;
 use super::parts::{Member, Stage};
 use super::phase::{CheckpointLookup, Finishing, Pause, Phase};
-use super::{Now, Run};
 use crate::event::{Action, Command, Fact, Position, RunError, SaveState, StopReason, WorkerId};
 
 /// Images of the predictions grid.
@@ -12,40 +12,40 @@ const SHOWN: usize = 16;
 
 impl Run {
     /// Ends training at the next step boundary that all ranks will reach.
-    pub(super) fn stop_early(&mut self, now: Now, reason: StopReason, out: &mut Vec<Action>) {
+    pub(super) fn stop_early(&mut self, reason: StopReason) {
         if matches!(self.pause, Some(Pause::Stop(_))) {
             return;
         }
         match self.phase {
             Phase::Finishing(_) | Phase::Closed => return,
-            _ => out.push(Action::Notify(Fact::Stopping(reason))),
+            _ => self.notify(Fact::Stopping(reason)),
         }
-        self.pause(now, Pause::Stop(reason), out);
+        self.pause(Pause::Stop(reason));
         match self.phase {
             // Of a run that has trained before, workers may have come back with something.
             Phase::Gathering | Phase::Preparing if self.initialized => {
-                self.finish(now, reason, out);
+                self.finish(reason);
             }
-            Phase::Gathering | Phase::Preparing => self.close(Ok(reason), true, out),
+            Phase::Gathering | Phase::Preparing => self.close(Ok(reason), true),
             // A group that is not there yet is not worth waiting for.
-            Phase::Forming(_) => self.abort_generation(now, 0, out),
-            _ => self.go_on(now, out),
+            Phase::Forming(_) => self.abort_generation(0),
+            _ => self.go_on(),
         }
     }
 
-    pub(super) fn finish(&mut self, now: Now, reason: StopReason, out: &mut Vec<Action>) {
+    pub(super) fn finish(&mut self, reason: StopReason) {
         self.phase = Phase::Finishing(Finishing {
             reason,
-            until: now + self.recipe.grace,
+            until: self.now + self.recipe.grace,
             settled: CheckpointLookup::NotYet,
             waits: None,
             shows: None,
         });
-        self.go_on_finishing(now, out);
+        self.go_on_finishing();
     }
 
     /// One thing after the other: the best weights, a last checkpoint, the predictions.
-    pub(super) fn go_on_finishing(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn go_on_finishing(&mut self) {
         let missing = self.best_is_missing();
         let Phase::Finishing(finishing) = &mut self.phase else {
             return;
@@ -54,43 +54,43 @@ impl Run {
         match finishing.settled {
             CheckpointLookup::NotYet if missing => {
                 finishing.settled = CheckpointLookup::Asked;
-                return out.push(Action::FindCheckpoint);
+                return self.out.push(Action::FindCheckpoint);
             }
             CheckpointLookup::Found(_) if missing && reason == StopReason::Interrupted => {
-                return self.fail(self.best_is_lost(), out);
+                return self.fail(self.best_is_lost());
             }
             CheckpointLookup::Found(_) if missing => {
                 // The end was near, but now there is something to make again.
                 self.pause = None;
                 let absent = self.recipe.workers.saturating_sub(self.members.len());
-                return self.abort_generation(now, absent, out);
+                return self.abort_generation(absent);
             }
             _ => {}
         }
-        self.ask_for_best(out);
+        self.ask_for_best();
         if !self.best_is_stored() {
             return;
         }
         if reason == StopReason::Interrupted {
-            self.ask_for_last_checkpoint(out);
+            self.ask_for_last_checkpoint();
             if self.checkpoints.is_awaited() {
                 return;
             }
         }
         if let Phase::Finishing(Finishing { waits: None, .. }) = self.phase {
-            self.send_finish(out);
+            self.send_finish();
         }
         if let Phase::Finishing(Finishing {
             waits: Some(waits), ..
         }) = &self.phase
             && waits.is_empty()
         {
-            self.close(Ok(reason), false, out);
+            self.close(Ok(reason), false);
         }
     }
 
     /// A stopped run is resumed from where it is, by the worker that has come furthest.
-    fn ask_for_last_checkpoint(&mut self, out: &mut Vec<Action>) {
+    fn ask_for_last_checkpoint(&mut self) {
         let retained = |(id, member): (WorkerId, &Member)| {
             let at = match member.assignment {
                 Some(_) => self.position,
@@ -106,12 +106,12 @@ impl Run {
         {
             self.checkpoints.ask(worker, at);
             let order = Command::SaveState(SaveState::Checkpoint);
-            out.push(Action::Send(worker, order));
+            self.send(worker, order);
         }
     }
 
     /// All workers in the group are told to finish, and one that has a model to send predictions.
-    fn send_finish(&mut self, out: &mut Vec<Action>) {
+    fn send_finish(&mut self) {
         let mut told: Vec<WorkerId> = self.members.assigned().map(|(id, _, _)| id).collect();
         let shows = self.prediction_worker();
         told.retain(|id| Some(*id) != shows);
@@ -119,14 +119,14 @@ impl Run {
             finishing.waits = Some(told.iter().copied().collect());
         }
         let generation = self.generation;
-        out.extend(told.into_iter().map(|id| {
+        self.out.extend(told.into_iter().map(|id| {
             let show = Vec::new();
             Action::Send(id, Command::Finish { generation, show })
         }));
-        self.ask_for_predictions(out);
+        self.ask_for_predictions();
     }
 
-    fn ask_for_predictions(&mut self, out: &mut Vec<Action>) {
+    fn ask_for_predictions(&mut self) {
         let (generation, prediction_worker) = (self.generation, self.prediction_worker());
         let show = match (self.dataset.split(), self.history.best()) {
             (Some(split), Some(_)) => {
@@ -142,7 +142,8 @@ impl Run {
         finishing.shows = prediction_worker;
         if let (Some(waits), Some(worker)) = (&mut finishing.waits, prediction_worker) {
             waits.insert(worker);
-            out.push(Action::Send(worker, Command::Finish { generation, show }));
+            self.out
+                .push(Action::Send(worker, Command::Finish { generation, show }));
         }
     }
 
@@ -153,19 +154,13 @@ impl Run {
         self.members.lowest_rank().or_else(holder)
     }
 
-    pub(super) fn on_finished(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        generation: u64,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_finished(&mut self, worker: WorkerId, generation: u64) {
         if generation == self.generation
             && let Phase::Finishing(finishing) = &mut self.phase
             && let Some(waits) = &mut finishing.waits
             && waits.remove(&worker)
         {
-            self.go_on_finishing(now, out);
+            self.go_on_finishing();
         }
     }
 
@@ -178,36 +173,31 @@ impl Run {
         waits.is_some_and(|waits| !waits.contains(&worker))
     }
 
-    pub(super) fn lost_while_finishing(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn lost_while_finishing(&mut self, worker: WorkerId) {
         if let Phase::Finishing(finishing) = &mut self.phase
             && let Some(waits) = &mut finishing.waits
             && waits.remove(&worker)
             && finishing.shows == Some(worker)
         {
             // Another one can show them.
-            self.ask_for_predictions(out);
+            self.ask_for_predictions();
         }
-        self.go_on_finishing(now, out);
+        self.go_on_finishing();
     }
 
-    pub(super) fn finish_in_time(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn finish_in_time(&mut self) {
         if let Phase::Finishing(Finishing { reason, until, .. }) = self.phase
-            && now >= until
+            && self.now >= until
         {
             if self.checkpoints.is_awaited() {
-                out.push(Action::Notify(Fact::CheckpointMissed));
+                self.notify(Fact::CheckpointMissed);
             }
             // The results are complete without predictions, but not without the best weights.
             let outcome = match self.best_is_stored() {
                 true => Ok(reason),
                 false => Err(self.best_is_lost()),
             };
-            self.close(outcome, true, out);
+            self.close(outcome, true);
         }
     }
 

@@ -2,20 +2,18 @@
 
 use super::departure::Successor;
 use super::parts::{Member, Stage};
-use super::{Now, Phase, Run};
+use super::{Phase, Run};
 use crate::event::{
     Action, Command, DataError, DataFolder, EnvironmentError, Fact, Loss, LossCause, MemberInfo,
-    RefusalReason, RunError, Scan, ShutdownReason, WorkerId,
+    RefusalReason, Scan, ShutdownReason, WorkerId,
 };
 
 impl Run {
     pub(super) fn on_joined(
         &mut self,
-        now: Now,
         worker: WorkerId,
         (host, pid, instance): (String, u32, u64),
         local_rank: Option<u32>,
-        out: &mut Vec<Action>,
     ) {
         // Of another launcher's, or none.
         let local_rank = local_rank.filter(|local_rank| self.local_workers.includes(*local_rank));
@@ -28,7 +26,7 @@ impl Run {
             local_rank,
         };
         if let Err(reason) = self.admit(former, pid, local_rank) {
-            return refuse(info, reason, out);
+            return self.refuse(info, reason);
         }
         let started_here = |local_rank| self.local_workers.pid(local_rank) == Some(pid);
         let member = Member {
@@ -37,7 +35,7 @@ impl Run {
             instance,
             local_rank,
             from_before: local_rank.is_some_and(|local_rank| !started_here(local_rank)),
-            joined: now,
+            joined: self.now,
             scan: None,
             stage: Stage::Joined,
             decoding: None,
@@ -51,17 +49,18 @@ impl Run {
         if let (Phase::Assembling(assembling), None, None) = (&mut self.phase, local_rank, former) {
             assembling.absent = assembling.absent.saturating_sub(1);
         }
-        out.push(Action::Send(worker, Command::Registered));
-        out.push(Action::Notify(Fact::Joined {
+        self.send(worker, Command::Registered);
+        self.notify(Fact::Joined {
             member: info,
             members: self.members.len() - usize::from(former.is_some()),
             expected: self.recipe.workers,
-        }));
+        });
         if let Some(former) = former {
             let cause = LossCause::NewSession;
             let (reason, abort) = (ShutdownReason::Removed(cause.clone()), false);
-            out.push(Action::Send(former, Command::Shutdown { reason, abort }));
-            self.drop_member(now, former, cause, Successor::None, out);
+            self.out
+                .push(Action::Send(former, Command::Shutdown { reason, abort }));
+            self.drop_member(former, cause, Successor::None);
         }
     }
 
@@ -94,13 +93,7 @@ impl Run {
         }
     }
 
-    pub(super) fn on_scanned(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        mut scan: Scan,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_scanned(&mut self, worker: WorkerId, mut scan: Scan) {
         let member = self.members.get(worker);
         let Some(member) = member.filter(|member| member.stage == Stage::Joined) else {
             return;
@@ -112,18 +105,19 @@ impl Run {
         match accepted {
             Ok(first) => {
                 if first {
-                    out.extend(self.dataset.split_fact().map(Action::Notify));
+                    self.out
+                        .extend(self.dataset.split_fact().map(Action::Notify));
                 }
             }
             // Before anything is known, the first worker decides: but not on a resumed run, about
             // one that others started.
             Err(mismatch) if self.dataset.split().is_none() && (!self.resumed || is_local) => {
-                return self.fail(mismatch.into(), out);
+                return self.fail(mismatch.convert());
             }
             // The run is fine without it, and the same program would see the same again.
-            Err(mismatch) => return self.expel(now, worker, mismatch.into(), out),
+            Err(mismatch) => return self.expel(worker, mismatch.convert()),
         }
-        out.extend(
+        self.out.extend(
             std::mem::take(&mut scan.warnings)
                 .into_iter()
                 .map(|warning| {
@@ -144,17 +138,11 @@ impl Run {
             member.best = memory.best;
             member.scan = Some(scan);
         }
-        self.after_scan(now, worker, out);
+        self.after_scan(worker);
     }
 
-    /// Removes a member that can be of no use to a run which is fine otherwise.
-    pub(super) fn expel(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        reason: RefusalReason,
-        out: &mut Vec<Action>,
-    ) {
+    /// Removes a member that cannot train; the run goes on without it.
+    pub(super) fn expel(&mut self, worker: WorkerId, reason: RefusalReason) {
         if let Some(member) = self.members.remove(worker) {
             let info = member.info(worker);
             self.failures.lose(Loss::Expelled {
@@ -162,9 +150,9 @@ impl Run {
                 reason: reason.clone(),
             });
             self.local_workers.close(member.local_rank);
-            refuse(info, reason, out);
+            self.refuse(info, reason);
         }
-        self.go_on(now, out);
+        self.go_on();
     }
 
     /// Whether a worker has the data and the kind of device that the others have.
@@ -196,52 +184,36 @@ impl Run {
         };
         Err(error.into())
     }
+
+    /// Refuses a worker that is not a member, or no longer one.
+    fn refuse(&mut self, member: MemberInfo, reason: RefusalReason) {
+        let worker = member.worker;
+        let fact = Fact::Refused {
+            member,
+            reason: reason.clone(),
+        };
+        self.notify(fact);
+        let (reason, abort) = (ShutdownReason::Refused(reason), false);
+        let command = Command::Shutdown { reason, abort };
+        self.send(worker, command);
+    }
 }
 
 /// What a worker has that the run cannot use.
+#[derive(Debug, thiserror::Error)]
 enum Mismatch {
-    Data(DataError),
-    Environment(EnvironmentError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
 }
 
-impl From<DataError> for Mismatch {
-    fn from(error: DataError) -> Self {
-        Self::Data(error)
-    }
-}
-
-impl From<EnvironmentError> for Mismatch {
-    fn from(error: EnvironmentError) -> Self {
-        Self::Environment(error)
-    }
-}
-
-impl From<Mismatch> for RunError {
-    fn from(mismatch: Mismatch) -> Self {
-        match mismatch {
-            Mismatch::Data(error) => Self::Data(error),
-            Mismatch::Environment(error) => Self::Environment(error),
+impl Mismatch {
+    /// As the error of the run, or as the reason why the worker is refused.
+    fn convert<E: From<DataError> + From<EnvironmentError>>(self) -> E {
+        match self {
+            Self::Data(error) => error.into(),
+            Self::Environment(error) => error.into(),
         }
     }
-}
-
-impl From<Mismatch> for RefusalReason {
-    fn from(mismatch: Mismatch) -> Self {
-        match mismatch {
-            Mismatch::Data(error) => Self::Data(error),
-            Mismatch::Environment(error) => Self::Environment(error),
-        }
-    }
-}
-
-/// Refuses a worker that is not a member, or no longer one.
-fn refuse(member: MemberInfo, reason: RefusalReason, out: &mut Vec<Action>) {
-    let worker = member.worker;
-    let fact = Fact::Refused {
-        member,
-        reason: reason.clone(),
-    };
-    out.push(Action::Notify(fact));
-    let (reason, abort) = (ShutdownReason::Refused(reason), false);
-    out.push(Action::Send(worker, Command::Shutdown { reason, abort }));
 }

@@ -14,7 +14,7 @@
 //! ranks, a rank that made a step made it with the samples of all.
 //!
 //! Each piece of the state is owned by one of `parts`. The other modules decide, one for each
-//! subject, what an event means; their methods take `out`, the actions so far, and add to it.
+//! subject, what an event means; their methods add actions to `out`.
 
 mod decoding;
 mod departure;
@@ -39,7 +39,9 @@ mod tests;
 use std::time::Duration;
 
 use crate::early_stopping::Standing;
-use crate::event::{Action, Event, LossCause, Position, RunError, StopReason, WorkerId};
+use crate::event::{
+    Action, Command, Event, Fact, LossCause, Position, RunError, StopReason, WorkerId,
+};
 pub use recipe::{Cadence, Precision, Recipe};
 pub use resume::Resumed;
 
@@ -77,6 +79,10 @@ pub struct Run {
     initialized: bool,
     /// Another coordinator trained before.
     resumed: bool,
+    /// When the event that is taken into account came.
+    now: Now,
+    /// What follows from it so far.
+    out: Vec<Action>,
 }
 
 impl Run {
@@ -99,20 +105,22 @@ impl Run {
             pause: None,
             initialized: false,
             resumed: false,
+            now: Now::ZERO,
+            out: Vec::new(),
             recipe,
         }
     }
 
     /// Takes one event into account. After an [`Action::End`] every event is ignored.
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Action> {
-        let mut out = Vec::new();
+        self.now = now;
         if !matches!(self.phase, Phase::Closed) {
-            self.on_event(now, event, &mut out);
+            self.on_event(event);
         }
-        out
+        std::mem::take(&mut self.out)
     }
 
-    fn on_event(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::ProcessStarted { local_rank, pid } => {
                 self.local_workers.started(local_rank, pid);
@@ -121,22 +129,22 @@ impl Run {
                 local_rank,
                 pid,
                 status,
-            } => self.on_exited(now, local_rank, pid, status, out),
+            } => self.on_exited(local_rank, pid, status),
             Event::LaunchFailed { local_rank, error } => {
-                self.on_launch_failed(now, local_rank, error, out);
+                self.on_launch_failed(local_rank, error);
             }
-            Event::BestStored { epoch } => self.on_best_stored(now, epoch, out),
-            Event::CheckpointStored { position } => self.on_checkpoint_stored(now, position, out),
-            Event::CheckpointFound { position } => self.on_checkpoint_found(now, position, out),
-            Event::StoreFailed { error } => self.fail(RunError::RunDirectory(error), out),
-            Event::Interrupt => self.stop_early(now, StopReason::Interrupted, out),
-            Event::Tick => self.on_tick(now, out),
-            message => self.on_message(now, message, out),
+            Event::BestStored { epoch } => self.on_best_stored(epoch),
+            Event::CheckpointStored { position } => self.on_checkpoint_stored(position),
+            Event::CheckpointFound { position } => self.on_checkpoint_found(position),
+            Event::StoreFailed { error } => self.fail(RunError::RunDirectory(error)),
+            Event::Interrupt => self.stop_early(StopReason::Interrupted),
+            Event::Tick => self.on_tick(),
+            message => self.on_message(message),
         }
     }
 
     /// What a worker says, or its session shows.
-    fn on_message(&mut self, now: Now, message: Event, out: &mut Vec<Action>) {
+    fn on_message(&mut self, message: Event) {
         match message {
             Event::Joined {
                 worker,
@@ -144,58 +152,58 @@ impl Run {
                 pid,
                 instance,
                 local_rank,
-            } => self.on_joined(now, worker, (host, pid, instance), local_rank, out),
-            Event::Scanned { worker, scan } => self.on_scanned(now, worker, scan, out),
-            Event::Preparing { worker, done } => self.on_preparing(worker, done, out),
-            Event::Prepared { worker, bad } => self.on_prepared(now, worker, bad, out),
+            } => self.on_joined(worker, (host, pid, instance), local_rank),
+            Event::Scanned { worker, scan } => self.on_scanned(worker, scan),
+            Event::Preparing { worker, done } => self.on_preparing(worker, done),
+            Event::Prepared { worker, bad } => self.on_prepared(worker, bad),
             Event::StoreListening {
                 worker,
                 generation,
                 address,
-            } => self.on_store_listening(worker, generation, &address, out),
+            } => self.on_store_listening(worker, generation, &address),
             Event::GroupReady { worker, generation } => {
-                self.on_group_ready(now, worker, generation, out);
+                self.on_group_ready(worker, generation);
             }
-            Event::Step { worker, report } => self.on_step(now, worker, report, out),
-            Event::EpochDone { worker, report } => self.on_epoch_done(now, worker, report, out),
-            Event::Heartbeat { worker, heartbeat } => self.on_heartbeat(now, worker, heartbeat),
+            Event::Step { worker, report } => self.on_step(worker, report),
+            Event::EpochDone { worker, report } => self.on_epoch_done(worker, report),
+            Event::Heartbeat { worker, heartbeat } => self.on_heartbeat(worker, heartbeat),
             Event::GenerationAborted {
                 worker,
                 generation,
                 retained,
-            } => self.on_generation_aborted(now, worker, generation, retained, out),
-            Event::Draining { worker } => self.on_draining(now, worker, out),
+            } => self.on_generation_aborted(worker, generation, retained),
+            Event::Draining { worker } => self.on_draining(worker),
             Event::Finished { worker, generation } => {
-                self.on_finished(now, worker, generation, out);
+                self.on_finished(worker, generation);
             }
             Event::Failed {
                 worker,
                 kind,
                 message,
-            } => self.on_failed(now, worker, kind, message, out),
-            Event::Lost { worker } => self.on_lost(now, worker, LossCause::SessionBroke, out),
-            Event::NotReading { worker } => self.evict(now, worker, LossCause::NotReading, out),
+            } => self.on_failed(worker, kind, message),
+            Event::Lost { worker } => self.on_lost(worker, LossCause::SessionBroke),
+            Event::NotReading { worker } => self.evict(worker, LossCause::NotReading),
             // All others are dealt with before.
             _ => {}
         }
     }
 
     /// Time has passed.
-    fn on_tick(&mut self, now: Now, out: &mut Vec<Action>) {
-        self.launch_missing(now, out);
-        self.evict_unresponsive(now, out);
-        self.find_stall(now, out);
-        self.finish_in_time(now, out);
-        self.go_on(now, out);
+    fn on_tick(&mut self) {
+        self.launch_missing();
+        self.evict_unresponsive();
+        self.find_stall();
+        self.finish_in_time();
+        self.go_on();
     }
 
     /// Something has changed, or time has passed: whatever waited for that may be done now.
-    fn go_on(&mut self, now: Now, out: &mut Vec<Action>) {
+    fn go_on(&mut self) {
         match self.phase {
-            Phase::Gathering => self.gather_if_possible(now, out),
-            Phase::Preparing => self.split_if_possible(now, out),
-            Phase::Assembling(_) => self.assemble_if_possible(now, out),
-            Phase::Finishing(_) => self.go_on_finishing(now, out),
+            Phase::Gathering => self.gather_if_possible(),
+            Phase::Preparing => self.split_if_possible(),
+            Phase::Assembling(_) => self.assemble_if_possible(),
+            Phase::Finishing(_) => self.go_on_finishing(),
             Phase::Forming(_) | Phase::Training(_) | Phase::Closed => {}
         }
     }
@@ -228,6 +236,14 @@ impl Run {
     /// How many workers have joined, and how many of them are in the current generation.
     pub fn census(&self) -> (usize, usize) {
         (self.members.len(), self.members.world_size())
+    }
+
+    fn send(&mut self, worker: WorkerId, command: Command) {
+        self.out.push(Action::Send(worker, command));
+    }
+
+    fn notify(&mut self, fact: Fact) {
+        self.out.push(Action::Notify(fact));
     }
 
     fn steps_of_an_epoch(&self) -> u32 {

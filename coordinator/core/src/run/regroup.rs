@@ -33,44 +33,43 @@ struct Start {
 impl Run {
     /// Ends the generation: all leave it, and retain what they have. `absent` workers were lost
     /// that others, and not the launcher, start again.
-    pub(super) fn abort_generation(&mut self, now: Now, absent: usize, out: &mut Vec<Action>) {
+    pub(super) fn abort_generation(&mut self, absent: usize) {
         let generation = self.generation;
         let abort = |id| Action::Send(id, Command::AbortGeneration { generation });
-        out.extend(self.members.assigned().map(|(id, _, _)| abort(id)));
-        self.assemble(now, absent, out);
+        self.out
+            .extend(self.members.assigned().map(|(id, _, _)| abort(id)));
+        self.assemble(absent);
     }
 
-    pub(super) fn assemble(&mut self, now: Now, absent: usize, out: &mut Vec<Action>) {
+    pub(super) fn assemble(&mut self, absent: usize) {
         if self.pause == Some(Pause::Regroup) {
             self.pause = None;
         }
         self.phase = Phase::Assembling(Assembling {
-            since: now,
+            since: self.now,
             absent,
             checkpoint: CheckpointLookup::NotYet,
             waiting: None,
         });
-        self.assemble_if_possible(now, out);
+        self.assemble_if_possible();
     }
 
-    /// Takes down when training stood still, and how far it had come by then.
-    pub(super) fn begin_outage(&mut self, now: Now, cause: OutageCause) {
+    /// Notes when training stopped, and how far it was by then.
+    pub(super) fn begin_outage(&mut self, cause: OutageCause) {
         let working = matches!(self.phase, Phase::Training(_) | Phase::Forming(_));
         let reported = Position {
             completed: self.members.completed_by_any().max(self.position.completed),
             ..self.position
         };
         let reported = (working && self.initialized).then_some(reported);
-        self.outage.begin(now, cause, reported);
+        self.outage.begin(self.now, cause, reported);
     }
 
     pub(super) fn on_generation_aborted(
         &mut self,
-        now: Now,
         worker: WorkerId,
         generation: u64,
         retained: Option<Position>,
-        out: &mut Vec<Action>,
     ) {
         if generation != self.generation || !matches!(self.phase, Phase::Assembling(_)) {
             return;
@@ -80,34 +79,34 @@ impl Run {
         };
         if member.assignment.take().is_some() {
             member.retained = retained;
-            self.release_draining(now, out);
-            self.go_on(now, out);
+            self.release_draining();
+            self.go_on();
         }
     }
 
     /// A worker has become able to train.
-    pub(super) fn on_ready(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn on_ready(&mut self) {
         match self.phase {
             Phase::Training(_) if self.members.world_size() < self.recipe.max_workers => {
-                self.pause(now, Pause::Regroup, out);
+                self.pause(Pause::Regroup);
             }
-            _ => self.go_on(now, out),
+            _ => self.go_on(),
         }
     }
 
-    pub(super) fn assemble_if_possible(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn assemble_if_possible(&mut self) {
         let Phase::Assembling(assembling) = &self.phase else {
             return;
         };
-        match (self.assembled(now, assembling), self.pause) {
-            (Assembled::Ready(_), Some(Pause::Stop(reason))) => self.finish(now, reason, out),
-            (Assembled::Ready(ready), _) => self.form_from_the_best_state(now, &ready, out),
-            (Assembled::NotYet(reason), _) => self.report_waiting(reason, out),
-            (Assembled::TooFew, _) => self.too_few(out),
+        match (self.assembled(assembling), self.pause) {
+            (Assembled::Ready(_), Some(Pause::Stop(reason))) => self.finish(reason),
+            (Assembled::Ready(ready), _) => self.form_from_the_best_state(&ready),
+            (Assembled::NotYet(reason), _) => self.report_waiting(reason),
+            (Assembled::TooFew, _) => self.too_few(),
         }
     }
 
-    fn assembled(&self, now: Now, assembling: &Assembling) -> Assembled {
+    fn assembled(&self, assembling: &Assembling) -> Assembled {
         if let Some((id, member, _)) = self.members.assigned().next() {
             let member = member.info(id);
             return Assembled::NotYet(WaitReason::Abort { member });
@@ -123,12 +122,12 @@ impl Run {
         let ready = ready.filter(|(_, member)| member.stage == Stage::Ready);
         let ready: Vec<WorkerId> = ready.map(|(id, _)| id).collect();
         let enough = ready.len() >= self.recipe.min_workers;
-        let waited = now.saturating_sub(assembling.since) >= self.recipe.rejoin_timeout;
+        let waited = self.now.saturating_sub(assembling.since) >= self.recipe.rejoin_timeout;
         // A client from elsewhere that does not even report what it has is no worker.
         let patience = self.recipe.stall_timeout;
         let behind = |member: &&Member| {
             let reports = member.stage > Stage::Joined || member.local_rank.is_some();
-            let new = now.saturating_sub(member.joined) < patience;
+            let new = self.now.saturating_sub(member.joined) < patience;
             member.stage < Stage::Ready && (reports || new)
         };
         let unready = self.vacant_local_ranks() + self.members.values().filter(behind).count();
@@ -145,30 +144,30 @@ impl Run {
         Assembled::NotYet(WaitReason::Workers { missing })
     }
 
-    fn report_waiting(&mut self, reason: WaitReason, out: &mut Vec<Action>) {
+    fn report_waiting(&mut self, reason: WaitReason) {
         if let Phase::Assembling(assembling) = &mut self.phase
             && assembling.waiting.as_ref() != Some(&reason)
         {
             assembling.waiting = Some(reason.clone());
-            out.push(Action::Notify(Fact::Waiting(reason)));
+            self.notify(Fact::Waiting(reason));
         }
     }
 
-    pub(super) fn too_few(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn too_few(&mut self) {
         let available = self.members.values().filter(|member| member.is_available());
         let error = RunError::TooFewWorkers {
             ready: available.count(),
             required: self.recipe.min_workers,
             last: self.failures.last().cloned().map(Box::new),
         };
-        self.fail(error, out);
+        self.fail(error);
     }
 
     /// Goes on from the furthest state that a member retains or the run directory has, else from
     /// the beginning.
-    fn form_from_the_best_state(&mut self, now: Now, ready: &[WorkerId], out: &mut Vec<Action>) {
+    fn form_from_the_best_state(&mut self, ready: &[WorkerId]) {
         if let Some(reason) = self.history.end().filter(|_| !self.best_is_missing()) {
-            return self.finish(now, reason, out);
+            return self.finish(reason);
         }
         let retained = self.furthest_retained(ready);
         let newest = self.checkpoints.newest().max(Some(self.known()));
@@ -181,13 +180,13 @@ impl Run {
             CheckpointLookup::Found(stored) => stored.filter(|at| self.is_usable(*at)),
             CheckpointLookup::NotYet => match retained {
                 Some(start) if Some(start.position) >= newest => {
-                    return self.form(now, ready, start.position, start.origin, start.source, out);
+                    return self.form(ready, start.position, start.origin, start.source);
                 }
                 _ => {
                     assembling.checkpoint = CheckpointLookup::Asked;
                     // Nothing may get in between the search and what follows from it.
                     self.checkpoints.forget();
-                    return out.push(Action::FindCheckpoint);
+                    return self.out.push(Action::FindCheckpoint);
                 }
             },
         };
@@ -199,7 +198,7 @@ impl Run {
             (_, Some(stored)) => (stored, Origin::Checkpoint, first),
             (_, None) => (Position::start_of(1), Origin::Fresh, first),
         };
-        self.form(now, ready, position, origin, source, out);
+        self.form(ready, position, origin, source);
     }
 
     /// The furthest usable state that a member retains; the first of those that are as far.
@@ -218,17 +217,17 @@ impl Run {
     }
 
     /// A survivor that does not leave its group is no survivor.
-    pub(super) fn evict_unresponsive(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn evict_unresponsive(&mut self) {
         let Phase::Assembling(Assembling { since, .. }) = self.phase else {
             return;
         };
         let patience = ABORT_TIMEOUT.max(self.pace.patience());
-        if now.saturating_sub(since) < patience {
+        if self.now.saturating_sub(since) < patience {
             return;
         }
         let stuck: Vec<WorkerId> = self.members.assigned().map(|(id, _, _)| id).collect();
         for worker in stuck {
-            self.evict(now, worker, LossCause::UnresponsiveToAbort, out);
+            self.evict(worker, LossCause::UnresponsiveToAbort);
         }
     }
 }

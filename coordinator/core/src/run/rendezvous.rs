@@ -3,7 +3,7 @@
 
 use super::parts::{Assignment, Member, Share};
 use super::phase::{Forming, Pause, Phase};
-use super::{Now, Precision, Run};
+use super::{Precision, Run};
 use crate::event::{
     Action, Backend, Command, ComputeType, Fact, Origin, Position, Ranked, Scan, WorkerId,
 };
@@ -12,15 +12,13 @@ impl Run {
     /// Assigns ranks to `members`, in the order of local ranks and then of joining.
     pub(super) fn form(
         &mut self,
-        now: Now,
         members: &[WorkerId],
         position: Position,
         origin: Origin,
         source: Option<WorkerId>,
-        out: &mut Vec<Action>,
     ) {
-        self.move_to(position, out);
-        self.ask_for_best(out);
+        self.move_to(position);
+        self.ask_for_best();
         self.generation += 1;
         let mut order = members.to_vec();
         order.sort_by_key(|id| {
@@ -31,7 +29,7 @@ impl Run {
             if let Some(member) = self.members.get_mut(*worker) {
                 member.assignment = Some(Assignment {
                     rank,
-                    since: now,
+                    since: self.now,
                     in_group: false,
                     completed: position.completed,
                     share: Share::default(),
@@ -47,7 +45,8 @@ impl Run {
         });
         if let Some(first) = order.first() {
             let command = self.assign(0, None);
-            out.extend(command.map(|command| Action::Send(*first, command)));
+            self.out
+                .extend(command.map(|command| Action::Send(*first, command)));
         }
     }
 
@@ -89,13 +88,7 @@ impl Run {
         }
     }
 
-    pub(super) fn on_store_listening(
-        &mut self,
-        worker: WorkerId,
-        generation: u64,
-        address: &str,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_store_listening(&mut self, worker: WorkerId, generation: u64, address: &str) {
         if generation != self.generation || self.members.lowest_rank() != Some(worker) {
             return;
         }
@@ -107,19 +100,15 @@ impl Run {
         }
         let others = self.members.assigned();
         let others = others.filter(|(_, _, assignment)| assignment.rank != 0);
-        out.extend(others.filter_map(|(id, _, assignment)| {
+        let assigned = others.filter_map(|(id, _, assignment)| {
             let command = self.assign(assignment.rank, Some(address.to_owned()))?;
             Some(Action::Send(id, command))
-        }));
+        });
+        let assigned: Vec<Action> = assigned.collect();
+        self.out.extend(assigned);
     }
 
-    pub(super) fn on_group_ready(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        generation: u64,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_group_ready(&mut self, worker: WorkerId, generation: u64) {
         if !matches!(self.phase, Phase::Forming(_)) || generation != self.generation {
             return;
         }
@@ -136,29 +125,29 @@ impl Run {
             return;
         }
         self.initialized = true;
-        self.report_group(now, out);
-        self.start_epoch(now, out);
+        self.report_group();
+        self.start_epoch();
         if self.has_unassigned_ready_member() {
-            self.pause(now, Pause::Regroup, out);
+            self.pause(Pause::Regroup);
         }
     }
 
-    fn report_group(&mut self, now: Now, out: &mut Vec<Action>) {
+    fn report_group(&mut self) {
         let assigned = self.members.assigned();
         let mut ranks: Vec<_> = assigned
             .map(|(worker, member, assignment)| (assignment.rank, ranked(worker, member)))
             .collect();
         ranks.sort_by_key(|(rank, _)| *rank);
         let generation = (self.generation, ranks.len());
-        out.push(Action::Notify(Fact::GroupFormed {
+        self.notify(Fact::GroupFormed {
             generation: self.generation,
             ranks: ranks.into_iter().map(|(_, rank)| rank).collect(),
             backend: self.backend(),
             precision: self.compute_type(),
-        }));
+        });
         let steps = self.steps_of_an_epoch();
-        let recovered = self.outage.end(now, generation, self.position, steps);
-        out.extend(recovered.map(Action::Notify));
+        let recovered = self.outage.end(self.now, generation, self.position, steps);
+        self.out.extend(recovered.map(Action::Notify));
     }
 
     /// A worker became ready while the others were forming.

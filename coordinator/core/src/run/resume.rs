@@ -2,7 +2,7 @@
 
 use super::parts::{BestWeights, Checkpoints, Dataset, History, LocalWorkers};
 use super::{Recipe, Run};
-use crate::event::{Action, Fact, Position};
+use crate::event::{Fact, Position};
 
 /// What a run directory remembers.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,16 +88,16 @@ impl Run {
     }
 
     /// Moves the run to the state that the next generation begins with.
-    pub(super) fn move_to(&mut self, position: Position, out: &mut Vec<Action>) {
+    pub(super) fn move_to(&mut self, position: Position) {
         let known = self.known();
         if position < known {
             self.history.truncate(position.epoch - 1);
             self.best_weights.forget_since(position.epoch);
             self.checkpoints.discard_after(position);
-            out.push(Action::Notify(Fact::RolledBack {
+            self.notify(Fact::RolledBack {
                 position,
                 stopping: self.history.standing(),
-            }));
+            });
         }
         if position.epoch != known.epoch {
             self.ledger.clear();

@@ -3,8 +3,7 @@
 use super::parts::{Assignment, Member, Stage};
 use super::{Now, Phase, Run};
 use crate::event::{
-    Action, Activity, Fact, Heartbeat, LossCause, MemberInfo, Position, StallReport, WaitingRanks,
-    WorkerId,
+    Activity, Fact, Heartbeat, LossCause, MemberInfo, Position, StallReport, WaitingRanks, WorkerId,
 };
 
 /// What is known of one rank.
@@ -19,38 +18,38 @@ struct RankStatus {
 }
 
 impl Run {
-    pub(super) fn on_heartbeat(&mut self, now: Now, worker: WorkerId, heartbeat: Heartbeat) {
+    pub(super) fn on_heartbeat(&mut self, worker: WorkerId, heartbeat: Heartbeat) {
         let at = |heartbeat: &Heartbeat| (heartbeat.generation, heartbeat.position);
         if let Some(member) = self.members.get_mut(worker)
             // One that comes late says nothing of where the worker is now.
             && member.heartbeat.is_none_or(|(_, last)| at(&last) <= at(&heartbeat))
         {
-            member.heartbeat = Some((now, heartbeat));
+            member.heartbeat = Some((self.now, heartbeat));
         }
     }
 
     /// Names the rank that holds up the others, and goes on without it.
-    pub(super) fn find_stall(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn find_stall(&mut self) {
         let patience = self.recipe.stall_timeout.max(self.pace.patience());
         if !matches!(self.phase, Phase::Training(_) | Phase::Forming(_)) {
-            return self.find_unresponsive_newcomer(now, patience, out);
+            return self.find_unresponsive_newcomer(patience);
         }
         let statuses = self.statuses();
         let moved = statuses.iter().map(|status| status.since).max();
-        if moved.is_none_or(|moved| now.saturating_sub(moved) < patience) {
+        if moved.is_none_or(|moved| self.now.saturating_sub(moved) < patience) {
             return;
         }
         let Some(straggler) = slowest(&statuses) else {
             return;
         };
-        let report = report(now, &statuses, straggler);
+        let report = report(self.now, &statuses, straggler);
         let (worker, alone) = (straggler.member.worker, is_alone(&statuses, straggler));
-        out.push(Action::Notify(Fact::Stalled(report.clone())));
+        self.notify(Fact::Stalled(report.clone()));
         let cause = LossCause::Stalled(Box::new(report));
         if alone {
-            self.evict(now, worker, cause, out);
+            self.evict(worker, cause);
         } else {
-            self.on_broken_group(now, worker, cause, out);
+            self.on_broken_group(worker, cause);
         }
     }
 
@@ -87,7 +86,7 @@ impl Run {
 
     /// A worker that comes back reports at once what it retains, unless its thread hangs in what it
     /// did before, or still decodes.
-    fn find_unresponsive_newcomer(&mut self, now: Now, patience: Now, out: &mut Vec<Action>) {
+    fn find_unresponsive_newcomer(&mut self, patience: Now) {
         let stuck = self.members.iter().find_map(|(worker, member)| {
             let (began, activity) = match member.heartbeat {
                 Some((at, heartbeat)) => (began(at, &heartbeat), heartbeat.activity),
@@ -99,7 +98,7 @@ impl Run {
                 Activity::Idle => member.from_before,
                 _ => true,
             };
-            let waited = now.saturating_sub(began.max(member.joined));
+            let waited = self.now.saturating_sub(began.max(member.joined));
             let stuck = member.stage == Stage::Joined && hangs && waited >= patience;
             stuck.then(|| StallReport {
                 member: member.info(worker),
@@ -111,13 +110,13 @@ impl Run {
         });
         if let Some(report) = stuck {
             let worker = report.member.worker;
-            out.push(Action::Notify(Fact::Stalled(report.clone())));
-            self.evict(now, worker, LossCause::Stalled(Box::new(report)), out);
+            self.notify(Fact::Stalled(report.clone()));
+            self.evict(worker, LossCause::Stalled(Box::new(report)));
         }
     }
 }
 
-/// When an activity began; a heartbeat may hold any number.
+/// When an activity began; a heartbeat may contain any number.
 fn began(at: Now, heartbeat: &Heartbeat) -> Now {
     let seconds = Now::try_from_secs_f64(heartbeat.seconds).unwrap_or_default();
     at.saturating_sub(seconds)

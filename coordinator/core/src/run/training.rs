@@ -1,14 +1,14 @@
 //! The steps of an epoch, and how far ahead of the slowest rank they may run.
 
+use super::Run;
 use super::parts::{Assignment, Share};
 use super::phase::{Pause, Phase, Training};
-use super::{Now, Run};
 use crate::event::{Action, Command, Fact, StepReport, StopReason, WorkerId};
 use crate::shard::{epoch_order, shard, validation_chunks};
 
 impl Run {
     /// Hands out what is left of the epoch, from the run's position on.
-    pub(super) fn start_epoch(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn start_epoch(&mut self) {
         let Some(split) = self.dataset.split() else {
             return;
         };
@@ -42,35 +42,29 @@ impl Run {
                 validation,
                 granted,
             };
-            out.push(Action::Send(id, plan));
+            self.out.push(Action::Send(id, plan));
         }
         let world_size = world_size as u32;
         self.ledger.begin(generation, world_size, completed);
-        out.push(Action::Notify(Fact::EpochStarted {
+        self.notify(Fact::EpochStarted {
             epoch,
             completed,
             steps,
             world_size,
             lrs,
-        }));
+        });
         self.phase = Phase::Training(Training {
             steps,
             granted,
             lrs,
-            started: now,
+            started: self.now,
             trained: None,
         });
         self.checkpoints.resume_epoch(completed);
-        self.ask_for_checkpoint(out);
+        self.ask_for_checkpoint();
     }
 
-    pub(super) fn on_step(
-        &mut self,
-        now: Now,
-        worker: WorkerId,
-        report: StepReport,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_step(&mut self, worker: WorkerId, report: StepReport) {
         let Phase::Training(training) = &self.phase else {
             return;
         };
@@ -91,34 +85,34 @@ impl Run {
         self.pace.observe(report.seconds / steps);
         self.failures.forgive_groups();
         self.local_workers.forgive(member.local_rank);
-        out.push(Action::Notify(Fact::Step { rank, report }));
-        self.advance(now, finite, out);
+        self.notify(Fact::Step { rank, report });
+        self.advance(finite);
     }
 
     /// Some rank has come further.
-    fn advance(&mut self, now: Now, finite: bool, out: &mut Vec<Action>) {
+    fn advance(&mut self, finite: bool) {
         let slowest = self.members.completed_by_all();
         self.ledger.advance(slowest);
         if let Phase::Training(training) = &mut self.phase
             && slowest >= training.steps
         {
-            training.trained.get_or_insert(now);
+            training.trained.get_or_insert(self.now);
         }
         if !finite {
-            self.stop_early(now, StopReason::NonFiniteLoss, out);
+            self.stop_early(StopReason::NonFiniteLoss);
             if !matches!(self.phase, Phase::Training(_)) {
                 return;
             }
         }
-        if self.checkpoints.completed(now, slowest) {
-            self.ask_for_checkpoint(out);
+        if self.checkpoints.completed(self.now, slowest) {
+            self.ask_for_checkpoint();
         }
-        self.grant(now, slowest, out);
+        self.grant(slowest);
     }
 
-    fn grant(&mut self, now: Now, slowest: u32, out: &mut Vec<Action>) {
+    fn grant(&mut self, slowest: u32) {
         if self.pause.is_some() {
-            return self.pause_if_parked(now, out);
+            return self.pause_if_parked();
         }
         let Phase::Training(training) = &mut self.phase else {
             return;
@@ -127,7 +121,7 @@ impl Run {
         if granted > training.granted {
             training.granted = granted;
             let (generation, epoch) = (self.generation, self.position.epoch);
-            out.extend(self.members.assigned().map(|(id, _, _)| {
+            self.out.extend(self.members.assigned().map(|(id, _, _)| {
                 let grant = Command::Grant {
                     generation,
                     epoch,
@@ -139,16 +133,16 @@ impl Run {
     }
 
     /// Grants no more steps, so that all ranks stop at one step boundary.
-    pub(super) fn pause(&mut self, now: Now, pause: Pause, out: &mut Vec<Action>) {
+    pub(super) fn pause(&mut self, pause: Pause) {
         if !matches!(self.pause, Some(Pause::Stop(_))) {
             self.pause = Some(pause);
         }
-        self.pause_if_parked(now, out);
+        self.pause_if_parked();
     }
 
     /// All ranks wait for a grant that will not come. When the epoch's last step is granted,
     /// they do not park, and the barrier at its end takes the pause into account.
-    fn pause_if_parked(&mut self, now: Now, out: &mut Vec<Action>) {
+    fn pause_if_parked(&mut self) {
         let (Phase::Training(training), Some(pause)) = (&self.phase, self.pause) else {
             return;
         };
@@ -160,9 +154,9 @@ impl Run {
         }
         self.position.completed = granted;
         match pause {
-            Pause::Stop(reason) => self.finish(now, reason, out),
+            Pause::Stop(reason) => self.finish(reason),
             // A healthy generation ends, for one with other members.
-            Pause::Regroup => self.abort_generation(now, 0, out),
+            Pause::Regroup => self.abort_generation(0),
         }
     }
 }

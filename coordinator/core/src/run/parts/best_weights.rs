@@ -27,7 +27,7 @@ impl BestWeights {
         best.is_none_or(|best| self.stored >= Some(best.epoch))
     }
 
-    /// Takes down that `worker` is asked for those of `best`; whether it is to be asked.
+    /// Notes that `worker` is asked for those of `best`; whether it has to be asked.
     pub(in crate::run) fn ask(&mut self, worker: WorkerId, best: Best) -> bool {
         let asks = !self.are_stored(Some(best)) && self.awaited.is_none();
         if asks {
@@ -61,14 +61,14 @@ impl BestWeights {
         }
     }
 
-    /// The upload is of no use if it is of this epoch or a later one.
+    /// Drops an upload of this epoch or a later one.
     pub(in crate::run) fn forget_since(&mut self, epoch: u32) {
         if self.awaited.is_some_and(|(awaited, _)| awaited >= epoch) {
             self.awaited = None;
         }
     }
 
-    /// There are better ones: the upload is of no use.
+    /// There are better ones: no upload is awaited.
     pub(in crate::run) fn forget(&mut self) {
         self.awaited = None;
     }

@@ -12,7 +12,7 @@ pub(in crate::run) struct Checkpoints {
     due: bool,
     /// When one was last due, and at which step of the epoch.
     last: (Now, u32),
-    /// The upload that was asked for: from which worker, and the least that it must hold.
+    /// The upload that was asked for: from which worker, and the least position that it must have.
     awaited: Option<(WorkerId, Position)>,
     /// The newest durable one, as far as is known.
     newest: Option<Position>,
@@ -61,7 +61,7 @@ impl Checkpoints {
         self.due && self.awaited.is_none()
     }
 
-    /// Takes down that `worker` is asked for one that holds at least `from`.
+    /// Notes that `worker` is asked for one of `from` or later.
     pub(in crate::run) fn ask(&mut self, worker: WorkerId, from: Position) {
         self.awaited = Some((worker, from));
     }
@@ -76,7 +76,7 @@ impl Checkpoints {
         self.awaited.is_some_and(|(from, _)| from == worker)
     }
 
-    /// Whether this worker was asked for one that holds at least this.
+    /// Whether this worker was asked for one of this position or later.
     pub(in crate::run) fn is_asked(&self, worker: WorkerId, from: Position) -> bool {
         self.awaited == Some((worker, from))
     }

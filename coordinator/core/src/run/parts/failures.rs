@@ -20,8 +20,8 @@ impl Failures {
         self.last = Some(loss);
     }
 
-    /// A group broke although its members are alive. Gives back how many did in a row, if that
-    /// is too many.
+    /// A group broke although its members are alive. Returns how many did in a row, if that is too
+    /// many.
     pub(in crate::run) fn break_group(&mut self, loss: Loss) -> Option<u32> {
         self.last = Some(loss);
         self.groups += 1;

@@ -71,7 +71,7 @@ impl LocalWorkers {
         self.workers.get(&local_rank)?.pid
     }
 
-    /// Takes down the start of each process that is missing now; which local ranks to start.
+    /// Marks each process that is missing now as starting; returns their local ranks.
     pub(in crate::run) fn start_missing(
         &mut self,
         now: Now,
@@ -101,8 +101,8 @@ impl LocalWorkers {
         idle && self.restart(local_rank, None)
     }
 
-    /// Takes down the start of a process in the place of `lost`; whether to start one. It is not
-    /// if the local rank has failed too often, or another process is there already.
+    /// Marks the replacement of `lost` as starting; whether to start it. Not if the local rank has
+    /// failed too often, or another process runs already.
     pub(in crate::run) fn restart(&mut self, local_rank: u32, lost: Option<Lost>) -> bool {
         let worker = self.workers.entry(local_rank).or_default();
         if worker.starting || worker.pid.is_some() && worker.pid != lost.map(|lost| lost.pid) {

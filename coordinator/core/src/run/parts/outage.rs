@@ -18,8 +18,8 @@ struct Current {
 }
 
 impl Outage {
-    /// A group that works is lost; `reported` is how far it had come. `None`: no group worked.
-    /// Later losses belong to the same outage, which has the gravest cause.
+    /// A group that works is lost; `reported` is how far it was. `None`: no group worked.
+    /// Later losses belong to the same outage, which has the greatest of their causes.
     pub(in crate::run) fn begin(
         &mut self,
         now: Now,

@@ -27,7 +27,7 @@ fn a_process_that_came_too_late_is_not_restarted() {
         local_rank: 0,
         pid: 500,
     });
-    // A worker of the former coordinator is there first, and the new one is turned away.
+    // A worker of the former coordinator is there first, and the new one is refused.
     bench.join(0, Some(0), RetainedState::default());
     let exited = bench.tell(Event::ProcessExited {
         local_rank: 0,

@@ -127,12 +127,11 @@ pub(super) async fn build(
     let (interrupts, from_signals) = mpsc::unbounded_channel();
     watch_signals(interrupts, launcher.as_ref().map(Launcher::children))?;
 
-    let traffic = metrics.traffic();
     let (mut observers, traces) = observe(
         config,
         &opened,
         trace,
-        metrics,
+        metrics.clone(),
         (first, published),
         progress,
     )?;
@@ -146,7 +145,7 @@ pub(super) async fn build(
         recorder,
         observers,
         image_bytes,
-        traffic,
+        metrics,
     );
     if let Some(history) = &opened.history {
         driver.report_corrupt(&history.corrupt);
@@ -269,7 +268,7 @@ fn serve(
 ) -> Server {
     let (close, closing) = oneshot::channel::<()>();
     let serving = limits::server()
-        .layer(RpcMetrics::new(metrics.traffic()))
+        .layer(RpcMetrics::new(metrics.clone()))
         .layer(access.auth())
         .add_service(service.into_server())
         .serve_with_incoming_shutdown(incoming, async {
@@ -310,7 +309,7 @@ fn launch_spec(
             .map(|socket| socket.url().to_owned())
             .unwrap_or_default(),
         advertise: launcher::advertised(address),
-        logs: opened.store.logs(),
+        logs: opened.store.root().join(store::LOGS),
         workers: config.workers,
         placement,
         threads_per_worker: config.threads_per_worker,

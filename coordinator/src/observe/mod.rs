@@ -156,8 +156,7 @@ impl Observers {
     /// A checkpoint is durable.
     pub fn checkpoint(&mut self, position: Position, bytes: u64) {
         self.view.checkpoint(position);
-        self.metrics.checkpoint(unix_seconds(), bytes);
-        self.metrics.set_checkpoint_lag(self.view.checkpoint_lag());
+        self.metrics.checkpoint(bytes, self.view.checkpoint_lag());
     }
 
     /// The predictions were drawn, or drawn again.

@@ -15,7 +15,7 @@ use coordinator_core::schedule::by_group;
 impl Board {
     /// Shows a fact; `view` has taken it into account.
     pub(super) fn apply(&mut self, fact: &Fact, view: &RunView) {
-        if let Some(state) = view.entered() {
+        if let Some(state) = view.entered {
             self.enter(state);
         }
         match fact {
@@ -70,7 +70,7 @@ impl Board {
 
     /// Shows the finished epochs, after any change of them.
     pub(super) fn show_epochs(&mut self, view: &RunView) {
-        let epochs = view.finished();
+        let epochs = &view.finished;
         let last = epochs.last();
         self.change(|status| {
             status.last_epoch = last.cloned();
@@ -80,7 +80,7 @@ impl Board {
                 validation_loss: epoch.validation_loss,
                 validation_accuracy: epoch.validation_accuracy,
             });
-            status.epochs_without_improvement = view.stopping().wait;
+            status.epochs_without_improvement = view.stopping.wait;
             // Of a run that goes on, before its first step.
             if status.epoch == 0 {
                 status.epoch = last.map_or(0, |epoch| epoch.epoch);
@@ -89,10 +89,10 @@ impl Board {
     }
 
     fn show_completed_step(&mut self, view: &RunView) {
-        let Some(step) = view.completed() else {
+        let Some(step) = &view.completed else {
             return;
         };
-        let last_epoch = view.finished().last().map(|epoch| epoch.seconds);
+        let last_epoch = view.finished.last().map(|epoch| epoch.seconds);
         let left = seconds_left(step, last_epoch);
         let ratios = view.straggler_ratios();
         self.change(|status| {

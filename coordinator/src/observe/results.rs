@@ -42,12 +42,12 @@ impl Observers {
     /// Prepares the drawing of predictions under the names of this run's classes.
     pub fn draw_predictions(&self, predictions: Predictions) -> Render {
         let tiles = self.tiles(predictions);
-        Box::new(move || Ok(grid::render(&tiles)?))
+        Box::new(move || grid::render(&tiles))
     }
 
     /// Prepares the drawing of the curves of a run that ended so; none without an epoch.
     pub fn draw_curves(&self, outcome: &Outcome) -> Option<Render> {
-        if self.view.finished().is_empty() {
+        if self.view.finished.is_empty() {
             return None;
         }
         let stop = match outcome {
@@ -57,9 +57,9 @@ impl Observers {
             Ok(StopReason::Interrupted) => "interrupted",
             Err(_) => "failed",
         };
-        let epochs = self.view.finished().to_vec();
-        let best = self.view.stopping().best.map(|best| best.epoch);
-        Some(Box::new(move || Ok(curves::render(&epochs, best, stop)?)))
+        let epochs = self.view.finished.to_vec();
+        let best = self.view.stopping.best.map(|best| best.epoch);
+        Some(Box::new(move || curves::render(&epochs, best, stop)))
     }
 
     /// Shows how the run ended; `files` are in its directory.
@@ -83,7 +83,7 @@ impl Observers {
                     .change(|status| status.stop_reason = Some(reason.label().to_owned()));
                 self.progress.summary(&Summary {
                     reason,
-                    epochs: self.view.finished().len() as u32,
+                    epochs: self.view.finished.len() as u32,
                     patience: self.patience,
                     best: self.view.best().cloned(),
                     seconds: self.started.elapsed().as_secs_f64(),

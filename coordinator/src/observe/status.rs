@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use tokio::sync::watch;
 
+use super::metrics::RunState;
 use crate::net::clock::unix_seconds;
 use crate::store::{EpochRecord, JournalEntry};
 
@@ -64,7 +65,7 @@ impl<'a> Snapshot<'a> {
 }
 
 /// The run at a glance.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Status {
     /// Name of the run.
     pub run: String,
@@ -205,38 +206,15 @@ impl Status {
     /// A run that waits for its workers.
     #[must_use]
     pub fn waiting(run: String, workers_expected: usize, epochs: u32) -> Self {
+        let missing = workers_expected;
+        let waiting_for = WaitReason::Workers { missing };
         Self {
             run,
-            state: "waiting".to_owned(),
-            waiting_for: Some(
-                WaitReason::Workers {
-                    missing: workers_expected,
-                }
-                .to_string(),
-            ),
-            generation: 0,
-            world_size: 0,
+            state: RunState::Waiting.label().to_owned(),
+            waiting_for: Some(waiting_for.to_string()),
             workers_expected,
-            workers: Vec::new(),
-            epoch: 0,
             epochs,
-            step: 0,
-            steps_per_epoch: 0,
-            train_loss: None,
-            images_per_second: 0.0,
-            best: None,
-            epochs_without_improvement: 0,
-            patience: 0,
-            last_epoch: None,
-            history: Vec::new(),
-            learning_rates: Vec::new(),
-            epoch_seconds_left: None,
-            run_seconds_left: None,
-            events: Vec::new(),
-            predictions_timestamp: None,
-            stop_reason: None,
-            run_directory: String::new(),
-            coordinator_url: String::new(),
+            ..Self::default()
         }
     }
 

@@ -15,24 +15,25 @@ use coordinator_core::{Fact, WorkerId};
 #[derive(Debug)]
 pub(super) struct RunView {
     /// The most epochs.
-    epochs: u32,
+    pub(super) epochs: u32,
     /// Early stopping, after the epochs so far.
-    stopping: Standing,
-    finished: Vec<FinishedEpoch>,
+    pub(super) stopping: Standing,
+    /// The finished epochs, of former coordinators too.
+    pub(super) finished: Vec<FinishedEpoch>,
     epoch: EpochSoFar,
     stragglers: Stragglers,
     /// The rank of each member of the current generation.
     ranks: HashMap<WorkerId, usize>,
     /// The newest durable checkpoint; at first what a run begins with.
-    durable: Position,
+    pub(super) durable: Position,
     /// Workers that the run is meant to have.
     expected: usize,
     /// Workers that were lost, and neither replaced nor come back.
     missing: usize,
     /// The state that the last fact put the run into.
-    entered: Option<RunState>,
+    pub(super) entered: Option<RunState>,
     /// The step that the last fact completed.
-    completed: Option<CompletedStep>,
+    pub(super) completed: Option<CompletedStep>,
 }
 
 /// A step that all ranks have completed.
@@ -203,31 +204,6 @@ impl RunView {
         self.missing = 0;
     }
 
-    /// The state that the last fact put the run into.
-    pub(super) fn entered(&self) -> Option<RunState> {
-        self.entered
-    }
-
-    /// The step that the last fact completed.
-    pub(super) fn completed(&self) -> Option<&CompletedStep> {
-        self.completed.as_ref()
-    }
-
-    /// The most epochs.
-    pub(super) fn epochs(&self) -> u32 {
-        self.epochs
-    }
-
-    /// The finished epochs, of former coordinators too.
-    pub(super) fn finished(&self) -> &[FinishedEpoch] {
-        &self.finished
-    }
-
-    /// Where early stopping stands.
-    pub(super) fn stopping(&self) -> Standing {
-        self.stopping
-    }
-
     /// The best epoch, by the rule that the run stops by.
     pub(super) fn best(&self) -> Option<&FinishedEpoch> {
         let best = self.stopping.best?.epoch;
@@ -242,11 +218,6 @@ impl RunView {
     /// The rank of a member of the current generation.
     pub(super) fn rank(&self, worker: WorkerId) -> Option<usize> {
         self.ranks.get(&worker).copied()
-    }
-
-    /// The newest durable checkpoint; at first what a run begins with.
-    pub(super) fn durable(&self) -> Position {
-        self.durable
     }
 
     /// Steps between the newest checkpoint and where the run is.

@@ -1,5 +1,5 @@
-//! Counts the calls at the edge, those that are turned away included: it stands in front of the
-//! guard. It reads the path and the head of the answer, and changes neither.
+//! Counts RPCs, rejected ones included: this layer is outside of the one that checks the token. It
+//! reads the path and the headers of the response, and changes neither.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,17 +9,17 @@ use tonic::codegen::{Service, http};
 use tonic::{Code, Status};
 use tower::Layer;
 
-use crate::observe::metrics::{Method, Traffic};
+use crate::observe::metrics::{Method, Metrics};
 
-/// The layer that counts into `Traffic`.
+/// The layer that counts RPCs.
 #[derive(Debug, Clone)]
-pub struct RpcMetrics(Traffic);
+pub struct RpcMetrics(Metrics);
 
 impl RpcMetrics {
-    /// Counts what passes into `traffic`.
+    /// Counts into `metrics`.
     #[must_use]
-    pub fn new(traffic: Traffic) -> Self {
-        Self(traffic)
+    pub fn new(metrics: Metrics) -> Self {
+        Self(metrics)
     }
 }
 
@@ -29,16 +29,16 @@ impl<S> Layer<S> for RpcMetrics {
     fn layer(&self, inner: S) -> Counted<S> {
         Counted {
             inner,
-            traffic: self.0.clone(),
+            metrics: self.0.clone(),
         }
     }
 }
 
-/// A service whose calls are counted.
+/// A service whose RPCs are counted.
 #[derive(Debug, Clone)]
 pub struct Counted<S> {
     inner: S,
-    traffic: Traffic,
+    metrics: Metrics,
 }
 
 impl<S, B, R> Service<http::Request<B>> for Counted<S>
@@ -56,19 +56,19 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let (method, began) = (method(request.uri().path()), Instant::now());
-        let (answer, traffic) = (self.inner.call(request), self.traffic.clone());
+        let (response, metrics) = (self.inner.call(request), self.metrics.clone());
         Box::pin(async move {
-            let answer = answer.await?;
-            // A refusal has its code in the head; what ends well, or breaks later, has none yet.
-            let refused = Status::from_header_map(answer.headers());
-            let code = refused.map_or(Code::Ok, |status| status.code());
-            traffic.answered(method, code, began.elapsed().as_secs_f64());
-            Ok(answer)
+            let response = response.await?;
+            // A rejection has its code in the headers; a stream that begins has none yet.
+            let rejected = Status::from_header_map(response.headers());
+            let code = rejected.map_or(Code::Ok, |status| status.code());
+            metrics.answered(method, code, began.elapsed().as_secs_f64());
+            Ok(response)
         })
     }
 }
 
-/// The name of what is called; a closed set, since anybody may call anything.
+/// The method that a path names; a closed set, since clients may call any path.
 fn method(path: &str) -> Method {
     let called = path.strip_prefix("/trainer.v1.Trainer/");
     let known = Method::ALL
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_is_called_the_set_of_methods_is_closed() {
+    fn any_path_is_one_of_a_closed_set_of_methods() {
         assert_eq!(method("/trainer.v1.Trainer/Session"), Method::Session);
         assert_eq!(method("/trainer.v1.Trainer/Upload"), Method::Upload);
         for path in ["", "/", "/trainer.v1.Trainer/", "/x/Session", "/Session/1"] {

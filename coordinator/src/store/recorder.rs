@@ -119,8 +119,7 @@ impl Image {
 }
 
 /// Makes the bytes of an image.
-pub type Render =
-    Box<dyn FnOnce() -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> + Send>;
+pub type Render = Box<dyn FnOnce() -> anyhow::Result<Vec<u8>> + Send>;
 
 /// The answer to a job that has one.
 #[derive(Debug)]
@@ -333,8 +332,7 @@ impl Thread {
 
     fn checkpoint(&self, position: Position, state: &Blob) -> Result<Recorded, StoreError> {
         let started = Instant::now();
-        let committed = self.checkpoints.commit(position, state)?;
-        if let Some(error) = committed.not_pruned {
+        if let Some(error) = self.checkpoints.commit(position, state)? {
             tracing::warn!(%error, "cannot remove an old checkpoint");
         }
         Ok(Recorded::Checkpoint {

@@ -35,7 +35,7 @@ impl Progress {
             Fact::Stalled(report) => self.say(&report.to_string()),
             Fact::CheckpointMissed => self.say(&format!(
                 "the last checkpoint did not arrive within --grace; --resume continues from {}",
-                view.durable()
+                view.durable
             )),
             Fact::RolledBack { position, .. } => self.say(&format!(
                 "rolled back to {position}: no newer state available"
@@ -46,10 +46,10 @@ impl Progress {
                 epoch, stopping, ..
             } => {
                 let best = stopping.best.map(|best| best.epoch);
-                self.epoch(epoch, view.epochs(), best == Some(epoch.epoch));
+                self.epoch(epoch, view.epochs, best == Some(epoch.epoch));
             }
             Fact::Step { .. } => {
-                if let Some(step) = view.completed() {
+                if let Some(step) = &view.completed {
                     self.step(step);
                 }
             }

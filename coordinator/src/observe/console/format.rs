@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::observe::view::CompletedStep;
 use crate::store::{BEST_WEIGHTS, CONFIG, CURVES, LOGS, METRICS, PREDICTIONS, SPLIT};
 use coordinator_core::event::{FinishedEpoch, StopReason};
+use coordinator_core::words::count;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,17 +112,11 @@ const MEANINGS: [(&str, &str); 7] = [
 ];
 
 fn stopped(summary: &Summary) -> String {
-    let done = match summary.epochs {
-        1 => "1 epoch".to_owned(),
-        many => format!("{many} epochs"),
-    };
+    let done = count(summary.epochs as usize, "epoch");
     match summary.reason {
         StopReason::Patience => format!(
             "stopped after {done}: the validation loss did not improve for {}",
-            match summary.patience {
-                1 => "1 epoch".to_owned(),
-                many => format!("{many} epochs"),
-            }
+            count(summary.patience as usize, "epoch")
         ),
         StopReason::MaxEpochs => format!("finished all of {done}"),
         StopReason::NonFiniteLoss => format!(

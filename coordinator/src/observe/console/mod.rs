@@ -44,7 +44,7 @@ enum Stage {
 impl Progress {
     /// Lasting lines to stdout, and a bar if stderr is a terminal.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn terminal() -> Self {
         let screen = MultiProgress::new();
         let live = !screen.is_hidden();
         Self::with(Box::new(io::stdout()), screen, live)
@@ -158,12 +158,6 @@ impl Progress {
         bar.set_prefix(label.to_owned());
         self.bar = Some((stage, bar.clone()));
         bar
-    }
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

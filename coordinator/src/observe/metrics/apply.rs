@@ -1,33 +1,35 @@
-//! Facts as metrics.
+//! Facts as metrics. There are series for the ranks of the current generation and, before the
+//! first one, for as many as the run is meant to have: a rank that is gone takes its series with
+//! it.
 
-use super::{Metrics, RankFacts, StepSeconds};
+use std::sync::atomic::Ordering;
+
+use super::{Metrics, TRAIN, VALIDATION, add, observe, set};
 use crate::net::clock::unix_seconds;
 use crate::observe::view::RunView;
 use coordinator_core::Fact;
-use coordinator_core::event::Phases;
+use coordinator_core::event::{Phases, Ranked};
+use coordinator_core::schedule::by_group;
 
 impl Metrics {
     /// Shows a fact; `view` has taken it into account.
     pub(in crate::observe) fn apply(&self, fact: &Fact, view: &RunView) {
-        if let Some(state) = view.entered() {
+        let series = self.series();
+        if let Some(state) = view.entered {
             self.set_run_state(state);
         }
         match fact {
-            Fact::Lost { .. } => self.worker_lost(),
-            Fact::BadFile { .. } => self.add_decode_errors(1),
-            Fact::Recovered { cause, seconds, .. } => self.recovered(*cause, *seconds),
+            Fact::Lost { .. } => add(&series.workers_lost_total, &[], 1.0),
+            Fact::BadFile { .. } => add(&series.decode_errors_total, &[], 1.0),
+            Fact::Recovered { cause, seconds, .. } => {
+                let recoveries = &series.recovery_duration_seconds;
+                observe(recoveries, &[cause.label()], *seconds);
+            }
             Fact::GroupFormed {
                 generation, ranks, ..
             } => {
-                let facts: Vec<RankFacts> = ranks
-                    .iter()
-                    .map(|of| RankFacts {
-                        host: of.host.clone(),
-                        device: of.device.clone(),
-                        gpu_uuid: of.gpu_uuid.clone(),
-                    })
-                    .collect();
-                self.begin_generation(*generation, &facts, unix_seconds());
+                set(&series.generation, &[], *generation as f64);
+                self.formed(ranks, unix_seconds());
             }
             Fact::EpochStarted {
                 epoch,
@@ -36,13 +38,21 @@ impl Metrics {
                 lrs,
                 ..
             } => {
-                self.set_epoch_steps(*completed, *steps);
-                self.set_checkpoint_lag(view.checkpoint_lag());
-                self.begin_epoch(*epoch, *lrs);
+                set(&series.epoch, &[], f64::from(*epoch));
+                self.show_progress(*completed, *steps, view);
+                for (group, lr) in by_group(*lrs) {
+                    set(&series.learning_rate, &[group], lr);
+                }
             }
             Fact::Step { rank, report } => {
-                let seconds = step_seconds(report.seconds, &report.phases);
-                self.rank_step(*rank as usize, seconds);
+                let rank = &rank.to_string();
+                observe(&series.step_duration_seconds, &[rank], report.seconds);
+                for (phase, seconds) in report.phases.named() {
+                    // No step has a part of the validation.
+                    if phase != VALIDATION {
+                        observe(&series.phase_duration_seconds, &[rank, phase], seconds);
+                    }
+                }
                 self.show_completed_step(view);
             }
             Fact::EpochEnded {
@@ -51,14 +61,19 @@ impl Metrics {
                 ranks,
                 stopping,
             } => {
-                self.set_validation(epoch.validation_loss, epoch.validation_accuracy);
+                add(&series.samples_total, &[VALIDATION], *validated as f64);
+                set(&series.loss, &[VALIDATION], epoch.validation_loss);
+                let accuracy = epoch.validation_accuracy;
+                set(&series.accuracy_ratio, &[VALIDATION], accuracy);
                 for (rank, phases) in ranks.iter().enumerate() {
-                    // The counter of samples has no rank: the first one brings all of them.
-                    let samples = if rank == 0 { *validated } else { 0 };
-                    self.rank_validation(rank, phases.validation, samples);
+                    let labels = [&rank.to_string(), VALIDATION];
+                    observe(&series.phase_duration_seconds, &labels, phases.validation);
                 }
                 if let Some(best) = stopping.best {
-                    self.set_best(best.epoch, best.loss, stopping.wait);
+                    set(&series.best_epoch, &[], best.epoch.into());
+                    set(&series.best_validation_loss, &[], best.loss);
+                    let waited = stopping.wait.into();
+                    set(&series.early_stop_wait_epochs, &[], waited);
                 }
             }
             _ => {}
@@ -66,26 +81,67 @@ impl Metrics {
     }
 
     fn show_completed_step(&self, view: &RunView) {
-        let Some(step) = view.completed() else {
+        let Some(step) = &view.completed else {
             return;
         };
-        self.step_done(step.samples, unix_seconds());
+        let series = self.series();
+        add(&series.steps_total, &[], 1.0);
+        add(&series.samples_total, &[TRAIN], step.samples as f64);
+        set(&series.last_step_timestamp_seconds, &[], unix_seconds());
         // Steps of an epoch fit, as they are counted so.
-        self.set_epoch_steps(step.step as u32, step.steps as u32);
-        self.set_checkpoint_lag(view.checkpoint_lag());
+        self.show_progress(step.step as u32, step.steps as u32, view);
         for (rank, ratio) in view.straggler_ratios().into_iter().enumerate() {
-            self.set_straggler(rank, ratio);
+            set(&series.straggler_ratio, &[&rank.to_string()], ratio);
         }
-        self.set_training(step.loss, step.images_per_second);
+        set(&series.loss, &[TRAIN], step.loss);
+        set(&series.images_per_second, &[], step.images_per_second);
     }
-}
 
-fn step_seconds(step: f64, phases: &Phases) -> StepSeconds {
-    StepSeconds {
-        step,
-        data_wait: phases.data_wait,
-        forward_backward: phases.forward_backward,
-        allreduce_wait: phases.allreduce_wait,
-        optimizer: phases.optimizer,
+    fn show_progress(&self, completed: u32, steps: u32, view: &RunView) {
+        let series = self.series();
+        set(&series.epoch_steps, &[], completed.into());
+        set(&series.epoch_steps_target, &[], steps.into());
+        let lag = view.checkpoint_lag() as f64;
+        set(&series.checkpoint_lag_steps, &[], lag);
+    }
+
+    /// A generation works; all of its ranks were heard of just now.
+    fn formed(&self, ranks: &[Ranked], now: f64) {
+        self.resize(ranks.len());
+        let info = &self.series().worker_info;
+        info.reset();
+        for (rank, of) in ranks.iter().enumerate() {
+            let labels = [&rank.to_string(), &of.host, &of.device, &of.gpu_uuid];
+            info.with_label_values(&labels).set(1.0);
+            self.heard(rank, now);
+        }
+    }
+
+    /// Gives each of the ranks its series, and takes those of higher ones away.
+    pub(super) fn resize(&self, ranks: usize) {
+        let series = self.series();
+        let phases = Phases::default().named().map(|(phase, _)| phase);
+        let before = self.0.ranks.swap(ranks, Ordering::Relaxed);
+        for rank in 0..ranks {
+            let rank = rank.to_string();
+            series.step_duration_seconds.with_label_values(&[&rank]);
+            set(&series.straggler_ratio, &[&rank], 1.0);
+            for phase in phases {
+                let labels = [rank.as_str(), phase];
+                series.phase_duration_seconds.with_label_values(&labels);
+            }
+        }
+        for rank in ranks..before {
+            let rank = rank.to_string();
+            let heartbeat = &series.worker_last_heartbeat_timestamp_seconds;
+            // It fails only for a series that is not there.
+            let _ = series.step_duration_seconds.remove_label_values(&[&rank]);
+            let _ = series.straggler_ratio.remove_label_values(&[&rank]);
+            let _ = heartbeat.remove_label_values(&[&rank]);
+            for phase in phases {
+                let labels = [rank.as_str(), phase];
+                let _ = series.phase_duration_seconds.remove_label_values(&labels);
+            }
+        }
     }
 }

@@ -55,30 +55,6 @@ labels! {
     }
 }
 labels! {
-    /// Label `split`.
-    SplitLabel {
-        /// The training set.
-        Train = "train",
-        /// The validation set.
-        Validation = "validation",
-    }
-}
-labels! {
-    /// Label `phase` of `phase_duration_seconds`.
-    Phase {
-        /// The rank waited for its batch.
-        DataWait = "data_wait",
-        /// Forward and backward pass.
-        ForwardBackward = "forward_backward",
-        /// The rank waited for the other ranks' gradients.
-        AllreduceWait = "allreduce_wait",
-        /// The optimizer's update.
-        Optimizer = "optimizer",
-        /// The rank's part of a validation.
-        Validation = "validation",
-    }
-}
-labels! {
     /// Label `grpc_method`: the methods of `trainer.v1.Trainer`.
     Method {
         /// The session of a worker.
@@ -119,26 +95,11 @@ impl Method {
 }
 
 /// Label `grpc_code`: the name of a status code, as gRPC's own instrumentation has it.
-#[must_use]
-pub(super) fn code_label(code: Code) -> &'static str {
+pub(super) fn code_label(code: Code) -> String {
     match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
+        Code::Ok => "OK".to_owned(),
+        Code::Cancelled => "Canceled".to_owned(),
+        other => format!("{other:?}"),
     }
 }
 

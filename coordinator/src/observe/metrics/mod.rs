@@ -1,25 +1,28 @@
-//! The numbers that Prometheus reads. Every series stands in `table` and exists from the start,
-//! so that no alert has to wait for a first value. The registry is passed in: there is no
-//! global one. Nothing here reads a clock or decides anything.
+//! The numbers that Prometheus reads. Every metric stands in `table`, and every series exists from
+//! the start, so that no alert has to wait for a first value. The registry is passed in: there is
+//! no global one. Nothing here decides anything.
 
 mod apply;
 mod labels;
-mod ranks;
 mod table;
-mod traffic;
 
-use prometheus::core::Collector;
-use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use coordinator_core::event::OutageCause;
-use coordinator_core::schedule::{GroupLrs, PARAMETER_GROUPS, by_group};
-pub use labels::{Method, Phase, RunState, STOP_LABELS, SplitLabel, WorkerState, stop_label};
-pub use ranks::RankFacts;
-use ranks::Ranks;
+use coordinator_core::schedule::PARAMETER_GROUPS;
+use prometheus::{CounterVec, GaugeVec, HistogramVec, Registry};
+use tonic::Code;
+
+use crate::net::clock::unix_seconds;
+use labels::code_label;
+pub use labels::{Method, RunState, STOP_LABELS, WorkerState, stop_label};
+use table::Series;
 pub use table::{GRPC_PREFIX, Kind, MetricSpec, PREFIX, TABLE};
-pub use traffic::Traffic;
+
+/// Values of the label `split`; a phase is called `validation` as well.
+const TRAIN: &str = "train";
+const VALIDATION: &str = "validation";
 
 /// What the constant series say about a run.
 #[derive(Debug, Clone)]
@@ -36,51 +39,27 @@ pub struct RunFacts {
     pub patience: u32,
 }
 
-/// Wall seconds of one step, by phase.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepSeconds {
-    /// The whole step.
-    pub step: f64,
-    /// See [`Phase::DataWait`].
-    pub data_wait: f64,
-    /// See [`Phase::ForwardBackward`].
-    pub forward_backward: f64,
-    /// See [`Phase::AllreduceWait`].
-    pub allreduce_wait: f64,
-    /// See [`Phase::Optimizer`].
-    pub optimizer: f64,
+/// All series; cheap to clone, safe to use from anywhere.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    series: Series,
+    /// Ranks that have series.
+    ranks: AtomicUsize,
 }
 
-/// Handles on every series; cheap to clone, safe to use from anywhere.
-#[derive(Debug, Clone)]
-pub struct Metrics {
-    run_state: GaugeVec,
-    stop_reason: GaugeVec,
-    epoch: Gauge,
-    epoch_steps: Gauge,
-    epoch_steps_target: Gauge,
-    steps: IntCounter,
-    samples: IntCounterVec,
-    last_step: Gauge,
-    loss: GaugeVec,
-    accuracy: GaugeVec,
-    best_loss: Gauge,
-    best_epoch: Gauge,
-    wait: Gauge,
-    learning_rate: GaugeVec,
-    images_per_second: Gauge,
-    ranks: Ranks,
-    workers: GaugeVec,
-    generation: Gauge,
-    decode_errors: IntCounter,
-    data_sent: IntCounter,
-    data_bandwidth: Gauge,
-    workers_lost: IntCounter,
-    recovery_duration: HistogramVec,
-    checkpoint_time: Gauge,
-    checkpoint_bytes: Gauge,
-    checkpoint_lag: Gauge,
-    traffic: Traffic,
+fn set(gauge: &GaugeVec, labels: &[&str], value: f64) {
+    gauge.with_label_values(labels).set(value);
+}
+
+fn add(counter: &CounterVec, labels: &[&str], value: f64) {
+    counter.with_label_values(labels).inc_by(value);
+}
+
+fn observe(histogram: &HistogramVec, labels: &[&str], value: f64) {
+    histogram.with_label_values(labels).observe(value);
 }
 
 impl Metrics {
@@ -89,252 +68,131 @@ impl Metrics {
     /// # Errors
     /// The registry holds one of the names already.
     pub fn new(registry: &Registry, facts: &RunFacts) -> Result<Self, prometheus::Error> {
-        let register = Register(registry);
-        let build = register.gauges(&table::BUILD_INFO)?;
-        build
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1.0);
-        let run = register.gauges(&table::RUN_INFO)?;
-        run.with_label_values(&[facts.run.as_str(), "resnet18", &facts.dataset])
-            .set(1.0);
-        register
-            .gauge(&table::EPOCHS_TARGET)?
-            .set(facts.epochs.into());
-        register.gauge(&table::PATIENCE)?.set(facts.patience.into());
-
-        let metrics = Self {
-            run_state: register.gauges(&table::RUN_STATE)?,
-            stop_reason: register.gauges(&table::STOP_REASON)?,
-            epoch: register.gauge(&table::EPOCH)?,
-            epoch_steps: register.gauge(&table::EPOCH_STEPS)?,
-            epoch_steps_target: register.gauge(&table::EPOCH_STEPS_TARGET)?,
-            steps: register.register(IntCounter::with_opts(opts(&table::STEPS))?)?,
-            samples: register.register(IntCounterVec::new(
-                opts(&table::SAMPLES),
-                table::SAMPLES.labels,
-            )?)?,
-            last_step: register.gauge(&table::LAST_STEP)?,
-            loss: register.gauges(&table::LOSS)?,
-            accuracy: register.gauges(&table::ACCURACY)?,
-            best_loss: register.gauge(&table::BEST_LOSS)?,
-            best_epoch: register.gauge(&table::BEST_EPOCH)?,
-            wait: register.gauge(&table::WAIT)?,
-            learning_rate: register.gauges(&table::LEARNING_RATE)?,
-            images_per_second: register.gauge(&table::IMAGES_PER_SECOND)?,
-            ranks: Ranks::new(&register, facts.workers)?,
-            workers: register.gauges(&table::WORKERS)?,
-            generation: register.gauge(&table::GENERATION)?,
-            decode_errors: register
-                .register(IntCounter::with_opts(opts(&table::DECODE_ERRORS))?)?,
-            data_sent: register.register(IntCounter::with_opts(opts(&table::DATA_SENT))?)?,
-            data_bandwidth: register.gauge(&table::DATA_BANDWIDTH)?,
-            workers_lost: register.register(IntCounter::with_opts(opts(&table::WORKERS_LOST))?)?,
-            recovery_duration: register.histograms(&table::RECOVERY_DURATION)?,
-            checkpoint_time: register.gauge(&table::CHECKPOINT_TIME)?,
-            checkpoint_bytes: register.gauge(&table::CHECKPOINT_BYTES)?,
-            checkpoint_lag: register.gauge(&table::CHECKPOINT_LAG)?,
-            traffic: Traffic::new(&register)?,
-        };
+        let metrics = Self(Arc::new(Inner {
+            series: Series::register(registry)?,
+            ranks: AtomicUsize::new(0),
+        }));
         metrics.initialise(facts);
         Ok(metrics)
     }
 
+    fn series(&self) -> &Series {
+        &self.0.series
+    }
+
     /// Gives each labelled series its first value: 0, or NaN for what has no value yet.
     fn initialise(&self, facts: &RunFacts) {
+        let series = self.series();
+        set(&series.build_info, &[env!("CARGO_PKG_VERSION")], 1.0);
+        let run = [&facts.run, "resnet18", &facts.dataset];
+        set(&series.run_info, &run, 1.0);
+        set(&series.epochs_target, &[], facts.epochs.into());
+        let patience = facts.patience.into();
+        set(&series.early_stop_patience_epochs, &[], patience);
         self.set_run_state(RunState::Waiting);
         for label in STOP_LABELS {
-            self.stop_reason.with_label_values(&[label]).set(0.0);
+            set(&series.stop_reason_info, &[label], 0.0);
         }
-        for split in SplitLabel::ALL {
-            self.samples.with_label_values(&[split.label()]).inc_by(0);
-            self.loss.with_label_values(&[split.label()]).set(f64::NAN);
+        for split in [TRAIN, VALIDATION] {
+            add(&series.samples_total, &[split], 0.0);
+            set(&series.loss, &[split], f64::NAN);
         }
-        self.accuracy
-            .with_label_values(&[SplitLabel::Validation.label()])
-            .set(f64::NAN);
-        self.best_loss.set(f64::NAN);
+        set(&series.accuracy_ratio, &[VALIDATION], f64::NAN);
+        set(&series.best_validation_loss, &[], f64::NAN);
         for group in PARAMETER_GROUPS {
-            self.learning_rate.with_label_values(&[group]).set(0.0);
+            set(&series.learning_rate, &[group], 0.0);
         }
         for cause in OutageCause::ALL {
-            self.recovery_duration.with_label_values(&[cause.label()]);
+            let recoveries = &series.recovery_duration_seconds;
+            recoveries.with_label_values(&[cause.label()]);
         }
         for state in WorkerState::ALL {
-            self.workers.with_label_values(&[state.label()]).set(0.0);
+            self.set_workers(*state, 0);
         }
         self.set_workers(WorkerState::Expected, facts.workers);
+        self.resize(facts.workers);
+        for rank in 0..facts.workers {
+            self.heard(rank, f64::NAN);
+        }
+        for method in Method::ALL {
+            let [kind, service, name] = names(*method);
+            let handling = &series.grpc_server_handling_seconds;
+            handling.with_label_values(&[kind, service, name]);
+            let labels = [kind, service, name, &code_label(Code::Ok)];
+            add(&series.grpc_server_handled_total, &labels, 0.0);
+        }
     }
 
     /// Moves the run to `state`: its series is 1, all others 0.
     pub fn set_run_state(&self, state: RunState) {
         for other in RunState::ALL {
             let value = f64::from(u8::from(*other == state));
-            self.run_state
-                .with_label_values(&[other.label()])
-                .set(value);
+            set(&self.series().run_state, &[other.label()], value);
         }
     }
 
     /// Records why the run stopped, by one of [`STOP_LABELS`].
     pub fn set_stop_reason(&self, label: &str) {
-        self.stop_reason.with_label_values(&[label]).set(1.0);
-    }
-
-    /// The handles on what the coordinator itself has to do.
-    #[must_use]
-    pub fn traffic(&self) -> Traffic {
-        self.traffic.clone()
-    }
-
-    /// Sets how many steps of the epoch all ranks have made, and how many it has.
-    pub fn set_epoch_steps(&self, done: u32, target: u32) {
-        self.epoch_steps.set(done.into());
-        self.epoch_steps_target.set(target.into());
-    }
-
-    /// Begins an epoch, counted from 1, with these learning rates.
-    pub fn begin_epoch(&self, epoch: u32, lrs: GroupLrs) {
-        self.epoch.set(epoch.into());
-        for (group, lr) in by_group(lrs) {
-            self.learning_rate.with_label_values(&[group]).set(lr);
-        }
-    }
-
-    /// Counts one finished step of all ranks together: `samples` used, and the Unix time.
-    pub fn step_done(&self, samples: u64, unix_seconds: f64) {
-        self.steps.inc();
-        self.samples
-            .with_label_values(&[SplitLabel::Train.label()])
-            .inc_by(samples);
-        self.last_step.set(unix_seconds);
-    }
-
-    /// Adds what one rank spent on a step.
-    pub fn rank_step(&self, rank: usize, seconds: StepSeconds) {
-        self.ranks.step(rank, seconds);
-    }
-
-    /// Adds what one rank spent on its part of a validation of `samples` images.
-    pub fn rank_validation(&self, rank: usize, seconds: f64, samples: u64) {
-        self.samples
-            .with_label_values(&[SplitLabel::Validation.label()])
-            .inc_by(samples);
-        self.ranks.validation(rank, seconds);
-    }
-
-    /// Sets the mean training loss so far and the speed of all ranks together.
-    pub fn set_training(&self, loss: f64, images_per_second: f64) {
-        self.loss
-            .with_label_values(&[SplitLabel::Train.label()])
-            .set(loss);
-        self.images_per_second.set(images_per_second);
-    }
-
-    /// Sets the result of a validation; the accuracy is a share from 0 to 1.
-    pub fn set_validation(&self, loss: f64, accuracy: f64) {
-        self.loss
-            .with_label_values(&[SplitLabel::Validation.label()])
-            .set(loss);
-        self.accuracy
-            .with_label_values(&[SplitLabel::Validation.label()])
-            .set(accuracy);
-    }
-
-    /// Sets where early stopping stands: the best epoch and its loss, and how many epochs have
-    /// passed without a better one.
-    pub fn set_best(&self, best_epoch: u32, best_loss: f64, epochs_waited: u32) {
-        self.best_epoch.set(best_epoch.into());
-        self.best_loss.set(best_loss);
-        self.wait.set(epochs_waited.into());
+        set(&self.series().stop_reason_info, &[label], 1.0);
     }
 
     /// Sets how many workers are in a state.
     pub fn set_workers(&self, state: WorkerState, count: usize) {
-        self.workers
-            .with_label_values(&[state.label()])
-            .set(count as f64);
-    }
-
-    /// Begins a generation of these ranks; those of a larger one before it are gone.
-    pub fn begin_generation(&self, generation: u64, ranks: &[RankFacts], unix_seconds: f64) {
-        self.generation.set(generation as f64);
-        self.ranks.formed(ranks, unix_seconds);
+        set(&self.series().workers, &[state.label()], count as f64);
     }
 
     /// Records that the holder of a rank was heard of.
     pub fn heard(&self, rank: usize, unix_seconds: f64) {
-        self.ranks.heard(rank, unix_seconds);
+        let heartbeat = &self.series().worker_last_heartbeat_timestamp_seconds;
+        set(heartbeat, &[&rank.to_string()], unix_seconds);
     }
 
-    /// Counts a worker that died, hung or was cut off.
-    pub fn worker_lost(&self) {
-        self.workers_lost.inc();
-    }
-
-    /// Adds a recovery that took so long.
-    pub fn recovered(&self, cause: OutageCause, seconds: f64) {
-        self.recovery_duration
-            .with_label_values(&[cause.label()])
-            .observe(seconds);
-    }
-
-    /// Sets how much longer than the group's median a rank is busy with a step.
-    pub fn set_straggler(&self, rank: usize, ratio: f64) {
-        self.ranks.straggler(rank, ratio);
-    }
-
-    /// Records that a checkpoint of `bytes` became durable at a Unix time.
-    pub fn checkpoint(&self, unix_seconds: f64, bytes: u64) {
-        self.checkpoint_time.set(unix_seconds);
-        self.checkpoint_bytes.set(bytes as f64);
+    /// Records that a checkpoint of `bytes` became durable just now, `lag` steps behind the run.
+    pub fn checkpoint(&self, bytes: u64, lag: u64) {
+        let series = self.series();
+        let at = &series.checkpoint_last_success_timestamp_seconds;
+        set(at, &[], unix_seconds());
+        set(&series.checkpoint_bytes, &[], bytes as f64);
+        set(&series.checkpoint_lag_steps, &[], lag as f64);
     }
 
     /// Counts bytes of images given to workers.
     pub fn data_sent(&self, bytes: u64) {
-        self.data_sent.inc_by(bytes);
+        add(&self.series().data_sent_bytes_total, &[], bytes as f64);
     }
 
     /// Sets how many bytes of images may be given out each second.
     pub fn set_data_bandwidth(&self, bytes_per_second: u64) {
-        self.data_bandwidth.set(bytes_per_second as f64);
+        let limit = &self.series().data_bandwidth_limit_bytes_per_second;
+        set(limit, &[], bytes_per_second as f64);
     }
 
-    /// Sets how many steps were made since the last durable checkpoint.
-    pub fn set_checkpoint_lag(&self, steps: u64) {
-        self.checkpoint_lag.set(steps as f64);
+    /// Counts an RPC whose response began after so many seconds.
+    pub fn answered(&self, method: Method, code: Code, seconds: f64) {
+        let [kind, service, name] = names(method);
+        let labels = [kind, service, name, &code_label(code)];
+        add(&self.series().grpc_server_handled_total, &labels, 1.0);
+        let handling = &self.series().grpc_server_handling_seconds;
+        observe(handling, &labels[..3], seconds);
     }
 
-    /// Counts images that could not be decoded.
-    pub fn add_decode_errors(&self, count: u64) {
-        self.decode_errors.inc_by(count);
+    /// Counts a message that took the driver so many seconds, and those in the queue behind it.
+    pub fn drove(&self, seconds: f64, waiting: usize) {
+        let series = self.series();
+        add(&series.driver_events_total, &[], 1.0);
+        add(&series.driver_busy_seconds_total, &[], seconds);
+        set(&series.driver_queue_length, &[], waiting as f64);
+    }
+
+    /// Shows how many jobs the recorder has not done.
+    pub fn recording(&self, waiting: usize) {
+        set(&self.series().recorder_queue_length, &[], waiting as f64);
     }
 }
 
-fn opts(spec: &MetricSpec) -> Opts {
-    Opts::new(spec.full_name(), spec.help)
-}
-
-/// Makes series and registers them.
-struct Register<'a>(&'a Registry);
-
-impl Register<'_> {
-    fn register<C: Collector + Clone + 'static>(&self, series: C) -> Result<C, prometheus::Error> {
-        self.0.register(Box::new(series.clone()))?;
-        Ok(series)
-    }
-
-    fn gauge(&self, spec: &MetricSpec) -> Result<Gauge, prometheus::Error> {
-        self.register(Gauge::with_opts(opts(spec))?)
-    }
-
-    fn gauges(&self, spec: &MetricSpec) -> Result<GaugeVec, prometheus::Error> {
-        self.register(GaugeVec::new(opts(spec), spec.labels)?)
-    }
-
-    fn histograms(&self, spec: &MetricSpec) -> Result<HistogramVec, prometheus::Error> {
-        let options = HistogramOpts::from(opts(spec)).buckets(table::duration_buckets());
-        self.register(HistogramVec::new(options, spec.labels)?)
-    }
+/// The labels of a method, but for the code.
+fn names(method: Method) -> [&'static str; 3] {
+    [method.kind(), method.service(), method.label()]
 }
 
 #[cfg(test)]

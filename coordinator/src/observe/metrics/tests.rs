@@ -1,10 +1,15 @@
-//! Names obey the conventions, series exist from the start, setters reach their series.
+//! Names obey the conventions, series exist from the start, facts reach their series.
 
-use coordinator_core::event::StopReason;
+use coordinator_core::early_stopping::{Best, Standing};
+use coordinator_core::event::{
+    Backend, ComputeType, FinishedEpoch, Location, LossCause, MemberInfo, Phases, Position, Ranked,
+    StepReport, StopReason,
+};
+use coordinator_core::{Fact, WorkerId};
 use prometheus::TextEncoder;
-use tonic::Code;
 
 use super::*;
+use crate::observe::view::RunView;
 
 fn facts() -> RunFacts {
     RunFacts {
@@ -24,6 +29,15 @@ fn scrape(registry: &Registry) -> Vec<String> {
         .filter(|line| !line.starts_with('#'))
         .map(str::to_owned)
         .collect()
+}
+
+fn expect(lines: &[String], expected: &[&str]) {
+    for expected in expected {
+        assert!(
+            lines.iter().any(|line| line == expected),
+            "{expected} is missing in {lines:#?}"
+        );
+    }
 }
 
 #[test]
@@ -47,7 +61,7 @@ fn names_obey_the_conventions() {
             assert!(!name.ends_with(wrong), "{name}");
         }
         assert!(
-            !name.starts_with(table::PREFIX) && spec.help.ends_with('.'),
+            !name.starts_with(PREFIX) && spec.help.ends_with('.'),
             "{name}"
         );
     }
@@ -59,7 +73,7 @@ fn every_series_exists_before_anything_happens() {
     Metrics::new(&registry, &facts()).unwrap();
     let families = registry.gather();
     // The holders of the ranks are not known before a group has formed.
-    let later = |spec: &&MetricSpec| spec.name == table::WORKER_INFO.name;
+    let later = |spec: &&MetricSpec| spec.name == "worker_info";
     for spec in TABLE.iter().filter(|spec| !later(spec)) {
         let name = spec.full_name();
         let family = families.iter().find(|family| family.name() == name);
@@ -79,7 +93,7 @@ fn every_series_exists_before_anything_happens() {
     assert_eq!(families.len(), TABLE.len() - 1);
 
     let lines = scrape(&registry);
-    for expected in [
+    let expected = [
         "finetune_run_state{state=\"waiting\"} 1",
         "finetune_run_state{state=\"failed\"} 0",
         "finetune_stop_reason_info{reason=\"patience\"} 0",
@@ -94,123 +108,181 @@ fn every_series_exists_before_anything_happens() {
         "finetune_early_stop_patience_epochs 3",
         "finetune_epochs_target 15",
         "finetune_decode_errors_total 0",
-    ] {
-        assert!(
-            lines.iter().any(|line| line == expected),
-            "{expected} is missing in {lines:#?}"
-        );
+    ];
+    expect(&lines, &expected);
+}
+
+/// What a run of two ranks shows that has validated its second epoch and lost a worker.
+const SHOWN: &[&str] = &[
+    "finetune_run_state{state=\"waiting\"} 0",
+    "finetune_run_state{state=\"validating\"} 1",
+    "finetune_epoch 2",
+    "finetune_learning_rate{group=\"fc\"} 0.001",
+    "finetune_steps_total 1",
+    "finetune_samples_total{split=\"train\"} 48",
+    "finetune_samples_total{split=\"validation\"} 20",
+    "finetune_step_duration_seconds_sum{rank=\"1\"} 0.5",
+    "finetune_phase_duration_seconds_sum{phase=\"forward_backward\",rank=\"1\"} 0.25",
+    "finetune_phase_duration_seconds_sum{phase=\"allreduce_wait\",rank=\"1\"} 0.125",
+    "finetune_phase_duration_seconds_count{phase=\"validation\",rank=\"1\"} 1",
+    "finetune_phase_duration_seconds_sum{phase=\"validation\",rank=\"1\"} 2",
+    "finetune_loss{split=\"train\"} 0.75",
+    "finetune_loss{split=\"validation\"} 0.5",
+    "finetune_accuracy_ratio{split=\"validation\"} 0.875",
+    "finetune_best_epoch 1",
+    "finetune_best_validation_loss 0.25",
+    "finetune_early_stop_wait_epochs 1",
+    "finetune_workers{state=\"lost\"} 1",
+    "finetune_workers_lost_total 1",
+    "finetune_generation 2",
+    "finetune_worker_info{device=\"cuda:0\",gpu_uuid=\"GPU-b\",host=\"b\",rank=\"1\"} 1",
+    "finetune_worker_last_heartbeat_timestamp_seconds{rank=\"1\"} 1002",
+    "finetune_epoch_steps 7",
+    "finetune_epoch_steps_target 7",
+    "finetune_checkpoint_lag_steps 14",
+    "finetune_recovery_duration_seconds_sum{cause=\"worker_died\"} 1.5",
+    "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Upload\",\
+     grpc_service=\"trainer.v1.Trainer\",grpc_type=\"client_stream\"} 1",
+    "grpc_server_handling_seconds_sum{grpc_method=\"Upload\",\
+     grpc_service=\"trainer.v1.Trainer\",grpc_type=\"client_stream\"} 0.25",
+    "finetune_driver_queue_length 4",
+    "finetune_driver_events_total 1",
+    "finetune_driver_busy_seconds_total 0.5",
+    "finetune_decode_errors_total 1",
+    "finetune_stop_reason_info{reason=\"patience\"} 1",
+];
+
+fn group(generation: u64, hosts: &[&str]) -> Fact {
+    let holder = |(rank, host): (usize, &&str)| Ranked {
+        worker: WorkerId(rank as u64),
+        host: (*host).to_owned(),
+        device: "cuda:0".to_owned(),
+        gpu_uuid: format!("GPU-{host}"),
+    };
+    Fact::GroupFormed {
+        generation,
+        ranks: hosts.iter().enumerate().map(holder).collect(),
+        backend: Backend::Nccl,
+        precision: ComputeType::Bf16,
     }
 }
 
+/// A rank makes the last of 7 steps.
+fn step(rank: u32) -> Fact {
+    let report = StepReport {
+        generation: 2,
+        epoch: 2,
+        completed: 7,
+        loss_sum: 18.0,
+        samples: 24,
+        seconds: 0.5,
+        phases: PHASES,
+    };
+    Fact::Step { rank, report }
+}
+
+const PHASES: Phases = Phases {
+    data_wait: 0.0,
+    forward_backward: 0.25,
+    allreduce_wait: 0.125,
+    optimizer: 0.0625,
+    validation: 2.0,
+};
+
+fn facts_of_a_run() -> Vec<Fact> {
+    let path = "a/1.jpg".to_owned();
+    let error = "empty".to_owned();
+    let epoch = FinishedEpoch {
+        epoch: 2,
+        validation_loss: 0.5,
+        validation_accuracy: 0.875,
+        ..FinishedEpoch::default()
+    };
+    vec![
+        Fact::BadFile { path, error },
+        group(2, &["a", "b"]),
+        Fact::Recovered {
+            cause: OutageCause::WorkerDied,
+            generation: 2,
+            position: Position::start_of(2),
+            world_size: 2,
+            seconds: 1.5,
+            steps_lost: 0,
+        },
+        Fact::EpochStarted {
+            epoch: 2,
+            completed: 0,
+            steps: 7,
+            world_size: 2,
+            lrs: [0.0, 0.0, 0.0, 0.0, 0.0, 1e-3],
+        },
+        step(0),
+        step(1),
+        Fact::EpochEnded {
+            epoch,
+            validated: 20,
+            ranks: vec![PHASES; 2],
+            stopping: Standing {
+                best: Some(Best {
+                    epoch: 1,
+                    loss: 0.25,
+                }),
+                wait: 1,
+            },
+        },
+        Fact::Lost {
+            member: MemberInfo {
+                worker: WorkerId(1),
+                host: "b".to_owned(),
+                rank: Some(1),
+                local_rank: None,
+            },
+            location: Location::Ending,
+            cause: LossCause::SessionBroke,
+        },
+    ]
+}
+
 #[test]
-fn setters_reach_their_series_and_add_none() {
+fn facts_reach_their_series_and_add_none() {
     let registry = Registry::new();
     let metrics = Metrics::new(&registry, &facts()).unwrap();
     let before = scrape(&registry).len();
-    metrics.set_run_state(RunState::Training);
-    metrics.begin_epoch(2, [0.0, 0.0, 0.0, 0.0, 0.0, 1e-3]);
-    metrics.step_done(32, 1000.5);
-    metrics.step_done(16, 1001.5);
-    let seconds = StepSeconds {
-        step: 0.5,
-        data_wait: 0.0,
-        forward_backward: 0.25,
-        allreduce_wait: 0.125,
-        optimizer: 0.0625,
-    };
-    metrics.rank_step(1, seconds);
-    metrics.rank_validation(0, 2.0, 20);
-    metrics.set_training(0.75, 64.0);
-    metrics.set_validation(0.5, 0.875);
-    metrics.set_best(1, 0.25, 1);
+    let mut view = RunView::new(15);
+    for fact in facts_of_a_run() {
+        view.apply(&fact);
+        metrics.apply(&fact, &view);
+    }
     metrics.set_workers(WorkerState::Lost, 1);
-    let cpu = RankFacts {
-        host: "a".into(),
-        device: "cpu".into(),
-        gpu_uuid: String::new(),
-    };
-    metrics.begin_generation(2, &[cpu.clone(), cpu], 1000.0);
     metrics.heard(1, 1002.0);
-    metrics.set_epoch_steps(3, 7);
-    metrics.set_checkpoint_lag(10);
-    metrics.recovered(OutageCause::WorkerDied, 1.5);
-    metrics.traffic().answered(Method::Upload, Code::Ok, 0.25);
-    metrics.traffic().drove(0.5, 4);
-    metrics.add_decode_errors(3);
+    metrics.answered(Method::Upload, Code::Ok, 0.25);
+    metrics.drove(0.5, 4);
     metrics.set_stop_reason(StopReason::Patience.label());
     let lines = scrape(&registry);
     // The two of `worker_info`, whose labels are not known before.
     assert_eq!(lines.len(), before + 2);
-    for expected in [
-        "finetune_run_state{state=\"waiting\"} 0",
-        "finetune_run_state{state=\"training\"} 1",
-        "finetune_epoch 2",
-        "finetune_learning_rate{group=\"fc\"} 0.001",
-        "finetune_steps_total 2",
-        "finetune_samples_total{split=\"train\"} 48",
-        "finetune_samples_total{split=\"validation\"} 20",
-        "finetune_last_step_timestamp_seconds 1001.5",
-        "finetune_step_duration_seconds_sum{rank=\"1\"} 0.5",
-        "finetune_phase_duration_seconds_sum{phase=\"forward_backward\",rank=\"1\"} 0.25",
-        "finetune_phase_duration_seconds_sum{phase=\"allreduce_wait\",rank=\"1\"} 0.125",
-        "finetune_phase_duration_seconds_sum{phase=\"optimizer\",rank=\"1\"} 0.0625",
-        "finetune_phase_duration_seconds_sum{phase=\"validation\",rank=\"0\"} 2",
-        "finetune_loss{split=\"train\"} 0.75",
-        "finetune_images_per_second 64",
-        "finetune_loss{split=\"validation\"} 0.5",
-        "finetune_accuracy_ratio{split=\"validation\"} 0.875",
-        "finetune_best_epoch 1",
-        "finetune_best_validation_loss 0.25",
-        "finetune_early_stop_wait_epochs 1",
-        "finetune_workers{state=\"lost\"} 1",
-        "finetune_generation 2",
-        "finetune_worker_info{device=\"cpu\",gpu_uuid=\"\",host=\"a\",rank=\"1\"} 1",
-        "finetune_worker_last_heartbeat_timestamp_seconds{rank=\"0\"} 1000",
-        "finetune_worker_last_heartbeat_timestamp_seconds{rank=\"1\"} 1002",
-        "finetune_epoch_steps 3",
-        "finetune_epoch_steps_target 7",
-        "finetune_checkpoint_lag_steps 10",
-        "finetune_recovery_duration_seconds_sum{cause=\"worker_died\"} 1.5",
-        "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Upload\",\
-         grpc_service=\"trainer.v1.Trainer\",grpc_type=\"client_stream\"} 1",
-        "grpc_server_handling_seconds_sum{grpc_method=\"Upload\",\
-         grpc_service=\"trainer.v1.Trainer\",grpc_type=\"client_stream\"} 0.25",
-        "finetune_driver_queue_length 4",
-        "finetune_driver_events_total 1",
-        "finetune_driver_busy_seconds_total 0.5",
-        "finetune_decode_errors_total 3",
-        "finetune_stop_reason_info{reason=\"patience\"} 1",
-    ] {
-        assert!(
-            lines.iter().any(|line| line == expected),
-            "{expected} is missing in {lines:#?}"
-        );
-    }
+    expect(&lines, SHOWN);
 }
 
 #[test]
 fn a_rank_that_is_gone_takes_its_series_with_it() {
     let registry = Registry::new();
     let metrics = Metrics::new(&registry, &facts()).unwrap();
-    let holder = |host: &str| RankFacts {
-        host: host.into(),
-        device: "cuda:0".into(),
-        gpu_uuid: format!("GPU-{host}"),
-    };
     let of_rank = |rank: &str| {
-        let lines = scrape(&registry);
         let label = format!("rank=\"{rank}\"");
+        let lines = scrape(&registry);
         lines.iter().filter(|line| line.contains(&label)).count()
     };
-    metrics.begin_generation(1, &[holder("a"), holder("b"), holder("c")], 1.0);
-    let each = of_rank("0");
+    let form = |generation, hosts: &[&str]| {
+        metrics.apply(&group(generation, hosts), &RunView::new(15));
+        ["0", "1", "2"].map(of_rank)
+    };
+    let [each, ..] = form(1, &["a", "b", "c"]);
     assert!(each > 0);
-    assert_eq!((of_rank("1"), of_rank("2")), (each, each));
-    metrics.begin_generation(2, &[holder("c")], 2.0);
-    assert_eq!((of_rank("0"), of_rank("1"), of_rank("2")), (each, 0, 0));
+    assert_eq!(form(1, &["a", "b", "c"]), [each, each, each]);
+    assert_eq!(form(2, &["c"]), [each, 0, 0]);
     let lines = scrape(&registry);
     let retained = lines.iter().filter(|line| line.contains("GPU-"));
     assert_eq!(retained.count(), 1, "{lines:#?}");
-    metrics.begin_generation(3, &[holder("c"), holder("a")], 3.0);
-    assert_eq!((of_rank("0"), of_rank("1"), of_rank("2")), (each, each, 0));
+    assert_eq!(form(3, &["c", "a"]), [each, each, 0]);
 }

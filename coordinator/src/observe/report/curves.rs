@@ -4,14 +4,15 @@
 
 use std::ops::Range;
 
+use anyhow::ensure;
 use coordinator_core::event::FinishedEpoch;
+use coordinator_core::words::count;
 use plotters::data::float::FloatPrettyPrinter;
 use plotters::prelude::{
     BindKeyPoints, ChartBuilder, Circle, Color, DashedLineSeries, LabelAreaPosition, LineSeries,
     PathElement, RGBColor, SeriesLabelPosition, ShapeStyle,
 };
 
-use super::error::ReportError;
 use super::sheet::{self, Area, BLUE, FAINT, GREEN, GREY, INK, PAPER, SCALE, VERMILION, font, px};
 
 const SIZE: (u32, u32) = (1360, 600);
@@ -42,15 +43,13 @@ struct Panel<'a> {
 /// value that is not finite leaves a gap.
 ///
 /// # Errors
-/// [`ReportError::NoEpochs`] if `epochs` is empty.
+/// `epochs` is empty, or plotters refuses a shape.
 pub fn render(
     epochs: &[FinishedEpoch],
     best_epoch: Option<u32>,
     stop: &str,
-) -> Result<Vec<u8>, ReportError> {
-    if epochs.is_empty() {
-        return Err(ReportError::NoEpochs);
-    }
+) -> anyhow::Result<Vec<u8>> {
+    ensure!(!epochs.is_empty(), "the run finished no epoch");
     let column = |value: fn(&FinishedEpoch) -> f64| epochs.iter().map(value).collect::<Vec<f64>>();
     let (training, validation) = (column(|p| p.train_loss), column(|p| p.validation_loss));
     let accuracy = column(|p| 100.0 * p.validation_accuracy);
@@ -69,8 +68,7 @@ pub fn render(
         series: vec![("validation", GREEN, accuracy)],
         legend: SeriesLabelPosition::LowerRight,
     };
-    let plural = if epochs.len() == 1 { "" } else { "s" };
-    let title = format!("{} epoch{plural}, stopped: {stop}", epochs.len());
+    let title = format!("{}, stopped: {stop}", count(epochs.len(), "epoch"));
     let best = epochs
         .iter()
         .position(|point| Some(point.epoch) == best_epoch);
@@ -122,7 +120,7 @@ impl Panel<'_> {
         area: &Area,
         epochs: &[FinishedEpoch],
         best: Option<usize>,
-    ) -> Result<(), ReportError> {
+    ) -> anyhow::Result<()> {
         let numbers = epochs.iter().map(|point| point.epoch);
         let first = numbers.clone().min().unwrap_or_default();
         let last = numbers.max().unwrap_or_default();

@@ -3,10 +3,10 @@
 //! Owns the layout of `predictions.png`. Must not choose which images are shown. A wrong prediction
 //! is marked by a cross, a frame and a colour, so that no mark depends on colour alone.
 
+use anyhow::{anyhow, ensure};
 use plotters::element::{BitMapElement, Circle, PathElement, Rectangle};
 use plotters::style::{Color, RGBColor};
 
-use super::error::ReportError;
 use super::sheet::{
     self, Area, FAINT, GREEN, GREY, INK, PAPER, SCALE, VERMILION, fit, font, px, text, width,
 };
@@ -77,9 +77,8 @@ fn shape(count: usize) -> (u32, u32) {
 /// Draws `tiles`, 1 to [`MAX_TILES`] of them, in reading order as one RGB PNG.
 ///
 /// # Errors
-/// [`ReportError::NoTiles`], [`ReportError::TooManyTiles`], or [`ReportError::TilePixels`] where a
-/// tile's bytes are not 3·size² (or size is 0).
-pub fn render(tiles: &[Tile]) -> Result<Vec<u8>, ReportError> {
+/// There are no tiles or too many, or a tile's bytes are not 3·size² (or size is 0).
+pub fn render(tiles: &[Tile]) -> anyhow::Result<Vec<u8>> {
     check(tiles)?;
     let (columns, rows) = shape(tiles.len());
     let content = columns * (IMAGE + GAP) - GAP;
@@ -97,32 +96,25 @@ pub fn render(tiles: &[Tile]) -> Result<Vec<u8>, ReportError> {
     })
 }
 
-fn check(tiles: &[Tile]) -> Result<(), ReportError> {
-    if tiles.is_empty() {
-        return Err(ReportError::NoTiles);
-    }
-    if tiles.len() > MAX_TILES {
-        return Err(ReportError::TooManyTiles {
-            count: tiles.len(),
-            limit: MAX_TILES,
-        });
-    }
+fn check(tiles: &[Tile]) -> anyhow::Result<()> {
+    let count = tiles.len();
+    ensure!(count > 0, "the validation set gave no image");
+    ensure!(
+        count <= MAX_TILES,
+        "{count} predictions do not fit into one image: at most {MAX_TILES} do"
+    );
     for (index, tile) in tiles.iter().enumerate() {
         let (size, actual) = (tile.size, tile.pixels.len());
         let expected = u64::from(size).pow(2).saturating_mul(3);
-        if size == 0 || actual as u64 != expected {
-            return Err(ReportError::TilePixels {
-                index,
-                size,
-                expected,
-                actual,
-            });
-        }
+        ensure!(
+            size > 0 && actual as u64 == expected,
+            "prediction {index} has {actual} bytes of pixels, {size}x{size} RGB needs {expected}"
+        );
     }
     Ok(())
 }
 
-fn header(area: &Area, tiles: &[Tile]) -> Result<(), ReportError> {
+fn header(area: &Area, tiles: &[Tile]) -> anyhow::Result<()> {
     let (mut x, y) = (px(MARGIN), px(MARGIN));
     let title = "Predictions on validation images";
     text(area, title, &font(25, INK)?, (x, y + px(4)))?;
@@ -139,7 +131,7 @@ fn header(area: &Area, tiles: &[Tile]) -> Result<(), ReportError> {
     Ok(())
 }
 
-fn draw(area: &Area, tile: &Tile, (left, top): Point) -> Result<(), ReportError> {
+fn draw(area: &Area, tile: &Tile, (left, top): Point) -> anyhow::Result<()> {
     let (right, image_top) = (left + px(IMAGE), top + px(CAPTION));
     let bottom = image_top + px(IMAGE);
     let (indented, room) = (left + px(INDENT), px(IMAGE - INDENT));
@@ -167,7 +159,7 @@ fn draw(area: &Area, tile: &Tile, (left, top): Point) -> Result<(), ReportError>
     let edge = IMAGE * SCALE;
     let pixels = stretched(&tile.pixels, tile.size as usize, edge);
     let image = BitMapElement::with_owned_buffer((left, image_top), (edge, edge), pixels);
-    area.draw(&image.ok_or_else(|| ReportError::Drawing("an image does not fit".to_owned()))?)?;
+    area.draw(&image.ok_or_else(|| anyhow!("an image does not fit"))?)?;
 
     let chip = font(15, INK)?;
     let probability = tile.probability();
@@ -178,7 +170,7 @@ fn draw(area: &Area, tile: &Tile, (left, top): Point) -> Result<(), ReportError>
 }
 
 /// A tick or a cross on a disc.
-fn symbol(area: &Area, is_right: bool, (x, y): Point) -> Result<(), ReportError> {
+fn symbol(area: &Area, is_right: bool, (x, y): Point) -> anyhow::Result<()> {
     let disc = if is_right { GREEN } else { VERMILION };
     area.draw(&Circle::new((x, y), px(8), disc.filled()))?;
     let strokes: &[&[Point]] = if is_right {
@@ -282,31 +274,24 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_drawn_is_a_typed_error() {
-        assert!(matches!(render(&[]), Err(ReportError::NoTiles)));
-        let many = vec![tile("crab", "crab"); MAX_TILES + 1];
-        assert!(matches!(
-            render(&many),
-            Err(ReportError::TooManyTiles {
-                count: 26,
-                limit: 25
-            })
-        ));
-        let mut short = tile("crab", "crab");
-        short.pixels.pop();
-        let error = render(&[tile("crab", "crab"), short]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "prediction 1 has 47 bytes of pixels, 4x4 RGB needs 48"
-        );
-        let none = Tile {
-            pixels: Vec::new(),
-            size: 0,
-            ..tile("crab", "crab")
+    fn what_cannot_be_drawn_is_named() {
+        let crab = || tile("crab", "crab");
+        let sized = |size, pixels| Tile {
+            pixels,
+            size,
+            ..crab()
         };
-        assert!(matches!(
-            render(&[none]),
-            Err(ReportError::TilePixels { index: 0, .. })
-        ));
+        for (tiles, message) in [
+            (vec![], "gave no image"),
+            (vec![crab(); MAX_TILES + 1], "26 predictions do not fit"),
+            (
+                vec![crab(), sized(4, vec![0; 47])],
+                "prediction 1 has 47 bytes of pixels, 4x4 RGB needs 48",
+            ),
+            (vec![sized(0, vec![])], "prediction 0 has 0 bytes"),
+        ] {
+            let error = render(&tiles).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
     }
 }

@@ -6,8 +6,6 @@
 pub mod curves;
 pub mod grid;
 
-mod error;
 mod sheet;
 
-pub use error::ReportError;
 pub use grid::Tile;

@@ -5,13 +5,12 @@
 
 use std::sync::OnceLock;
 
+use anyhow::{anyhow, ensure};
 use epaint_default_fonts::UBUNTU_LIGHT;
 use plotters::coord::Shift;
 use plotters::prelude::{BitMapBackend, DrawingArea, IntoDrawingArea};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontDesc, FontFamily, FontStyle, RGBColor, TextStyle, register_font};
-
-use super::error::ReportError;
 
 /// How many pixels of a sheet make one of the PNG, each way.
 pub(super) const SCALE: u32 = 2;
@@ -44,12 +43,13 @@ pub(super) const fn px(pixels: u32) -> i32 {
 }
 
 /// Text of `size` pixels of the PNG.
-pub(super) fn font(size: u32, colour: RGBColor) -> Result<TextStyle<'static>, ReportError> {
+pub(super) fn font(size: u32, colour: RGBColor) -> anyhow::Result<TextStyle<'static>> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     let register = || register_font(FONT, FontStyle::Normal, UBUNTU_LIGHT).is_ok();
-    if !*REGISTERED.get_or_init(register) {
-        return Err(ReportError::Font);
-    }
+    ensure!(
+        *REGISTERED.get_or_init(register),
+        "the built-in font is unreadable"
+    );
     let family = FontFamily::Name(FONT);
     let font = FontDesc::new(family, f64::from(size * SCALE), FontStyle::Normal);
     let mut style = TextStyle::from(font);
@@ -63,20 +63,21 @@ pub(super) fn text(
     text: &str,
     style: &TextStyle,
     (x, y): (i32, i32),
-) -> Result<(), ReportError> {
+) -> anyhow::Result<()> {
     // plotters takes a line for taller than its letters are.
     let lower = (style.font.get_size() / 4.0) as i32;
     Ok(area.draw_text(text, style, (x, y + lower))?)
 }
 
 /// How wide `text` is, in pixels of the sheet.
-pub(super) fn width(text: &str, style: &TextStyle) -> Result<i32, ReportError> {
-    let (width, _) = style.font.box_size(text).map_err(|_| ReportError::Font)?;
+pub(super) fn width(text: &str, style: &TextStyle) -> anyhow::Result<i32> {
+    let size = style.font.box_size(text);
+    let (width, _) = size.map_err(|error| anyhow!("cannot measure `{text}`: {error}"))?;
     Ok(width as i32)
 }
 
 /// `text`, or as much of its start as fits into `room` with an ellipsis behind it.
-pub(super) fn fit(text: &str, style: &TextStyle, room: i32) -> Result<String, ReportError> {
+pub(super) fn fit(text: &str, style: &TextStyle, room: i32) -> anyhow::Result<String> {
     let mut shown = text.to_owned();
     let mut short: Vec<char> = text.chars().collect();
     while width(&shown, style)? > room && short.pop().is_some() {
@@ -88,8 +89,8 @@ pub(super) fn fit(text: &str, style: &TextStyle, room: i32) -> Result<String, Re
 /// The PNG of `width` × `height` pixels that `draw` fills.
 pub(super) fn png(
     (width, height): (u32, u32),
-    draw: impl FnOnce(&Area) -> Result<(), ReportError>,
-) -> Result<Vec<u8>, ReportError> {
+    draw: impl FnOnce(&Area) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<u8>> {
     let size = (width * SCALE, height * SCALE);
     let mut pixels = vec![0; 3 * size.0 as usize * size.1 as usize];
     let area = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();

@@ -1,7 +1,6 @@
 //! The exit code of a run, and the message of one that did not succeed.
 
 use crate::cli::args::ExitCode;
-use crate::cli::fetch::FetchError;
 use crate::config::ConfigError;
 use crate::launcher::{LaunchError, WorkerExit};
 use crate::net::bind::BindError;
@@ -32,11 +31,8 @@ pub fn exit_status(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, F
         Ok(StopReason::Interrupted) => return Ok(ExitCode::Interrupted),
         Err(error) => error,
     };
-    let exit = error.local_rank().and_then(|local_rank| {
-        exits
-            .iter()
-            .rfind(|exit| exit.local_rank == local_rank as usize)
-    });
+    let exit = (error.local_rank())
+        .and_then(|local_rank| exits.iter().rfind(|exit| exit.local_rank == local_rank));
     let code = match &error {
         RunError::Data(_) => ExitCode::Data,
         RunError::Weights(_) => ExitCode::Weights,
@@ -80,6 +76,11 @@ impl Failure {
         Self::new(ExitCode::Usage, message)
     }
 
+    /// A download that failed.
+    pub fn fetch(error: impl std::fmt::Display) -> Self {
+        Self::new(ExitCode::Fetch, error)
+    }
+
     /// A defect of the program or the machine.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         Self::new(ExitCode::Internal, error)
@@ -118,11 +119,5 @@ impl From<BindError> for Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::new(ExitCode::RunDirectory, error)
-    }
-}
-
-impl From<FetchError> for Failure {
-    fn from(error: FetchError) -> Self {
-        Self::new(ExitCode::Fetch, error)
     }
 }

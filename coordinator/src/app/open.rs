@@ -19,9 +19,9 @@ use crate::store::{
 pub(super) struct Request {
     /// The effective settings.
     pub(super) config: RunConfig,
-    /// The run directory holds a run that is to go on.
+    /// The run directory has a run that is to be resumed.
     pub(super) resume: bool,
-    /// Somebody chose the address to listen on.
+    /// A flag gives the address to listen on.
     pub(super) listen_asked: bool,
     /// What the user should know about the settings.
     pub(super) notes: Vec<String>,
@@ -38,7 +38,7 @@ pub(super) struct OpenedRun {
     pub(super) checkpoints: Checkpoints,
     /// Its state.
     pub(super) run: Run,
-    /// By which workers that hold a state recognise it.
+    /// By which workers that retain a state recognise it.
     pub(super) run_id: String,
     /// What a former coordinator left.
     pub(super) history: Option<RunHistory>,
@@ -104,7 +104,7 @@ pub(super) fn open(request: &Request) -> Result<OpenedRun, Failure> {
 
 fn create(config: &RunConfig) -> Result<OpenedRun, Failure> {
     let store = RunStore::create(&config.run_dir)?;
-    store.write_config(&config.to_toml()?)?;
+    store.write(CONFIG, config.to_toml()?.as_bytes())?;
     let mut journal = Journal::open(store.root())?;
     let run_id = random_name().map_err(Failure::internal)?;
     journal.append(JournalEntry::Started {

@@ -43,7 +43,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let Some(request) = Request::of(cli)? else {
         return Ok(ExitCode::Success);
     };
-    let mut progress = Progress::new();
+    let mut progress = Progress::terminal();
     let logs = logging::init(
         request.config.log_format == LogFormat::Json,
         "warn",
@@ -107,7 +107,7 @@ impl Ended {
             services,
         } = running;
         if let Some(local_rank) = outcome.as_ref().err().and_then(RunError::local_rank) {
-            await_exit(local_rank as usize, driver.observers(), &mut inputs).await;
+            await_exit(local_rank, driver.observers(), &mut inputs).await;
         }
         if let Some(launcher) = driver.launcher() {
             launcher.shutdown(GRACE).await;
@@ -129,7 +129,7 @@ impl Ended {
 }
 
 /// The process of a lost worker tells why the run failed, once it is reaped.
-async fn await_exit(local_rank: usize, observers: &mut Observers, inputs: &mut Inputs) {
+async fn await_exit(local_rank: u32, observers: &mut Observers, inputs: &mut Inputs) {
     let of_lost = |observers: &Observers| {
         let mut exits = observers.exits().iter();
         exits.any(|exit| exit.local_rank == local_rank)

@@ -40,7 +40,7 @@ pub(super) struct Started {
 ///
 /// # Errors
 /// Its log cannot be created, or the operating system refuses.
-pub(super) fn start(spec: &LaunchSpec, local_rank: usize) -> Result<Started, LaunchError> {
+pub(super) fn start(spec: &LaunchSpec, local_rank: u32) -> Result<Started, LaunchError> {
     let log_path = spec.logs.join(format!("worker-{local_rank}.log"));
     let refuse = |source| LaunchError::Log {
         path: log_path.clone(),
@@ -78,7 +78,7 @@ pub(super) fn start(spec: &LaunchSpec, local_rank: usize) -> Result<Started, Lau
     })
 }
 
-fn environment(spec: &LaunchSpec, local_rank: usize, command: &mut Command) {
+fn environment(spec: &LaunchSpec, local_rank: u32, command: &mut Command) {
     for variable in FOR_WORKERS_STARTED_BY_HAND {
         command.env_remove(variable);
     }

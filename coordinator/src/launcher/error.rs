@@ -15,8 +15,8 @@ pub enum LaunchError {
     },
     /// `device = cuda`, where each worker needs a GPU of its own.
     #[error(
-        "{workers} workers need {workers} GPUs but {gpus} visible here; use fewer --workers, or --device cpu",
-        gpus = gpus_are(*.gpus)
+        "{workers} workers need {workers} GPUs but {gpus} visible; use fewer --workers, or --device cpu",
+        gpus = are_visible(*.gpus)
     )]
     TooFewGpus {
         /// Workers asked for.
@@ -42,7 +42,8 @@ pub enum LaunchError {
     },
 }
 
-fn gpus_are(count: usize) -> String {
+/// What precedes "visible".
+pub(super) fn are_visible(count: usize) -> String {
     match count {
         0 => "none is".to_owned(),
         1 => "1 is".to_owned(),

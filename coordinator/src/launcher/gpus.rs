@@ -1,12 +1,13 @@
-//! Counts the GPUs of this machine without libtorch, and gives one to each worker.
+//! Counts the GPUs of this machine without libtorch, and assigns one to each worker.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::LaunchError;
+use super::error::are_visible;
 use crate::config::Device;
 
-/// The GPUs that this process may give away, by what `CUDA_VISIBLE_DEVICES` calls them.
+/// The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpus(Vec<String>);
 
@@ -15,12 +16,12 @@ pub struct Gpus(Vec<String>);
 pub enum Placement {
     /// All on the CPU.
     Cpu,
-    /// Each on a GPU of its own; the position is the slot.
+    /// Each on a GPU of its own; the position is the local rank.
     Cuda(Vec<String>),
 }
 
 impl Gpus {
-    /// Those that `CUDA_VISIBLE_DEVICES` leaves; without it, those of the driver.
+    /// Those in `CUDA_VISIBLE_DEVICES`; where it is not set, those of the driver.
     #[must_use]
     pub fn detect() -> Self {
         if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
@@ -57,8 +58,8 @@ impl Gpus {
     }
 
     /// Decides where `workers` compute. With `auto` and too few GPUs for all it is the CPU,
-    /// since collectives need ranks on devices of one kind; the second value then says so. Where
-    /// none is started here, none is needed here: the workers of others have GPUs of their own.
+    /// since collectives need ranks on devices of one kind; the second value is a note for the
+    /// user. With no local worker it is the CPU: no GPU of this machine is needed.
     ///
     /// # Errors
     /// [`LaunchError::TooFewGpus`] where GPUs were demanded.
@@ -81,9 +82,9 @@ impl Gpus {
             Device::Auto => {
                 let note = (!self.is_empty()).then(|| {
                     format!(
-                        "device: the CPU, as {workers} workers would need {workers} GPUs and there \
-                         is only {}; --workers {} uses GPUs",
-                        self.len(),
+                        "device: the CPU, as {workers} workers need {workers} GPUs and {} visible; \
+                         --workers {} uses GPUs",
+                        are_visible(self.len()),
                         self.len()
                     )
                 });
@@ -94,11 +95,11 @@ impl Gpus {
 }
 
 impl Placement {
-    /// `CUDA_VISIBLE_DEVICES` of the worker in `local_rank`; empty hides every GPU.
-    pub(super) fn visible_to(&self, local_rank: usize) -> &str {
+    /// `CUDA_VISIBLE_DEVICES` of the worker with this local rank; empty hides every GPU.
+    pub(super) fn visible_to(&self, local_rank: u32) -> &str {
         match self {
             Self::Cpu => "",
-            Self::Cuda(names) => names.get(local_rank).map_or("", String::as_str),
+            Self::Cuda(names) => names.get(local_rank as usize).map_or("", String::as_str),
         }
     }
 }
@@ -108,7 +109,7 @@ fn count_in_proc(folder: &Path) -> Option<usize> {
     (count > 0).then_some(count)
 }
 
-/// Some sandboxes hide the driver's folder but have the tool.
+/// Some containers hide the driver's folder but have the tool.
 fn count_by_nvidia_smi() -> Option<usize> {
     let listed = Command::new("nvidia-smi")
         .arg("-L")
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn each_worker_gets_a_gpu_of_its_own_or_none_does() {
+    fn each_worker_gets_a_gpu_or_none_does() {
         let two = Gpus::from_visible("5,7");
         let (placement, note) = two.place(Device::Auto, 2).unwrap();
         assert_eq!(
@@ -153,7 +154,8 @@ mod tests {
             ("5", "7", None)
         );
         let (placement, note) = two.place(Device::Auto, 3).unwrap();
-        assert_eq!((placement, note.is_some()), (Placement::Cpu, true));
+        assert_eq!(placement, Placement::Cpu);
+        assert!(note.unwrap().contains("3 GPUs and 2 are visible"));
         assert_eq!(
             Gpus::from_visible("").place(Device::Auto, 1).unwrap(),
             (Placement::Cpu, None)

@@ -35,7 +35,7 @@ use tokio::task::JoinHandle;
 use crate::config::LogFormat;
 pub use children::Children;
 pub use error::LaunchError;
-pub use exit::{WorkerExit, WorkerStatus};
+pub use exit::WorkerExit;
 pub use gpus::{Gpus, Placement};
 
 /// What all workers of a run have in common.
@@ -66,14 +66,14 @@ pub enum LauncherEvent {
     /// It was started.
     Started {
         /// Which worker of this machine.
-        local_rank: usize,
+        local_rank: u32,
         /// Its process id.
         pid: u32,
     },
     /// It could not be started.
     Failed {
         /// Which worker of this machine.
-        local_rank: usize,
+        local_rank: u32,
         /// Why.
         error: LaunchError,
     },
@@ -102,7 +102,7 @@ struct Shared {
 /// The task that starts one process and watches it to its end.
 #[derive(Debug)]
 struct Running {
-    local_rank: usize,
+    local_rank: u32,
     /// Takes the grace period.
     stop: oneshot::Sender<Duration>,
     task: JoinHandle<()>,
@@ -137,7 +137,7 @@ impl Launcher {
     /// Starts the worker of `local_rank`, counted from 0. Returns at once: whether it started
     /// arrives as an event. A process that still runs there is killed first. Must be called
     /// within a tokio runtime.
-    pub fn launch(&mut self, local_rank: usize) {
+    pub fn launch(&mut self, local_rank: u32) {
         self.running.retain(|worker| !worker.task.is_finished());
         let (former, others) = std::mem::take(&mut self.running)
             .into_iter()
@@ -186,7 +186,7 @@ impl Shared {
     /// The life of one process, from the end of its predecessors to its own.
     async fn replace(
         self,
-        local_rank: usize,
+        local_rank: u32,
         former: Vec<Running>,
         mut stopped: oneshot::Receiver<Duration>,
     ) {

@@ -3,15 +3,18 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
+use coordinator_core::event::ProcessStatus;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Child;
 use tokio::sync::oneshot;
 
 use super::command::Started;
-use super::exit::{WorkerExit, WorkerStatus};
+use super::exit::WorkerExit;
 
 /// Lines from the beginning of a log that are shown.
 const HEAD_LINES: usize = 5;
@@ -22,7 +25,7 @@ const WINDOW: u64 = 16 * 1024;
 
 /// Returns how the process ended. `stopped` takes a grace period and asks it to end.
 pub(super) async fn watch(
-    local_rank: usize,
+    local_rank: u32,
     started: Started,
     stopped: oneshot::Receiver<Duration>,
 ) -> WorkerExit {
@@ -40,10 +43,10 @@ pub(super) async fn watch(
     };
     drop(stdin);
     let status = match status {
-        Ok(status) => WorkerStatus::from(status),
+        Ok(status) => status_of(status),
         Err(error) => {
             tracing::error!(local_rank, pid, %error, "cannot wait for a worker process");
-            WorkerStatus::Unknown
+            ProcessStatus::Unknown
         }
     };
     let (log_head, log_tail) = excerpts(&log_path, log_start).unwrap_or_else(|error| {
@@ -60,12 +63,20 @@ pub(super) async fn watch(
     }
 }
 
+fn status_of(status: ExitStatus) -> ProcessStatus {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => ProcessStatus::Code(code),
+        (None, Some(signal)) => ProcessStatus::Signal(signal),
+        (None, None) => ProcessStatus::Unknown,
+    }
+}
+
 async fn stop(
-    local_rank: usize,
+    local_rank: u32,
     pid: u32,
     child: &mut Child,
     grace: Duration,
-) -> io::Result<std::process::ExitStatus> {
+) -> io::Result<ExitStatus> {
     signal(pid, Signal::TERM);
     match tokio::time::timeout(grace, child.wait()).await {
         Ok(status) => status,

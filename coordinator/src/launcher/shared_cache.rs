@@ -1,5 +1,5 @@
-//! The file that local workers map to share their decoded images. It has no name in any folder,
-//! so the kernel frees it with the last process that holds it, however the run ends.
+//! The file that local workers map into memory to share their decoded images. It has no name in any
+//! folder, so the kernel frees it when the last process that has it open ends.
 
 use std::fs::File;
 use std::io;
@@ -8,16 +8,16 @@ use std::path::Path;
 
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// An open, nameless file that other processes of this user reach through `/proc`.
+/// An open file without a name, which other processes of this user open through `/proc`.
 #[derive(Debug)]
 pub struct CacheFile(File);
 
 impl CacheFile {
     /// A file for `bytes` bytes: in shared memory when that takes at most half of what is free
-    /// there, else in `directory`, where the page cache holds what fits.
+    /// there, else in `directory`.
     ///
     /// # Errors
-    /// When neither place takes a file.
+    /// The file cannot be created in either place.
     pub fn create(bytes: u64, directory: &Path) -> io::Result<Self> {
         let free = rustix::fs::statvfs(SHARED_MEMORY).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
         let file = if bytes <= free / 2 {
@@ -29,7 +29,7 @@ impl CacheFile {
         Ok(Self(file))
     }
 
-    /// Where other processes open it, for as long as this value lives.
+    /// The path by which other processes open it while this value lives.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }

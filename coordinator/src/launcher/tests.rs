@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use coordinator_core::event::ProcessStatus;
+
 use super::*;
 
 struct Bench {
@@ -53,7 +55,7 @@ impl Bench {
     }
 
     /// Starts a worker and returns its process id.
-    async fn launch(&mut self, local_rank: usize) -> u32 {
+    async fn launch(&mut self, local_rank: u32) -> u32 {
         self.launcher.launch(local_rank);
         match self.event().await {
             LauncherEvent::Started {
@@ -75,7 +77,7 @@ impl Bench {
     }
 
     /// Waits until the script has written `text`, so that its traps are in place.
-    async fn until_logged(&self, local_rank: usize, text: &str) -> String {
+    async fn until_logged(&self, local_rank: u32, text: &str) -> String {
         let path = self.folder.path().join(format!("worker-{local_rank}.log"));
         let begun = Instant::now();
         loop {
@@ -117,7 +119,7 @@ async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
     let exit = bench.exit().await;
     assert_eq!(
         (exit.local_rank, exit.pid, exit.status),
-        (1, pid, WorkerStatus::Code(3))
+        (1, pid, ProcessStatus::Code(3))
     );
     assert_eq!(
         exit.log_head[..2],
@@ -129,7 +131,7 @@ async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
     assert_eq!((exit.log_head.len(), exit.log_tail.len()), (5, 20));
     assert_eq!(exit.log_tail[18..], ["100".to_owned(), "last".to_owned()]);
     assert!(
-        exit.to_string().contains("ended with code 3; its log is"),
+        exit.to_string().contains("exited with code 3; its log is"),
         "{exit}"
     );
 }
@@ -167,10 +169,10 @@ async fn a_missing_libtorch_and_a_signal_are_put_into_words() {
     let mut killed = bench("kill -9 $$", |_| ());
     killed.launch(0).await;
     let exit = killed.exit().await;
-    assert_eq!(exit.status, WorkerStatus::Signal(9));
+    assert_eq!(exit.status, ProcessStatus::Signal(9));
     assert!(
         exit.to_string()
-            .contains("SIGKILL (often by the system, for lack of memory)"),
+            .contains("SIGKILL (often by the kernel, for lack of memory)"),
         "{exit}"
     );
 }
@@ -211,7 +213,7 @@ async fn shutdown_lets_willing_workers_end_and_leaves_no_process_of_stubborn_one
     willing.launcher.shutdown(Duration::from_secs(20)).await;
     for _ in 0..2 {
         let exit = willing.exit().await;
-        assert_eq!(exit.status, WorkerStatus::Code(0));
+        assert_eq!(exit.status, ProcessStatus::Code(0));
         assert_eq!(exit.log_tail.last().unwrap(), "bye");
     }
 
@@ -227,7 +229,7 @@ async fn shutdown_lets_willing_workers_end_and_leaves_no_process_of_stubborn_one
     let begun = Instant::now();
     stubborn.launcher.shutdown(Duration::from_millis(200)).await;
     assert!(begun.elapsed() >= Duration::from_millis(200));
-    assert_eq!(stubborn.exit().await.status, WorkerStatus::Signal(9));
+    assert_eq!(stubborn.exit().await.status, ProcessStatus::Signal(9));
     let begun = Instant::now();
     while alive(&child) {
         assert!(
@@ -246,7 +248,7 @@ async fn a_launch_replaces_the_process_that_still_runs_there() {
     bench.until_logged(0, &format!("ready {first}")).await;
     bench.launcher.launch(0);
     let exit = bench.exit().await;
-    assert_eq!((exit.pid, exit.status), (first, WorkerStatus::Signal(9)));
+    assert_eq!((exit.pid, exit.status), (first, ProcessStatus::Signal(9)));
     let LauncherEvent::Started { pid: second, .. } = bench.event().await else {
         panic!("not started again");
     };
@@ -276,7 +278,7 @@ async fn a_launch_that_fails_is_reported_and_so_is_a_log_that_cannot_be_read() {
     let mut unreadable = bench("rm \"${0%/*}/worker-0.log\"", |_| ());
     unreadable.launch(0).await;
     let exit = unreadable.exit().await;
-    assert_eq!(exit.status, WorkerStatus::Code(0));
+    assert_eq!(exit.status, ProcessStatus::Code(0));
     assert!(exit.log_tail[0].contains("cannot be read"), "{exit:?}");
 }
 
@@ -296,7 +298,7 @@ async fn stdin_stays_open_while_the_coordinator_lives() {
     assert!(held, "the worker's stdin was closed");
     bench.launcher.shutdown(Duration::from_secs(20)).await;
     let exit = bench.exit().await;
-    assert_eq!(exit.status, WorkerStatus::Signal(15));
+    assert_eq!(exit.status, ProcessStatus::Signal(15));
     assert_eq!(exit.log_tail.last().unwrap(), "ready");
 }
 

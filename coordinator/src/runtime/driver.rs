@@ -5,7 +5,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use coordinator_core::event::{Event, Outcome, ProcessStatus};
+use coordinator_core::event::{Event, Outcome};
 use coordinator_core::{Action, Run, WorkerId};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -14,9 +14,9 @@ use super::channels::Inbox;
 use super::effects::Effects;
 use super::input::{DriverInput, Upload};
 use crate::launcher::shared_cache::CacheFile;
-use crate::launcher::{Launcher, LauncherEvent, WorkerStatus};
+use crate::launcher::{Launcher, LauncherEvent};
 use crate::observe::Observers;
-use crate::observe::metrics::Traffic;
+use crate::observe::metrics::Metrics;
 use crate::store::{Image, Job, Recorded, Recorder};
 
 const TICK: Duration = Duration::from_millis(200);
@@ -50,7 +50,7 @@ pub struct Driver {
     next_worker: u64,
     effects: Effects,
     caches: mpsc::UnboundedReceiver<io::Result<CacheFile>>,
-    traffic: Traffic,
+    metrics: Metrics,
     /// Of a run that is over.
     outcome: Option<Outcome>,
 }
@@ -64,7 +64,7 @@ impl Driver {
         recorder: Recorder,
         observers: Observers,
         image_bytes: u64,
-        traffic: Traffic,
+        metrics: Metrics,
     ) -> Self {
         let (effects, caches) = Effects::new(launcher, recorder, observers, image_bytes);
         Self {
@@ -73,12 +73,12 @@ impl Driver {
             next_worker: 0,
             effects,
             caches,
-            traffic,
+            metrics,
             outcome: None,
         }
     }
 
-    /// Tells of checkpoints that were found to be of no use when the run was opened.
+    /// Reports checkpoints that were found to be corrupt when the run was opened.
     pub fn report_corrupt(&mut self, checkpoints: &[String]) {
         for checkpoint in checkpoints {
             self.effects.corrupt_checkpoint(checkpoint);
@@ -112,10 +112,10 @@ impl Driver {
             if ticks {
                 let (joined, healthy) = self.run.census();
                 self.effects.observers.tick(joined, healthy);
-                self.traffic.recording(self.effects.recorder_queue());
+                self.metrics.recording(self.effects.recorder_queue());
             }
             let waiting = inputs.inbox.len();
-            self.traffic.drove(began.elapsed().as_secs_f64(), waiting);
+            self.metrics.drove(began.elapsed().as_secs_f64(), waiting);
         }
     }
 
@@ -258,31 +258,21 @@ impl Driver {
     }
 
     fn process(&mut self, event: LauncherEvent) -> Event {
-        let exit = match event {
-            LauncherEvent::Started { local_rank, pid } => {
-                return Event::ProcessStarted {
-                    local_rank: local_rank as u32,
-                    pid,
-                };
-            }
-            LauncherEvent::Failed { local_rank, error } => {
-                return Event::LaunchFailed {
-                    local_rank: local_rank as u32,
-                    error: error.to_string(),
-                };
-            }
-            LauncherEvent::Exited(exit) => exit,
-        };
-        let event = Event::ProcessExited {
-            local_rank: exit.local_rank as u32,
-            pid: exit.pid,
-            status: match exit.status {
-                WorkerStatus::Code(code) => ProcessStatus::Code(code),
-                WorkerStatus::Signal(signal) => ProcessStatus::Signal(signal),
-                WorkerStatus::Unknown => ProcessStatus::Unknown,
+        match event {
+            LauncherEvent::Started { local_rank, pid } => Event::ProcessStarted { local_rank, pid },
+            LauncherEvent::Failed { local_rank, error } => Event::LaunchFailed {
+                local_rank,
+                error: error.to_string(),
             },
-        };
-        self.effects.observers.exited(exit);
-        event
+            LauncherEvent::Exited(exit) => {
+                let event = Event::ProcessExited {
+                    local_rank: exit.local_rank,
+                    pid: exit.pid,
+                    status: exit.status,
+                };
+                self.effects.observers.exited(exit);
+                event
+            }
+        }
     }
 }

@@ -107,7 +107,7 @@ impl Effects {
             command,
             cache_file,
         };
-        // Without a session there is nobody left to tell.
+        // The worker has no session any more.
         let Some(outbox) = self.sessions.get(&worker) else {
             return;
         };
@@ -198,7 +198,7 @@ impl Effects {
     /// Asks for a process. The launcher answers among its events.
     pub(super) fn launch(&mut self, local_rank: u32) {
         match &mut self.launcher {
-            Some(launcher) => launcher.launch(local_rank as usize),
+            Some(launcher) => launcher.launch(local_rank),
             None => self.events.push_back(Event::LaunchFailed {
                 local_rank,
                 error: "this coordinator starts no workers (--no-spawn)".to_owned(),
@@ -228,8 +228,9 @@ impl Effects {
                 for corrupt in &newest.corrupt {
                     self.corrupt_checkpoint(&corrupt.to_string());
                 }
-                let position = newest.checkpoint.map(|valid| valid.position);
-                Some(Event::CheckpointFound { position })
+                Some(Event::CheckpointFound {
+                    position: newest.checkpoint,
+                })
             }
             Recorded::Image { image, at } => {
                 if image == Image::Predictions {

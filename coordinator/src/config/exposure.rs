@@ -88,40 +88,25 @@ fn is_loopback(address: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    const OPEN: Policy = Policy {
-        tls: false,
-        token_file: false,
-        spawns: false,
-        insecure: false,
-    };
+    fn policy((tls, token_file, spawns, insecure): (bool, bool, bool, bool)) -> Policy {
+        Policy {
+            tls,
+            token_file,
+            spawns,
+            insecure,
+        }
+    }
 
     #[test]
     fn other_machines_need_a_certificate_a_token_or_insecure() {
-        for (policy, elsewhere) in [
-            (OPEN, false),
-            (
-                Policy {
-                    spawns: true,
-                    ..OPEN
-                },
-                false,
-            ),
-            (Policy { tls: true, ..OPEN }, true),
-            (
-                Policy {
-                    token_file: true,
-                    ..OPEN
-                },
-                true,
-            ),
-            (
-                Policy {
-                    insecure: true,
-                    ..OPEN
-                },
-                true,
-            ),
+        for (facts, elsewhere) in [
+            ((false, false, false, false), false),
+            ((false, false, true, false), false),
+            ((true, false, false, false), true),
+            ((false, true, false, false), true),
+            ((false, false, false, true), true),
         ] {
+            let policy = policy(facts);
             for (listen, loopback) in [
                 ("127.0.0.1:0", true),
                 ("127.8.9.1:7000", true),
@@ -133,15 +118,11 @@ mod tests {
                 ("192.168.0.1:7000", false),
             ] {
                 let listen = listen.parse().unwrap();
-                assert_eq!(
-                    policy.allows(listen),
-                    loopback || elsewhere,
-                    "{policy:?} {listen}"
-                );
+                let allowed = policy.allows(listen);
+                assert_eq!(allowed, loopback || elsewhere, "{policy:?} {listen}");
                 let warned = policy.warning(listen).is_some();
-                if policy.allows(listen) {
-                    assert_eq!(warned, !loopback && !policy.tls, "{policy:?} {listen}");
-                }
+                let risky = !loopback && !policy.tls;
+                assert!(!allowed || warned == risky, "{policy:?} {listen}");
             }
         }
     }
@@ -161,14 +142,7 @@ mod tests {
             ((true, true, true, false), RequireToken),
             ((true, true, false, true), RequireToken),
         ] {
-            let (tls, token_file, spawns, insecure) = facts;
-            let policy = Policy {
-                tls,
-                token_file,
-                spawns,
-                insecure,
-            };
-            assert_eq!(policy.calls_over_tcp(), expected, "{policy:?}");
+            assert_eq!(policy(facts).calls_over_tcp(), expected, "{facts:?}");
         }
     }
 }

@@ -7,7 +7,6 @@ mod error;
 pub mod exposure;
 pub mod layer_lr;
 mod resolve;
-mod saved;
 mod settings;
 mod sources;
 mod validate;
@@ -23,7 +22,7 @@ pub use checkpoint_every::CheckpointEvery;
 pub use error::ConfigError;
 pub(crate) use resolve::DEFAULT_METRICS_LISTEN;
 pub use settings::{BatchNorm, Device, LogFormat, LrSchedule, Precision, Settings};
-pub use sources::{Origin, Sources};
+pub use sources::Sources;
 
 /// Where the default data set lies once `coordinator fetch caltech101` has run.
 pub const DEFAULT_DATA: &str = "data/caltech101";
@@ -98,7 +97,7 @@ pub struct RunConfig {
     pub tls_key: Option<PathBuf>,
     /// The authorities whose certificates workers show, in PEM.
     pub tls_ca: Option<PathBuf>,
-    /// Holds the token that workers show.
+    /// The file of the token that workers send.
     pub token_file: Option<PathBuf>,
     /// Every process that reaches `listen` may join.
     pub insecure: bool,
@@ -106,7 +105,7 @@ pub struct RunConfig {
     pub metrics_listen: SocketAddr,
     /// Whether a source gives `metrics_listen`. If none does, a free port may replace a taken one.
     pub metrics_listen_asked: bool,
-    /// The longest wait after the end for one more scrape; `None` waits only if somebody scrapes.
+    /// The longest wait after the end for one more scrape; `None` waits only if `/metrics` was read.
     pub metrics_linger: Option<Duration>,
     /// An image that cannot be read ends the run instead of being skipped.
     pub strict_data: bool,
@@ -136,6 +135,8 @@ pub struct RunConfig {
     pub grace: Duration,
     /// The longest that a collective operation may take.
     pub collective_timeout: Duration,
+    /// All but the run directory, which belongs to one run only, as one layer of settings.
+    saved: Settings,
 }
 
 /// A configuration together with what the user should be told about it.
@@ -154,9 +155,9 @@ impl RunConfig {
     /// The file cannot be read, a key is unknown, a value has the wrong form, or settings
     /// contradict each other; see [`ConfigError`].
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-        let merged = sources::merge(sources)?;
-        let mut loaded = resolve::resolve(&merged, &sources.root)?;
-        loaded.notes.splice(0..0, merged.notes);
+        let (settings, notes) = sources::merge(sources)?;
+        let mut loaded = resolve::resolve(settings, &sources.root)?;
+        loaded.notes.splice(0..0, notes);
         loaded.config.validate()?;
         Ok(loaded)
     }
@@ -177,19 +178,13 @@ impl RunConfig {
     /// # Errors
     /// A path is not valid UTF-8 and so cannot stand in TOML.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
-        let body = toml::to_string(&Settings::try_from(self)?)
+        let body = toml::to_string(&self.saved)
             .map_err(|error| ConfigError::Unwritable(error.to_string()))?;
         Ok(format!(
             "# The effective settings of the run in {:?}.\n\
              # `coordinator --config THIS_FILE` repeats it.\n\n{body}",
             self.run_dir.display().to_string()
         ))
-    }
-
-    /// The effective settings by their names in files and flags.
-    fn to_table(&self) -> Result<toml::Table, ConfigError> {
-        toml::Table::try_from(Settings::try_from(self)?)
-            .map_err(|error| ConfigError::Unwritable(error.to_string()))
     }
 }
 

@@ -20,82 +20,67 @@ const NETWORK: &str = "Network and observability";
 pub struct Settings {
     /// Worker processes that train together [default: 1]
     #[arg(long, value_name = "N", help_heading = RUN)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
 
     /// Start no workers; wait for N that are started elsewhere with `worker --coordinator URL`
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", help_heading = RUN)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub no_spawn: Option<bool>,
 
     /// Directory to create for the results [default: runs/TIME]
     #[arg(long, value_name = "DIR", help_heading = RUN)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub run_dir: Option<PathBuf>,
 
     /// Seed of the split, the shuffles and random initial weights [default: 42]
     #[arg(long, value_name = "SEED", help_heading = RUN)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 
     /// Folder with one sub-folder of images per class, or `demo` for the built-in set
     /// [default: data/caltech101 if it exists, else demo]
     #[arg(long, value_name = "DIR|demo", help_heading = DATA)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
 
     /// Height and width of the network's input, in pixels [default: 224; demo: 48]
     #[arg(long, value_name = "PIXELS", help_heading = DATA)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<u32>,
 
     /// Share of the images used for validation, between 0 and 1 [default: 0.2]
     #[arg(long, value_name = "SHARE", help_heading = DATA)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_fraction: Option<f64>,
 
     /// Use at most K images of each class [default: all]
     #[arg(long, value_name = "K", help_heading = DATA)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_per_class: Option<usize>,
 
     /// End the run at an image that cannot be decoded, instead of skipping and counting it
     /// [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", help_heading = DATA)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub strict_data: Option<bool>,
 
     /// Bandwidth that all workers with `--data coordinator` share, in MiB a second [default: 100]
     #[arg(long, value_name = "MIB", help_heading = DATA)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub data_bandwidth: Option<u64>,
 
     /// Initial weights: a .pth or .safetensors file, `none` for random ones, or `auto` for
     /// data/weights/resnet18-f37072fd.pth if it exists, else random ones [default: auto]
     #[arg(long, value_name = "PATH|auto|none", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<String>,
 
     /// Train at most N epochs [default: 15; demo: 8]
     #[arg(long, value_name = "N", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<u32>,
 
     /// Stop after N epochs in a row without a better validation loss [default: 3]
     #[arg(long, value_name = "N", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
 
     /// Count a validation loss as better only if it is lower by more than this [default: 0]
     #[arg(long, value_name = "LOSS", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub min_delta: Option<f64>,
 
     /// Samples per step over all workers [default: 128; demo: 64]
     #[arg(long, value_name = "N", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub global_batch: Option<usize>,
 
     /// Learning rate of each parameter group: a preset (`notebook`, `readme`, `scratch`), one for
@@ -103,165 +88,135 @@ pub struct Settings {
     /// layer4 and fc. `auto` is notebook with pretrained weights, else scratch; groups that a
     /// list leaves out keep it [default: auto]
     #[arg(long, value_name = "LRS", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_lr: Option<String>,
 
     /// How learning rates change over the epochs [default: constant; demo: cosine]
     #[arg(long, value_name = "KIND", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub lr_schedule: Option<LrSchedule>,
 
     /// Epochs between two steps of the step schedule [default: 5]
     #[arg(long, value_name = "N", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub lr_step_epochs: Option<u32>,
 
     /// Factor of each step of the step schedule, above 0 and at most 1 [default: 0.1]
     #[arg(long, value_name = "FACTOR", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub lr_gamma: Option<f64>,
 
     /// Raise the learning rates linearly over the first N epochs [default: 0]
     #[arg(long, value_name = "N", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_epochs: Option<u32>,
 
     /// L2 penalty of Adam [default: 0]
     #[arg(long, value_name = "FACTOR", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
 
     /// Statistics of BatchNorm in training: those of the samples of each rank, or frozen ones
     /// [default: per-rank]
     #[arg(long, value_name = "KIND", help_heading = RECIPE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_norm: Option<BatchNorm>,
 
     /// Device of the workers; auto uses GPUs if there is one for each worker [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = COMPUTE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
 
     /// Precision of the forward and backward passes; auto is bf16 on hardware with native bf16
     /// [default: auto]
     #[arg(long, value_name = "KIND", help_heading = COMPUTE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
 
     /// CPU threads of each worker [default: the processors divided among the workers]
     #[arg(long, value_name = "N", help_heading = COMPUTE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub threads_per_worker: Option<usize>,
 
     /// The worker executable [default: `worker` beside this executable]
     #[arg(long, value_name = "FILE", help_heading = COMPUTE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_binary: Option<PathBuf>,
 
     /// End the run when fewer than N workers are left and no replacement comes [default: 1]
     #[arg(long, value_name = "N", help_heading = FAULTS)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub min_workers: Option<usize>,
 
     /// Let up to N workers join while the run goes on [default: the value of --workers]
     #[arg(long, value_name = "N", help_heading = FAULTS)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_workers: Option<usize>,
 
     /// Time to wait for the replacement of a lost worker before training continues with fewer, in
     /// seconds [default: 30]
     #[arg(long, value_name = "SECONDS", help_heading = FAULTS)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub rejoin_timeout: Option<u64>,
 
     /// Restart a local worker at most N times in a row without a step [default: 3]
     #[arg(long, value_name = "N", help_heading = FAULTS)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_restarts: Option<u32>,
 
     /// Time without progress before the stalled rank is replaced, in seconds [default: 60]
     #[arg(long, value_name = "SECONDS", help_heading = FAULTS)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub stall_timeout: Option<u64>,
 
     /// Additional checkpoints between those at the end of each epoch: every N steps (`50`), every
     /// N seconds (`30s`), or none (`epoch`) [default: epoch]
     #[arg(long, value_name = "N|Ns|epoch", help_heading = FAULTS)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_every: Option<String>,
 
     /// Time that workers keep their state and try to reach a lost coordinator, in seconds
     /// [default: 60]
     #[arg(long, value_name = "SECONDS", help_heading = FAULTS)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_timeout: Option<u64>,
 
     /// Time for the last checkpoint of a run that was asked to stop, in seconds [default: 20]
     #[arg(long, value_name = "SECONDS", help_heading = FAULTS)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub grace: Option<u64>,
 
     /// Timeout of one collective operation between the workers, in seconds [default: 60]
     #[arg(long, value_name = "SECONDS", help_heading = COMPUTE)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub collective_timeout: Option<u64>,
 
     /// Address for workers that are started elsewhere; port 0 takes a free port
     /// [default: 127.0.0.1:0]
     #[arg(long, value_name = "IP:PORT", help_heading = NETWORK)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
 
     /// Certificate of the coordinator, in PEM. With it, --tls-key and --tls-ca, workers must
     /// present a certificate that --tls-ca signed. All three files are read again for each
     /// connection [default: none]
     #[arg(long, value_name = "FILE", help_heading = NETWORK)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_cert: Option<PathBuf>,
 
     /// Private key of --tls-cert, in PEM [default: none]
     #[arg(long, value_name = "FILE", help_heading = NETWORK)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_key: Option<PathBuf>,
 
     /// Authorities that sign the certificates of the workers, in PEM [default: none]
     #[arg(long, value_name = "FILE", help_heading = NETWORK)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_ca: Option<PathBuf>,
 
     /// File with a join token of 16 bytes or more that workers must send; those that this
     /// coordinator starts need none [default: none]
     #[arg(long, value_name = "FILE", help_heading = NETWORK)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
 
     /// Let every process that reaches --listen join, without TLS and token [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", help_heading = NETWORK)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub insecure: Option<bool>,
 
     /// Address of the page, /metrics, /status, /healthz and /readyz [default: 127.0.0.1:9095, or a
     /// free port if that one is taken]
     #[arg(long, value_name = "IP:PORT", help_heading = NETWORK)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_listen: Option<SocketAddr>,
 
     /// Time to serve /metrics after the end, so that each Prometheus reads the last values
     /// [default: 15 if /metrics was ever read, else 0]
     #[arg(long, value_name = "SECONDS", help_heading = NETWORK)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_linger: Option<u64>,
 
     /// OpenTelemetry collector for the traces of coordinator and workers, by OTLP over gRPC, such
     /// as http://HOST:4317 [default: none]
     #[arg(long, value_name = "URL", help_heading = NETWORK)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp_endpoint: Option<String>,
 
     /// Format of the logs on stderr; RUST_LOG sets their level [default: text]
     #[arg(long, value_name = "FORM", help_heading = NETWORK)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<LogFormat>,
 }
 

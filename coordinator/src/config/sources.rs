@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use config::{Config, Environment, File, FileFormat, Source};
+use config::{Config, Environment, File, FileFormat, Source, ValueKind};
 
 use super::{ConfigError, Settings};
 
@@ -24,17 +24,11 @@ const RESERVED: [&str; 9] = [
     "FINETUNE_FETCH_WEIGHTS_SHA256",
 ];
 
-/// Which source a value came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// No source gives it.
-    Default,
-    /// The file of `--config`.
+/// Which source a value came from, the command line excepted: clap checks what it says.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
     File,
-    /// A variable of the environment.
     Environment,
-    /// The command line.
-    Flag,
 }
 
 /// Everything that a configuration is read from.
@@ -64,21 +58,8 @@ impl Sources {
     }
 }
 
-/// One layer made of all, with the origin of each value.
-#[derive(Debug)]
-pub(super) struct Merged {
-    pub(super) settings: Settings,
-    pub(super) notes: Vec<String>,
-    origins: BTreeMap<String, Origin>,
-}
-
-impl Merged {
-    pub(super) fn origin(&self, key: &str) -> Origin {
-        self.origins.get(key).copied().unwrap_or(Origin::Default)
-    }
-}
-
-pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
+/// One layer made of all, and what the user should know about the sources.
+pub(super) fn merge(sources: &Sources) -> Result<(Settings, Vec<String>), ConfigError> {
     let mut origins = BTreeMap::new();
     let mut notes = Vec::new();
     let mut builder = Config::builder();
@@ -110,20 +91,18 @@ pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
     }
     builder = builder.add_source(Environment::default().source(Some(variables)));
 
-    let flags = Config::try_from(&sources.flags).map_err(value_error)?;
-    for key in flags.collect().map_err(value_error)?.into_keys() {
-        origins.insert(key, Origin::Flag);
+    let flags = Config::try_from(&sources.flags).and_then(|flags| flags.collect());
+    for (key, value) in flags.map_err(value_error)? {
+        if value.kind != ValueKind::Nil {
+            origins.remove(&key);
+            builder = builder.set_override(key, value).map_err(value_error)?;
+        }
     }
     let settings = builder
-        .add_source(flags)
         .build()
         .and_then(Config::try_deserialize)
         .map_err(|error| place(error, &origins, sources.file.as_deref()))?;
-    Ok(Merged {
-        settings,
-        notes,
-        origins,
-    })
+    Ok((settings, notes))
 }
 
 /// A variable that may be a setting, as text. An empty one counts as absent: compose files pass

@@ -13,7 +13,7 @@ fn main() -> ProcessExit {
         Some(Command::Fetch(arguments)) => {
             return match arguments.run() {
                 Ok(_) => ExitCode::Success.into(),
-                Err(error) => fail(&error.into()),
+                Err(error) => fail(&Failure::fetch(error)),
             };
         }
         Some(Command::Health(arguments)) => return arguments.run(),

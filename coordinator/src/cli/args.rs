@@ -40,47 +40,55 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
-    /// Every code, in the order of its number.
-    pub const ALL: [Self; 12] = [
-        Self::Success,
-        Self::Usage,
-        Self::Data,
-        Self::Weights,
-        Self::Address,
-        Self::RunDirectory,
-        Self::WorkerLost,
-        Self::Environment,
-        Self::Internal,
-        Self::NonFiniteLoss,
-        Self::Fetch,
-        Self::Interrupted,
-    ];
-
     /// The number that the operating system sees.
     #[must_use]
     pub fn code(self) -> u8 {
         self as u8
     }
-
-    /// A few words, as `--help` shows them.
-    #[must_use]
-    pub fn meaning(self) -> &'static str {
-        match self {
-            Self::Success => "finished; results are in the run directory",
-            Self::Usage => "a flag or configuration value is wrong",
-            Self::Data => "the data set is missing, unusable or differs between workers",
-            Self::Weights => "the pretrained weights are missing or do not fit",
-            Self::Address => "a listening address cannot be bound",
-            Self::RunDirectory => "the run directory cannot be created or written",
-            Self::WorkerLost => "a worker was lost and the run could not go on",
-            Self::Environment => "libtorch, a GPU or the worker program is missing",
-            Self::Internal => "internal error",
-            Self::NonFiniteLoss => "the loss became infinite or not a number",
-            Self::Fetch => "a download failed; the same command resumes it",
-            Self::Interrupted => "interrupted; the best weights so far are kept",
-        }
-    }
 }
+
+/// What `--help` says of each.
+const MEANINGS: [(ExitCode, &str); 12] = [
+    (
+        ExitCode::Success,
+        "finished; results are in the run directory",
+    ),
+    (ExitCode::Usage, "a flag or configuration value is wrong"),
+    (
+        ExitCode::Data,
+        "the data set is missing, unusable or differs between workers",
+    ),
+    (
+        ExitCode::Weights,
+        "the pretrained weights are missing or do not fit",
+    ),
+    (ExitCode::Address, "a listening address cannot be bound"),
+    (
+        ExitCode::RunDirectory,
+        "the run directory cannot be created or written",
+    ),
+    (
+        ExitCode::WorkerLost,
+        "a worker was lost and the run could not go on",
+    ),
+    (
+        ExitCode::Environment,
+        "libtorch, a GPU or the worker program is missing",
+    ),
+    (ExitCode::Internal, "internal error"),
+    (
+        ExitCode::NonFiniteLoss,
+        "the loss became infinite or not a number",
+    ),
+    (
+        ExitCode::Fetch,
+        "a download failed; the same command resumes it",
+    ),
+    (
+        ExitCode::Interrupted,
+        "interrupted; the best weights so far are kept",
+    ),
+];
 
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
@@ -157,8 +165,8 @@ fn after_help() -> String {
 Exit codes:
 ",
     );
-    for code in ExitCode::ALL {
-        text.push_str(&format!("  {:>3}  {}\n", code.code(), code.meaning()));
+    for (code, meaning) in MEANINGS {
+        text.push_str(&format!("  {:>3}  {meaning}\n", code.code()));
     }
     text
 }

@@ -1,5 +1,5 @@
-//! `coordinator health`: one request to `/healthz`, one line, exit code 0 or 1. Made for checks
-//! of containers, whose image has no other HTTP client.
+//! `coordinator health`: one request to `/healthz`, one line, exit code 0 or 1. For the health
+//! checks of containers, whose image has no HTTP client.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::config::DEFAULT_METRICS_LISTEN;
 
-/// How long the coordinator may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Time for the whole request.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What stands after `coordinator health` on the command line.
+/// Arguments of `coordinator health`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HealthArgs {
     /// Where the coordinator serves its metrics
@@ -23,10 +23,10 @@ fn default_url() -> String {
 }
 
 impl HealthArgs {
-    /// Asks, and says what came of it.
+    /// Sends the request and prints the result.
     #[must_use]
     pub fn run(&self) -> ExitCode {
-        match self.ask() {
+        match self.check() {
             Ok(()) => {
                 println!("{} is healthy", self.url);
                 ExitCode::SUCCESS
@@ -38,10 +38,10 @@ impl HealthArgs {
         }
     }
 
-    fn ask(&self) -> Result<(), ureq::Error> {
+    fn check(&self) -> Result<(), ureq::Error> {
         let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
-            // It is on this machine.
+            .timeout_global(Some(TIMEOUT))
+            // The coordinator is on this machine.
             .proxy(None)
             .build()
             .new_agent();
@@ -67,18 +67,18 @@ mod tests {
             stream.write_all(reply.as_bytes()).unwrap();
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
-        let healthy = HealthArgs { url }.ask().is_ok();
+        let healthy = HealthArgs { url }.check().is_ok();
         assert!(server.join().unwrap().starts_with("GET /healthz HTTP/1.1"));
         healthy
     }
 
     #[test]
-    fn only_a_good_answer_is_health() {
+    fn only_status_200_is_healthy() {
         assert!(answer("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n"));
         assert!(!answer("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"));
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", free.local_addr().unwrap());
         drop(free);
-        assert!(HealthArgs { url }.ask().is_err());
+        assert!(HealthArgs { url }.check().is_err());
     }
 }

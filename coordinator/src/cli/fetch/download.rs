@@ -9,11 +9,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::{Error, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use ureq::http::{StatusCode, header};
 
-use super::error::{FetchError, is_of_disk};
 use super::sources::Source;
+use super::{is_of_disk, unwritable};
 
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
@@ -47,7 +48,16 @@ impl Default for Client {
 enum Stop {
     /// A further attempt may help.
     Retry(String),
-    Fatal(FetchError),
+    Fatal(Error),
+}
+
+impl Stop {
+    /// The address, or the answer of its server, is wrong and stays so.
+    fn refused(url: &str, reason: &str) -> Self {
+        Self::Fatal(anyhow!(
+            "cannot fetch {url}: {reason}; check the address, or give another with --url"
+        ))
+    }
 }
 
 /// Downloads `source` to `destination`, after what an earlier call left behind.
@@ -56,32 +66,32 @@ pub(super) fn download(
     destination: &Path,
     client: &Client,
     quiet: bool,
-) -> Result<(), FetchError> {
+) -> Result<(), Error> {
     let mut part = destination.as_os_str().to_owned();
     part.push(".part");
     let part = Path::new(&part);
     let resumed = part.exists();
     transfer(source, part, client, quiet)?;
-    let mut verified = source.verify(part);
-    if resumed && matches!(verified, Err(FetchError::WrongChecksum { .. })) {
+    let mut wrong = source.mismatch(part)?;
+    if resumed && wrong.is_some() {
         // What an earlier call left may be of another file.
-        std::fs::remove_file(part).map_err(FetchError::storage(part))?;
+        std::fs::remove_file(part).map_err(unwritable(part))?;
         transfer(source, part, client, quiet)?;
-        verified = source.verify(part);
+        wrong = source.mismatch(part)?;
     }
-    if let Err(FetchError::WrongChecksum { what, advice, .. }) = &mut verified {
+    if let Some(wrong) = wrong {
         let _ = std::fs::remove_file(part);
-        (*what, *advice) = (source.url.clone(), "fetch again");
+        let url = &source.url;
+        bail!("{url} {wrong}; fetch again, or pass --sha256 if the file is right");
     }
-    verified?;
     File::open(part)
         .and_then(|file| file.sync_all())
         .and_then(|()| std::fs::rename(part, destination))
-        .map_err(FetchError::storage(part))
+        .map_err(unwritable(part))
 }
 
 /// Makes requests until `part` is complete.
-fn transfer(source: &Source, part: &Path, client: &Client, quiet: bool) -> Result<(), FetchError> {
+fn transfer(source: &Source, part: &Path, client: &Client, quiet: bool) -> Result<(), Error> {
     let (mut furthest, mut failures) = (0, 0);
     loop {
         let reason = match attempt(source, part, &client.agent, quiet) {
@@ -97,13 +107,12 @@ fn transfer(source: &Source, part: &Path, client: &Client, quiet: bool) -> Resul
         }
         failures += 1;
         if failures >= client.attempts {
-            return Err(FetchError::GaveUp {
-                url: source.url.clone(),
-                attempts: failures,
-                reason,
-                part: part.to_owned(),
-                kept: length,
-            });
+            bail!(
+                "gave up on {} after {failures} attempts: {reason}; check the network and run the \
+                 same command again: it continues after the {length} bytes of {}",
+                source.url,
+                part.display()
+            );
         }
         let pause = (client.pause * (1 << (failures - 1).min(5))).min(MAX_PAUSE);
         if !quiet {
@@ -115,7 +124,7 @@ fn transfer(source: &Source, part: &Path, client: &Client, quiet: bool) -> Resul
 
 /// One request. `Ok` means that the server has nothing after what `part` holds.
 fn attempt(source: &Source, part: &Path, agent: &ureq::Agent, quiet: bool) -> Result<(), Stop> {
-    let disk = |error| Stop::Fatal(FetchError::storage(part)(error));
+    let disk = |error| Stop::Fatal(unwritable(part)(error));
     let file = File::options().create(true).append(true).open(part);
     let mut file = file.map_err(disk)?;
     let mut start = file.metadata().map_err(disk)?.len();
@@ -128,7 +137,7 @@ fn attempt(source: &Source, part: &Path, agent: &ureq::Agent, quiet: bool) -> Re
     }
     let response = request
         .call()
-        .map_err(|error| refused(&source.url, error))?;
+        .map_err(|error| failed(&source.url, &error))?;
     match response.status() {
         StatusCode::PARTIAL_CONTENT => {}
         StatusCode::OK => {
@@ -146,10 +155,8 @@ fn attempt(source: &Source, part: &Path, agent: &ureq::Agent, quiet: bool) -> Re
             return Err(Stop::Retry(format!("the server answers {status}")));
         }
         status => {
-            return Err(Stop::Fatal(FetchError::Refused {
-                url: source.url.clone(),
-                reason: format!("the server answers {status}"),
-            }));
+            let reason = format!("the server answers {status}");
+            return Err(Stop::refused(&source.url, &reason));
         }
     }
     let body = response.into_body();
@@ -164,19 +171,17 @@ fn attempt(source: &Source, part: &Path, agent: &ureq::Agent, quiet: bool) -> Re
 }
 
 /// Separates errors that pass from those that stay.
-fn refused(url: &str, error: ureq::Error) -> Stop {
+fn failed(url: &str, error: &ureq::Error) -> Stop {
     use ureq::Error::{ConnectionFailed, HostNotFound, Io, Protocol, Timeout};
-    let passes = match &error {
+    let passes = match error {
         // TLS reports a wrong certificate or protocol this way.
         Io(source) => source.kind() != io::ErrorKind::InvalidData,
         Timeout(_) | HostNotFound | ConnectionFailed | Protocol(_) => true,
         _ => false,
     };
-    let (url, reason) = (url.to_owned(), error.to_string());
-    if passes {
-        Stop::Retry(reason)
-    } else {
-        Stop::Fatal(FetchError::Refused { url, reason })
+    match passes {
+        true => Stop::Retry(error.to_string()),
+        false => Stop::refused(url, &error.to_string()),
     }
 }
 

@@ -8,12 +8,13 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path};
 
+use anyhow::{Error, anyhow};
 use flate2::read::MultiGzDecoder;
 use tar::EntryType::{Continuous, Directory, Regular, XGlobalHeader};
 use zip::ZipArchive;
 
-use super::error::{FetchError, is_of_disk};
 use super::sources::CALTECH101_FOLDER;
+use super::{is_of_disk, unwritable};
 
 /// Where unpacking is under way, or was when it was killed.
 const SCRATCH: &str = ".unpacking";
@@ -22,7 +23,7 @@ const INNER_ARCHIVE: &str = "101_ObjectCategories.tar.gz";
 
 /// Unpacks `archive` (CaltechDATA's zip, or the `.tar.gz` inside of it) so that
 /// `place/101_ObjectCategories` appears. The caller's lock keeps others out of `place`.
-pub(super) fn unpack(archive: &Path, place: &Path) -> Result<(), FetchError> {
+pub(super) fn unpack(archive: &Path, place: &Path) -> Result<(), Error> {
     let scratch = place.join(SCRATCH);
     // What a killed process left behind; usually there is none.
     let _ = std::fs::remove_dir_all(&scratch);
@@ -39,11 +40,11 @@ pub(super) fn unpack(archive: &Path, place: &Path) -> Result<(), FetchError> {
     })();
     let _ = std::fs::remove_dir_all(&scratch);
     result.map_err(|error| match is_of_disk(&error) {
-        true => FetchError::storage(place)(error),
-        false => FetchError::BadArchive {
-            archive: archive.to_owned(),
-            reason: error.to_string(),
-        },
+        true => unwritable(place)(error),
+        false => anyhow!(
+            "{} is not the expected archive: {error}; remove it and fetch again",
+            archive.display()
+        ),
     })
 }
 

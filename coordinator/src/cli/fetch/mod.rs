@@ -6,21 +6,21 @@
 //! neither the server nor a half of a download needs to be trusted.
 
 mod download;
-mod error;
 mod extract;
 mod sources;
 
 #[cfg(test)]
 mod tests;
 
-pub use error::FetchError;
-pub use sources::Target;
-
 use std::fs::{File, TryLockError};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+
+use anyhow::{Error, anyhow, bail};
 
 use download::Client;
 use sources::Source;
+pub use sources::Target;
 
 /// Arguments of `coordinator fetch`.
 #[derive(Debug, Clone, clap::Args)]
@@ -61,7 +61,7 @@ impl FetchArgs {
     /// # Errors
     /// A transfer that failed on the network keeps what arrived, so that the next call continues
     /// there; a wrong checksum discards it. A damaged archive leaves nothing unpacked.
-    pub fn run(self) -> Result<PathBuf, FetchError> {
+    pub fn run(self) -> Result<PathBuf, Error> {
         let environment = |name: &str| std::env::var(name).ok();
         let source = Source::resolve(self.what, self.url, self.sha256, environment)?;
         obtain(&source, &self.data_dir, &Client::default(), self.quiet)
@@ -73,14 +73,14 @@ fn obtain(
     data_dir: &Path,
     client: &Client,
     quiet: bool,
-) -> Result<PathBuf, FetchError> {
+) -> Result<PathBuf, Error> {
     let say = |line: String| {
         if !quiet {
             eprintln!("{line}");
         }
     };
     let place = data_dir.join(source.target.folder());
-    std::fs::create_dir_all(&place).map_err(FetchError::storage(&place))?;
+    std::fs::create_dir_all(&place).map_err(unwritable(&place))?;
     let _lock = lock(&place)?;
     let file = place.join(source.file_name);
     let images = place.join(sources::CALTECH101_FOLDER);
@@ -90,7 +90,10 @@ fn obtain(
         return Ok(place);
     }
     if file.exists() {
-        source.verify(&file)?;
+        if let Some(wrong) = source.mismatch(&file)? {
+            let file = file.display();
+            bail!("{file} {wrong}; remove it and fetch again, or pass --sha256 if it is right");
+        }
         say(format!("{} is there already", file.display()));
     } else {
         say(format!("fetching {}", source.url));
@@ -112,11 +115,14 @@ fn obtain(
 }
 
 /// Keeps a second fetch out of `place` until the handle is dropped.
-fn lock(place: &Path) -> Result<Option<File>, FetchError> {
-    let handle = File::open(place).map_err(FetchError::storage(place))?;
+fn lock(place: &Path) -> Result<Option<File>, Error> {
+    let handle = File::open(place).map_err(unwritable(place))?;
     match handle.try_lock() {
         Ok(()) => Ok(Some(handle)),
-        Err(TryLockError::WouldBlock) => Err(FetchError::Busy(place.to_owned())),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another fetch writes to {}: wait for it to end",
+            place.display()
+        ),
         // Some network file systems cannot lock a folder; the checksum still guards the result.
         Err(TryLockError::Error(_)) => Ok(None),
     }
@@ -125,4 +131,25 @@ fn lock(place: &Path) -> Result<Option<File>, FetchError> {
 /// Whether `folder` is a directory with something in it.
 fn is_filled(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// For `map_err`, where a local file or folder cannot be used.
+fn unwritable(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.display().to_string();
+    move |error| {
+        let advice = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space",
+            _ => "check its permissions",
+        };
+        anyhow!("cannot write {path}: {error}; {advice}, or choose another folder with --data-dir")
+    }
+}
+
+/// Whether `error` comes from the disk alone: reading an archive or a connection has no such error.
+fn is_of_disk(error: &io::Error) -> bool {
+    use ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(
+        error.kind(),
+        StorageFull | QuotaExceeded | PermissionDenied | ReadOnlyFilesystem
+    )
 }

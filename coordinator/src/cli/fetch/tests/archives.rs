@@ -87,7 +87,7 @@ fn refused(archive: &[u8]) -> String {
     let file = place.join("archive");
     std::fs::write(&file, archive).unwrap();
     let error = extract::unpack(&file, &place).unwrap_err();
-    assert!(matches!(error, FetchError::BadArchive { .. }), "{error}");
+    assert!(error.to_string().contains("expected archive"), "{error}");
     assert_eq!(names(&place), ["archive"], "{error}");
     assert_eq!(names(home.path()), ["place"], "{error}");
     error.to_string()

@@ -7,11 +7,11 @@ mod transfer;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Error;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::download::Client;
-use super::error::FetchError;
 use super::sources::{Checksum, Source, Target};
 
 fn content() -> Vec<u8> {
@@ -34,7 +34,7 @@ fn source(target: Target, url: &str, sha256: String) -> Source {
     }
 }
 
-fn obtain(source: &Source, directory: &Path) -> Result<PathBuf, FetchError> {
+fn obtain(source: &Source, directory: &Path) -> Result<PathBuf, Error> {
     let silence = Some(Duration::from_millis(500));
     let agent = ureq::Agent::config_builder()
         .http_status_as_error(false)

@@ -3,6 +3,13 @@
 use super::server::{Reply, Server};
 use super::*;
 
+/// The message of a fetch that fails, which contains `expected`.
+fn refused(source: &Source, directory: &Path, expected: &str) -> String {
+    let line = obtain(source, directory).unwrap_err().to_string();
+    assert!(line.contains(expected), "{line}");
+    line
+}
+
 #[test]
 fn a_cut_download_goes_on_where_it_stopped_and_a_second_fetch_does_nothing() {
     let body = content();
@@ -23,8 +30,7 @@ fn a_cut_download_goes_on_where_it_stopped_and_a_second_fetch_does_nothing() {
         "a file that is there is not requested"
     );
     std::fs::write(&path, "tampered").unwrap();
-    let error = obtain(&source, home.path()).unwrap_err();
-    assert!(matches!(error, FetchError::WrongChecksum { .. }), "{error}");
+    refused(&source, home.path(), "has the wrong checksum");
     assert!(path.exists(), "what others put there is theirs");
 }
 
@@ -40,11 +46,8 @@ fn a_later_process_goes_on_and_starts_over_where_the_part_is_of_another_file() {
         });
         let home = tempfile::tempdir().unwrap();
         let source = source(Target::Weights, &server.url, sha256(then));
-        let error = obtain(&source, home.path()).unwrap_err();
-        let FetchError::GaveUp { attempts, kept, .. } = error else {
-            panic!("{error}")
-        };
-        assert_eq!((attempts, kept), (3, 1000));
+        let line = refused(&source, home.path(), "after 3 attempts");
+        assert!(line.contains("after the 1000 bytes of "), "{line}");
         let path = obtain(&source, home.path()).unwrap();
         assert_eq!(&std::fs::read(path).unwrap(), then);
         assert_eq!(server.starts()[3..], starts);
@@ -84,43 +87,34 @@ fn a_wrong_checksum_removes_the_download_and_names_both_sums() {
     let server = Server::start(move |start, _| Reply::file(start, b"other"));
     let home = tempfile::tempdir().unwrap();
     let source = source(Target::Weights, &server.url, "0123456789".into());
-    let line = obtain(&source, home.path()).unwrap_err().to_string();
+    let sums = format!("expected sha256 0123456789…, got {actual}");
+    let line = refused(&source, home.path(), &sums);
     assert!(line.starts_with(&server.url), "{line}");
-    assert!(
-        line.contains("0123456789") && line.contains(&actual),
-        "{line}"
-    );
     assert!(names(&home.path().join("weights")).is_empty());
 }
 
 #[test]
 fn a_404_and_broken_tls_are_final_a_503_is_not_and_silence_ends() {
     let home = tempfile::tempdir().unwrap();
-    let fetch = |url: &str, sha256| obtain(&source(Target::Weights, url, sha256), home.path());
+    let source = |url: &str, sha256| source(Target::Weights, url, sha256);
+    let zeros = || "0".repeat(64);
 
     let server = Server::start(|_, _| Reply::new("404 Not Found", b"gone"));
-    let error = fetch(&server.url, "0".repeat(64)).unwrap_err();
-    assert!(matches!(error, FetchError::Refused { .. }), "{error}");
-    assert!(error.to_string().contains("404 Not Found"), "{error}");
+    refused(&source(&server.url, zeros()), home.path(), "404 Not Found");
     assert_eq!(server.starts().len(), 1);
-
-    let error = fetch(&server.url.replace("http:", "https:"), "0".repeat(64)).unwrap_err();
-    assert!(matches!(error, FetchError::Refused { .. }), "{error}");
+    let https = server.url.replace("http:", "https:");
+    refused(&source(&https, zeros()), home.path(), "cannot fetch");
 
     // A listener that never accepts: the kernel completes the connection, and no answer comes.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/file", mute.local_addr().unwrap());
-    let error = fetch(&url, "0".repeat(64)).unwrap_err();
-    assert!(
-        matches!(error, FetchError::GaveUp { kept: 0, .. }),
-        "{error}"
-    );
+    refused(&source(&url, zeros()), home.path(), "after the 0 bytes of ");
 
     let server = Server::start(|start, n| match n {
         0 => Reply::new("503 Service Unavailable", b""),
         _ => Reply::file(start, b"here"),
     });
-    fetch(&server.url, sha256(b"here")).unwrap();
+    obtain(&source(&server.url, sha256(b"here")), home.path()).unwrap();
 }
 
 #[test]
@@ -132,8 +126,7 @@ fn two_fetches_do_not_write_the_same_file() {
     let lock = crate::cli::fetch::lock(&folder).unwrap();
     assert!(lock.is_some());
     let source = source(Target::Weights, &server.url, sha256(b"here"));
-    let error = obtain(&source, home.path()).unwrap_err();
-    assert!(matches!(error, FetchError::Busy(_)), "{error}");
+    refused(&source, home.path(), "another fetch writes to");
     drop(lock);
     obtain(&source, home.path()).unwrap();
 }
@@ -141,7 +134,7 @@ fn two_fetches_do_not_write_the_same_file() {
 #[test]
 fn trouble_with_the_disk_is_named_with_the_way_out() {
     let full = std::io::Error::from_raw_os_error(28);
-    let line = FetchError::storage(Path::new("data/x"))(full).to_string();
+    let line = crate::cli::fetch::unwritable(Path::new("data/x"))(full).to_string();
     assert!(
         line.starts_with("cannot write data/x: No space left"),
         "{line}"
@@ -152,7 +145,6 @@ fn trouble_with_the_disk_is_named_with_the_way_out() {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("file"), "").unwrap();
     let source = source(Target::Weights, &server.url, sha256(b"here"));
-    let error = obtain(&source, &home.path().join("file")).unwrap_err();
-    assert!(matches!(error, FetchError::Storage { .. }), "{error}");
+    refused(&source, &home.path().join("file"), "cannot write");
     assert!(server.starts().is_empty());
 }

@@ -69,12 +69,6 @@ pub enum StoreError {
         /// Why.
         source: std::io::Error,
     },
-    /// A file name that would leave the run directory.
-    #[error("`{name}` is not a plain file name")]
-    Name {
-        /// What was given.
-        name: String,
-    },
 }
 
 impl StoreError {

@@ -69,7 +69,7 @@ impl RunHistory {
             split,
             epochs,
             best_epoch: store.best_epoch()?,
-            checkpoint: newest.checkpoint.map(|valid| valid.position),
+            checkpoint: newest.checkpoint,
             corrupt: newest.corrupt.iter().map(ToString::to_string).collect(),
             predictions: store.modified(PREDICTIONS),
         })

@@ -131,28 +131,14 @@ impl RunStore {
         &self.root
     }
 
-    /// The folder of the workers' logs, which the launcher fills.
-    #[must_use]
-    pub fn logs(&self) -> PathBuf {
-        self.root.join(LOGS)
-    }
-
-    /// Writes the effective configuration, as `RunConfig::to_toml` gives it.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn write_config(&self, toml: &str) -> Result<(), StoreError> {
-        self.write(CONFIG, toml.as_bytes())
-    }
-
     /// Writes the split.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write_split(&self, split: &Split) -> Result<(), StoreError> {
-        let mut text = to_json(split, &self.root.join(SPLIT))?;
-        text.push(b'\n');
-        self.write(SPLIT, &text)
+        let text = serde_json::to_string(split)
+            .map_err(|error| StoreError::write(&self.root.join(SPLIT))(error.into()))?;
+        self.write(SPLIT, format!("{text}\n").as_bytes())
     }
 
     /// Adds a line to `metrics.jsonl`.
@@ -177,9 +163,9 @@ impl RunStore {
     /// Writes a file, for example [`CURVES`].
     ///
     /// # Errors
-    /// The name is not plain, or the file cannot be written.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let path = self.place(name)?;
+    /// The file cannot be written.
+    pub fn write(&self, name: &'static str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.root.join(name);
         atomic::write(&path, |file| file.write_all(bytes)).map_err(StoreError::write(&path))
     }
 
@@ -188,21 +174,6 @@ impl RunStore {
             .map_err(|error| StoreError::write(&self.root.join(METRICS))(error.into()))?;
         self.write(METRICS, &lines)
     }
-
-    fn place(&self, name: &str) -> Result<PathBuf, StoreError> {
-        let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
-        if plain {
-            Ok(self.root.join(name))
-        } else {
-            Err(StoreError::Name {
-                name: name.to_owned(),
-            })
-        }
-    }
-}
-
-fn to_json(value: &impl Serialize, path: &Path) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(|error| StoreError::write(path)(error.into()))
 }
 
 #[cfg(test)]

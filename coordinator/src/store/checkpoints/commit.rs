@@ -12,21 +12,12 @@
 //! ```
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::{NamedTempFile, TempDir};
 
 use super::{Checkpoints, Position, STATE, manifest};
 use crate::store::{Blob, StoreError, atomic};
-
-/// A checkpoint that is on the disk.
-#[derive(Debug)]
-pub struct Committed {
-    /// Its directory.
-    pub path: PathBuf,
-    /// Why an older checkpoint could not be removed, which costs space and nothing else.
-    pub not_pruned: Option<StoreError>,
-}
 
 /// The moments of a commit, each after the line of the module's table that it is named for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,13 +43,18 @@ pub(super) struct Partial {
 
 impl Checkpoints {
     /// Makes `state` the checkpoint at `position`, durably. One that was there before stays
-    /// valid until then.
+    /// valid until then. Gives back why an older one could not be removed, which costs space and
+    /// nothing else.
     ///
     /// # Errors
     /// [`StoreError::Write`] when the file system refuses, for example because it is full. The
     /// checkpoints are then as before, unless `latest` alone could not be written: the new one
     /// then counts nevertheless.
-    pub fn commit(&self, position: Position, state: &Blob) -> Result<Committed, StoreError> {
+    pub fn commit(
+        &self,
+        position: Position,
+        state: &Blob,
+    ) -> Result<Option<StoreError>, StoreError> {
         let mut partial = Partial::begin(self.clone(), position)?;
         partial.write(state)?;
         partial.commit_by_stages(state, &mut |_| Ok(()))
@@ -92,7 +88,7 @@ impl Partial {
         self,
         of: &Blob,
         reached: &mut dyn FnMut(Stage) -> io::Result<()>,
-    ) -> Result<Committed, StoreError> {
+    ) -> Result<Option<StoreError>, StoreError> {
         let Self {
             checkpoints,
             position,
@@ -125,10 +121,7 @@ impl Partial {
         checkpoints.point_to(Some(position))?;
         reached(Stage::Pointer)?;
         let pruned = checkpoints.put_back().and_then(|()| checkpoints.prune());
-        Ok(Committed {
-            path,
-            not_pruned: pruned.err(),
-        })
+        Ok(pruned.err())
     }
 }
 

@@ -15,18 +15,6 @@ use crate::store::{Blob, atomic};
 const VERSION: u32 = 1;
 /// A manifest has some 150 bytes. What is longer than this is none, and is not read.
 const LONGEST: u64 = 4096;
-/// Bytes of the state that are summed at once.
-const PIECE: usize = 1 << 20;
-
-/// A checkpoint's state, open for reading from its beginning.
-#[derive(Debug)]
-pub(super) struct State {
-    file: File,
-    /// Its length.
-    pub(super) bytes: u64,
-    /// The SHA-256 that its bytes must have.
-    pub(super) sha256: [u8; 32],
-}
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -120,8 +108,8 @@ pub(super) fn write(directory: &Path, position: Position, of: &Blob) -> io::Resu
 }
 
 /// Opens the state of the checkpoint in `directory`, if its manifest is in order and the state
-/// has the right length. Its bytes are not looked at.
-pub(super) fn open(directory: &Path, position: Position) -> Result<State, Flaw> {
+/// has the right length; also gives the SHA-256 that its bytes must have, which are not read.
+pub(super) fn open(directory: &Path, position: Position) -> Result<(File, [u8; 32]), Flaw> {
     let mut text = Vec::new();
     open_file(directory, MANIFEST)?
         .take(LONGEST)
@@ -131,10 +119,9 @@ pub(super) fn open(directory: &Path, position: Position) -> Result<State, Flaw> 
         what: what.to_string(),
     };
     let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
-    if manifest.version != VERSION {
-        return Err(Flaw::Version {
-            version: manifest.version,
-        });
+    let (version, expected) = (manifest.version, manifest.bytes);
+    if version != VERSION {
+        return Err(Flaw::Version { version });
     }
     let sha256 = HEXLOWER.decode(manifest.sha256.as_bytes());
     let sha256 = sha256.ok().and_then(|sum| sum.try_into().ok());
@@ -148,40 +135,25 @@ pub(super) fn open(directory: &Path, position: Position) -> Result<State, Flaw> 
     }
     let file = open_file(directory, STATE)?;
     let actual = file.metadata().map_err(unreadable(STATE))?.len();
-    if actual != manifest.bytes {
-        return Err(Flaw::Length {
-            actual,
-            expected: manifest.bytes,
-        });
+    match actual == expected {
+        true => Ok((file, sha256)),
+        false => Err(Flaw::Length { actual, expected }),
     }
-    Ok(State {
-        file,
-        bytes: actual,
-        sha256,
-    })
 }
 
-/// Like [`open`], and reads all of the state to prove its sum.
-pub(super) fn prove(directory: &Path, position: Position) -> Result<State, Flaw> {
-    let state = open(directory, position)?;
+/// Like [`open`], and reads all of the state to verify its checksum.
+pub(super) fn verify(directory: &Path, position: Position) -> Result<(), Flaw> {
+    let (mut state, expected) = open(directory, position)?;
     let mut sum = Sha256::new();
-    let mut piece = vec![0; PIECE];
-    loop {
-        match (&state.file).read(&mut piece) {
-            Ok(0) => break,
-            Ok(bytes) => sum.update(&piece[..bytes]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(unreadable(STATE)(error)),
-        }
+    io::copy(&mut state, &mut sum).map_err(unreadable(STATE))?;
+    let actual = sum.finalize();
+    match actual.as_slice() == expected {
+        true => Ok(()),
+        false => Err(Flaw::Checksum {
+            actual: HEXLOWER.encode(&actual),
+            expected: HEXLOWER.encode(&expected),
+        }),
     }
-    let sum = sum.finalize();
-    if sum.as_slice() != state.sha256 {
-        return Err(Flaw::Checksum {
-            actual: HEXLOWER.encode(&sum),
-            expected: HEXLOWER.encode(&state.sha256),
-        });
-    }
-    Ok(state)
 }
 
 fn open_file(directory: &Path, file: &'static str) -> Result<File, Flaw> {

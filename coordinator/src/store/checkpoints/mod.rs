@@ -14,9 +14,8 @@ mod position;
 
 use std::path::{Path, PathBuf};
 
-pub use commit::Committed;
 pub use manifest::Flaw;
-pub use newest::{CorruptCheckpoint, Newest, ValidCheckpoint};
+pub use newest::{CorruptCheckpoint, Newest};
 
 use coordinator_core::event::Position;
 

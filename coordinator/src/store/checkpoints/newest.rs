@@ -1,23 +1,9 @@
 //! The newest checkpoint that a run can go on from, and why it cannot from a newer one.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use super::{Checkpoints, Flaw, LATEST, Position, manifest, position};
 use crate::store::{StoreError, atomic};
-
-/// A checkpoint whose checksum was verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ValidCheckpoint {
-    /// Its position in the run.
-    pub position: Position,
-    /// Bytes of its state.
-    pub bytes: u64,
-    /// The SHA-256 of its state.
-    pub sha256: [u8; 32],
-    /// Its directory.
-    pub path: PathBuf,
-}
 
 /// A checkpoint that cannot be used. Displayed, it is one line for the user.
 #[derive(Debug)]
@@ -34,7 +20,7 @@ pub struct CorruptCheckpoint {
 #[derive(Debug, Default)]
 pub struct Newest {
     /// `None` when there is no valid one.
-    pub checkpoint: Option<ValidCheckpoint>,
+    pub checkpoint: Option<Position>,
     /// Newest first.
     pub corrupt: Vec<CorruptCheckpoint>,
 }
@@ -90,26 +76,21 @@ impl Checkpoints {
         }
         let mut checkpoint = None;
         for position in positions {
-            let path = self.path(position);
-            let checked = match position.epoch > epochs + 1 {
+            let verified = match position.epoch > epochs + 1 {
                 true => Err(Flaw::Ahead { epochs }),
-                false => manifest::prove(&path, position),
+                false => manifest::verify(&self.path(position), position),
             };
-            match checked {
-                Ok(state) => {
-                    checkpoint = Some(ValidCheckpoint {
-                        position,
-                        bytes: state.bytes,
-                        sha256: state.sha256,
-                        path,
-                    });
+            match verified {
+                Ok(()) => {
+                    checkpoint = Some(position);
                     break;
                 }
                 Err(flaw) => refuse(position::name(position), flaw),
             }
         }
-        let used = checkpoint.as_ref().map(|whole| whole.position);
-        corrupt.iter_mut().for_each(|corrupt| corrupt.used = used);
+        corrupt
+            .iter_mut()
+            .for_each(|corrupt| corrupt.used = checkpoint);
         Ok(Newest {
             checkpoint,
             corrupt,

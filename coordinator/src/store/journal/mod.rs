@@ -6,7 +6,7 @@
 mod entry;
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use entry::JournalEntry;
 
+use super::resume::read_if_there;
 use super::{StoreError, atomic};
 use crate::net::clock::rfc3339;
 
@@ -104,31 +105,17 @@ impl Journal {
         Ok(lines.len() as u64)
     }
 
-    /// Everything that happened so far.
+    /// Everything that happened so far, with its time.
     ///
     /// # Errors
-    /// As [`read`].
+    /// [`StoreError::Read`], or [`StoreError::DamagedLine`] for a complete line that is no entry.
     pub fn entries(&self) -> Result<Vec<(String, JournalEntry)>, StoreError> {
         decode(&self.path)
     }
 }
 
-/// The entries of the journal in `run_dir` with their times, changing nothing; none when there
-/// is no journal.
-///
-/// # Errors
-/// [`StoreError::Read`], or [`StoreError::DamagedLine`] for a whole line that is no entry. A
-/// last line that is cut short is no error: a crash explains it.
-pub fn read(run_dir: &Path) -> Result<Vec<(String, JournalEntry)>, StoreError> {
-    decode(&run_dir.join(EVENTS))
-}
-
 fn decode(path: &Path) -> Result<Vec<(String, JournalEntry)>, StoreError> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(StoreError::read(path)(error)),
-    };
+    let text = read_if_there(path)?.unwrap_or_default();
     let lines = whole_lines(&text).split_inclusive(|byte| *byte == b'\n');
     lines
         .enumerate()

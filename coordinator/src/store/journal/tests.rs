@@ -65,14 +65,12 @@ fn every_entry() -> Vec<JournalEntry> {
 #[test]
 fn every_event_comes_back_as_it_was_written() {
     let directory = tempfile::tempdir().unwrap();
-    assert_eq!(read(directory.path()).unwrap(), []);
     let mut journal = Journal::open(directory.path()).unwrap();
     for (at, entry) in every_entry().iter().enumerate() {
         let now = UNIX_EPOCH + Duration::from_millis(1_500 + at as u64);
         journal.append_all(&[(now, entry.clone())]).unwrap();
     }
     let entries = journal.entries().unwrap();
-    assert_eq!(entries, read(directory.path()).unwrap());
     assert_eq!(entries[1].0, "1970-01-01T00:00:01.501Z");
     let read: Vec<_> = entries.into_iter().map(|(_, entry)| entry).collect();
     assert_eq!(read, every_entry());
@@ -115,7 +113,6 @@ fn a_crash_anywhere_in_a_line_costs_that_line_only() {
 
     for cut in first..whole.len() {
         std::fs::write(&path, &whole[..cut]).unwrap();
-        assert_eq!(read(directory.path()).unwrap().len(), 1, "cut at {cut}");
         let mut journal = Journal::open(directory.path()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), whole[..first]);
         journal.append(entries[9].clone()).unwrap();
@@ -157,7 +154,7 @@ fn a_damaged_line_is_named() {
     let mut text = std::fs::read(&path).unwrap();
     text.extend(b"{\"time\":\"now\",\"event\":\"exploded\"}\n");
     std::fs::write(&path, text).unwrap();
-    let damaged = read(directory.path()).unwrap_err().to_string();
+    let damaged = journal.entries().unwrap_err().to_string();
     assert!(
         damaged.contains("events.jsonl is damaged in line 2: unknown variant `exploded`"),
         "{damaged}"

@@ -12,7 +12,7 @@ fn again(store: RunStore) -> Result<RunStore, StoreError> {
 #[test]
 fn two_coordinators_never_hold_one_directory() {
     let (_parent, store) = new_store();
-    store.write_config("epochs = 1\n").unwrap();
+    store.write(CONFIG, b"epochs = 1\n").unwrap();
     let root = store.root().to_owned();
     let second = RunStore::open(&root).unwrap_err();
     assert!(matches!(second, StoreError::Active { .. }), "{second}");
@@ -48,7 +48,7 @@ fn what_is_no_run_directory_is_refused_and_left_alone() {
 #[test]
 fn everything_comes_back_and_half_written_files_go() {
     let (_parent, store) = new_store();
-    store.write_config("").unwrap();
+    store.write(CONFIG, b"").unwrap();
     let mut store = again(store).unwrap();
     assert_eq!(store.read_split().unwrap(), None);
     assert_eq!(store.read_address().unwrap(), None);
@@ -103,7 +103,7 @@ fn damaged_files_are_named() {
 #[test]
 fn a_run_that_went_back_forgets_its_later_epochs() {
     let (_parent, mut store) = new_store();
-    store.write_config("").unwrap();
+    store.write(CONFIG, b"").unwrap();
     for epoch in 1..=3 {
         store.append_epoch(record(epoch, 0.5)).unwrap();
     }

@@ -63,8 +63,8 @@ fn a_place_that_takes_no_files_is_a_typed_error() {
     let checkpoints = Checkpoints::open(run.path());
     std::fs::create_dir(&checkpoints.folder).unwrap();
     std::fs::write(checkpoints.path(at(1, 1)), "a file").unwrap();
-    let committed = checkpoints.commit(at(1, 2), &blob(b"state")).unwrap();
-    let refused = committed.not_pruned.unwrap().to_string();
+    let not_pruned = checkpoints.commit(at(1, 2), &blob(b"state")).unwrap();
+    let refused = not_pruned.unwrap().to_string();
     assert!(refused.contains("epoch-0001-step-00001: "), "{refused}");
     let whole = Some((at(1, 2), b"state".to_vec()));
     assert_eq!(newest(&checkpoints), (whole, vec![]));

@@ -8,7 +8,7 @@ use coordinator_core::event::Origin;
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::RunHistory;
+use crate::store::{CONFIG, RunHistory};
 use resumed::goes_on;
 use script::{RULE, Script, blob, event, finished, split, weights};
 
@@ -17,7 +17,7 @@ fn written(jobs: &[Box<dyn Fn() -> Job>]) -> (tempfile::TempDir, Vec<Recorded>) 
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("run");
     let store = RunStore::create(&root).unwrap();
-    store.write_config("").unwrap();
+    store.write(CONFIG, b"").unwrap();
     let mut journal = Journal::open(&root).unwrap();
     let run_id = "0".to_owned();
     journal
@@ -136,7 +136,12 @@ fn each_answer_comes_when_the_job_is_durable_and_lines_share_a_sync() {
     script.add(|| Job::FindCheckpoint);
     script.epoch(5);
     script.add(|| Job::Image(Image::Curves, Box::new(|| Ok(b"png".to_vec()))));
-    script.add(|| Job::Image(Image::Predictions, Box::new(|| Err("no tiles".into()))));
+    script.add(|| {
+        Job::Image(
+            Image::Predictions,
+            Box::new(|| Err(anyhow::anyhow!("no tiles"))),
+        )
+    });
     let (directory, answers) = written(&script.jobs);
     let root = directory.path().join("run");
     match &answers[..] {

@@ -20,11 +20,12 @@ use std::sync::Arc;
 use common::tls::TlsError;
 use common::token::{Token, TokenError, open_to_others};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::InterceptorLayer;
 
 use super::auth::TokenAuth;
+use super::limits::max_connections;
 use super::refusals::Refusals;
 use super::transport::acceptor::{Acceptor, Listener};
 use super::transport::connection::Connection;
@@ -44,7 +45,7 @@ pub enum AccessError {
     /// Of the file of `--token-file`.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// rustls refuses what the files hold.
+    /// rustls refuses the contents of the files.
     #[error("the files of --tls-cert, --tls-key and --tls-ca cannot be used: {0}")]
     Unusable(String),
 }
@@ -66,7 +67,7 @@ impl Access {
     /// Reads the credentials that `config` names.
     ///
     /// # Errors
-    /// A file is missing, unreadable or holds something else; the message names it.
+    /// A file is missing, unreadable or has the wrong content; the message names it.
     pub fn new(config: &RunConfig) -> Result<Self, AccessError> {
         let policy = Policy::of(config);
         let renewal = match config.tls_files() {
@@ -121,11 +122,13 @@ impl Access {
     /// within a tokio runtime.
     pub fn accept(&self, tcp: TcpListener, unix: Option<UnixListener>) -> Incoming {
         let (accept_queue, incoming) = mpsc::channel(ACCEPT_QUEUE);
+        let open = Arc::new(Semaphore::new(max_connections()));
         let acceptor = |listener, policy| {
             let acceptor = Acceptor {
                 listener,
                 policy,
                 refusals: Arc::clone(&self.refusals),
+                open: Arc::clone(&open),
             };
             tokio::spawn(acceptor.serve(accept_queue.clone()));
         };

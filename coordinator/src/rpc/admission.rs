@@ -1,5 +1,5 @@
-//! Counts what goes on at the edge: sessions before their `Register`, live ones, transfers. It
-//! knows names and numbers, not what is said.
+//! Limits how many sessions and transfers there are at a time, and knows which workers have a live
+//! session. It reads no message.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,9 +18,9 @@ pub struct Admission {
     live: Arc<Mutex<HashSet<u64>>>,
 }
 
-/// One of a limited number, until dropped.
+/// One of a limited number of sessions or transfers, until dropped.
 #[derive(Debug)]
-pub struct Permit(#[allow(dead_code, reason = "dropping it gives it back")] OwnedSemaphorePermit);
+pub struct Permit(#[allow(dead_code, reason = "dropping it releases it")] OwnedSemaphorePermit);
 
 /// A live session, until dropped.
 #[derive(Debug)]
@@ -41,22 +41,18 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// A session that has said nothing yet.
+    /// A permit for a session that has not sent its `Register` yet.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when there are too many such sessions, or too many at all.
     pub fn session(&self) -> Result<Permit, Status> {
         if lock(&self.live).len() >= MAX_SESSIONS {
-            return Err(Status::resource_exhausted(format!(
-                "there are {MAX_SESSIONS} sessions already"
-            )));
+            return Err(exhausted(MAX_SESSIONS, "sessions are open"));
         }
-        local_rank(&self.pending, || {
-            format!("{MAX_SESSIONS_PENDING} sessions are starting already; try again")
-        })
+        acquire(&self.pending, MAX_SESSIONS_PENDING, "sessions are starting")
     }
 
-    /// The session of `worker`, from its `Register` on.
+    /// Notes that `worker` has a session, from its `Register` on.
     #[must_use]
     pub fn live(&self, worker: u64) -> Live {
         lock(&self.live).insert(worker);
@@ -66,7 +62,7 @@ impl Admission {
         }
     }
 
-    /// An upload or a download of `worker`.
+    /// Checks that `worker` may transfer files: it has a live session.
     ///
     /// # Errors
     /// `NOT_FOUND` when `worker` has no session.
@@ -74,29 +70,23 @@ impl Admission {
         if lock(&self.live).contains(&worker) {
             return Ok(());
         }
-        Err(Status::not_found(format!(
-            "worker {worker} has no session here"
-        )))
+        Err(Status::not_found(format!("worker {worker} has no session")))
     }
 
-    /// A place for one download.
+    /// A permit for one download.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when there are too many.
     pub fn download(&self) -> Result<Permit, Status> {
-        local_rank(&self.downloads, || {
-            format!("{MAX_DOWNLOADS} downloads are under way already; try again")
-        })
+        acquire(&self.downloads, MAX_DOWNLOADS, "downloads are in progress")
     }
 
-    /// A place for one upload.
+    /// A permit for one upload.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when there are too many.
     pub fn upload(&self) -> Result<Permit, Status> {
-        local_rank(&self.uploads, || {
-            format!("{MAX_UPLOADS} uploads are under way already; try again")
-        })
+        acquire(&self.uploads, MAX_UPLOADS, "uploads are in progress")
     }
 }
 
@@ -106,14 +96,16 @@ impl Drop for Live {
     }
 }
 
-fn local_rank(of: &Arc<Semaphore>, message: impl FnOnce() -> String) -> Result<Permit, Status> {
-    Arc::clone(of)
-        .try_acquire_owned()
-        .map(Permit)
-        .map_err(|_| Status::resource_exhausted(message()))
+fn acquire(permits: &Arc<Semaphore>, limit: usize, what: &str) -> Result<Permit, Status> {
+    let permit = Arc::clone(permits).try_acquire_owned();
+    permit.map(Permit).map_err(|_| exhausted(limit, what))
 }
 
-/// A set of numbers is whole after any panic.
+fn exhausted(limit: usize, what: &str) -> Status {
+    Status::resource_exhausted(format!("{limit} {what}, the maximum; try again"))
+}
+
+/// A set of numbers is valid after any panic.
 fn lock(live: &Mutex<HashSet<u64>>) -> MutexGuard<'_, HashSet<u64>> {
     live.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -125,26 +117,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_limited_and_given_back() {
-        let gate = Admission::default();
-        let local_ranks: Vec<_> = (0..MAX_UPLOADS).map(|_| gate.upload().unwrap()).collect();
-        assert_eq!(gate.upload().unwrap_err().code(), Code::ResourceExhausted);
-        drop(local_ranks);
-        assert!(gate.upload().is_ok());
-        let waiting: Vec<_> = (0..MAX_SESSIONS_PENDING)
-            .map(|_| gate.session().unwrap())
+    fn permits_are_limited_and_released() {
+        let admission = Admission::default();
+        let permits: Vec<_> = (0..MAX_UPLOADS)
+            .map(|_| admission.upload().unwrap())
             .collect();
-        assert_eq!(gate.session().unwrap_err().code(), Code::ResourceExhausted);
+        assert_eq!(
+            admission.upload().unwrap_err().code(),
+            Code::ResourceExhausted
+        );
+        drop(permits);
+        assert!(admission.upload().is_ok());
+        let waiting: Vec<_> = (0..MAX_SESSIONS_PENDING)
+            .map(|_| admission.session().unwrap())
+            .collect();
+        assert_eq!(
+            admission.session().unwrap_err().code(),
+            Code::ResourceExhausted
+        );
         drop(waiting);
 
-        let live = gate.live(3);
-        assert!(gate.known(3).is_ok());
-        assert_eq!(gate.known(4).unwrap_err().code(), Code::NotFound);
+        let live = admission.live(3);
+        assert!(admission.known(3).is_ok());
+        assert_eq!(admission.known(4).unwrap_err().code(), Code::NotFound);
         drop(live);
-        assert_eq!(gate.known(3).unwrap_err().code(), Code::NotFound);
-        let crowd: Vec<_> = (0..MAX_SESSIONS as u64).map(|at| gate.live(at)).collect();
-        assert_eq!(gate.session().unwrap_err().code(), Code::ResourceExhausted);
+        assert_eq!(admission.known(3).unwrap_err().code(), Code::NotFound);
+        let crowd: Vec<_> = (0..MAX_SESSIONS as u64)
+            .map(|at| admission.live(at))
+            .collect();
+        assert_eq!(
+            admission.session().unwrap_err().code(),
+            Code::ResourceExhausted
+        );
         drop(crowd);
-        assert!(gate.session().is_ok());
+        assert!(admission.session().is_ok());
     }
 }

@@ -12,7 +12,7 @@ use tonic::transport::Server;
 pub(super) const ADMISSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections of each listener without an admitted call.
 pub(super) const MAX_PENDING: usize = 64;
-/// Connections of each listener, where there are descriptors for them.
+/// Connections over both listeners, if there are descriptors for them.
 const MAX_CONNECTIONS: usize = 4096;
 
 /// From the start of a session to its `Register`.
@@ -49,8 +49,8 @@ pub fn raise_descriptors() {
     }
 }
 
-/// Connections that may be open on one listener: files and the other listener need descriptors
-/// as well.
+/// Connections that may be open over both listeners together. The other half of the descriptors is
+/// for files, the page, and the standard input of each local worker.
 pub(super) fn max_connections() -> usize {
     let descriptors = getrlimit(Resource::Nofile).current;
     let half = descriptors.map_or(MAX_CONNECTIONS, |limit| (limit / 2) as usize);

@@ -90,7 +90,7 @@ impl Sessions {
                 // It fails when the client has hung up.
                 let _ = end.send(status);
             }
-            // It fails when the run is over, and nobody has to know.
+            // It fails when the run is over.
             let _ = mailbox
                 .send(DriverInput::Event(Event::Lost { worker }), 0)
                 .await;

@@ -1,7 +1,7 @@
 //! Commands of the core, as messages to workers.
 
 use coordinator_core::Command;
-use coordinator_core::event::{Backend, ComputeType, Origin, SaveState, WorkerId};
+use coordinator_core::event::{Backend, ComputeType, Origin, Position, SaveState, WorkerId};
 use coordinator_core::schedule::by_group;
 use coordinator_core::shard::Chunk;
 use proto::v1;
@@ -45,26 +45,23 @@ impl Wire {
         };
         Self { settings, run_id }
     }
+
+    fn registered(&self, worker: WorkerId) -> v1::Registered {
+        v1::Registered {
+            worker_id: worker.0,
+            settings: Some(self.settings.clone()),
+            run_id: self.run_id.clone(),
+            unix_seconds: unix_seconds(),
+        }
+    }
 }
 
 /// The message for a command to `worker`.
 pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::CoordinatorMessage {
-    let Outgoing {
-        command,
-        cache_file,
-    } = outgoing;
-    let message = match command {
-        Command::Registered => Down::Registered(v1::Registered {
-            worker_id: worker.0,
-            settings: Some(wire.settings.clone()),
-            run_id: wire.run_id.clone(),
-            unix_seconds: unix_seconds(),
-        }),
-        Command::Prepare {
-            samples,
-            images: _,
-            shared: _,
-        } => Down::Prepare(v1::Prepare {
+    let cache_file = outgoing.cache_file;
+    let message = match outgoing.command {
+        Command::Registered => Down::Registered(wire.registered(worker)),
+        Command::Prepare { samples, .. } => Down::Prepare(v1::Prepare {
             samples,
             cache_file,
         }),
@@ -87,10 +84,7 @@ pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::Coordin
             precision: precision_of(precision).into(),
             origin: origin_of(origin).into(),
             source,
-            position: Some(v1::Position {
-                epoch: position.epoch,
-                completed: position.completed,
-            }),
+            position: Some(position_of(position)),
         }),
         Command::Plan {
             generation,
@@ -134,12 +128,7 @@ pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::Coordin
         Command::AbortGeneration { generation } => {
             Down::AbortGeneration(v1::AbortGeneration { generation })
         }
-        Command::SaveState(keep) => Down::SaveState(v1::SaveState {
-            what: Some(match keep {
-                SaveState::Best(epoch) => v1::save_state::What::Best(epoch),
-                SaveState::Checkpoint => v1::save_state::What::Checkpoint(true),
-            }),
-        }),
+        Command::SaveState(what) => Down::SaveState(save_state(what)),
         Command::Finish { generation, show } => Down::Finish(v1::Finish { generation, show }),
         Command::Shutdown { reason, abort } => Down::Shutdown(v1::Shutdown {
             reason: reason.to_string(),
@@ -148,6 +137,21 @@ pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::Coordin
     };
     v1::CoordinatorMessage {
         message: Some(message),
+    }
+}
+
+fn save_state(what: SaveState) -> v1::SaveState {
+    let what = Some(match what {
+        SaveState::Best(epoch) => v1::save_state::What::Best(epoch),
+        SaveState::Checkpoint => v1::save_state::What::Checkpoint(true),
+    });
+    v1::SaveState { what }
+}
+
+fn position_of(position: Position) -> v1::Position {
+    v1::Position {
+        epoch: position.epoch,
+        completed: position.completed,
     }
 }
 

@@ -1,6 +1,6 @@
-//! The data set for workers that have none of their own: the list of images, and the images as
-//! they lie on this machine's disk, no faster than the operator allows. It reads the data folder
-//! and changes nothing; what workers do with the images is their affair.
+//! The data set for workers without a data folder: the list of images, and the files as they are
+//! on this machine's disk, within the bandwidth of `--data-bandwidth`. It reads the data folder and
+//! changes nothing.
 
 mod pace;
 
@@ -22,7 +22,7 @@ const STREAMS: usize = 8;
 /// Images that are read ahead of the network, for each stream.
 const AHEAD: usize = 4;
 
-/// What a stream of images is made of.
+/// The chunks of a stream of images.
 pub type Images = mpsc::Receiver<Result<v1::Chunk, Status>>;
 
 /// The data set; cheap to clone.
@@ -31,7 +31,7 @@ pub struct Dataset(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// None for the demo set, which every worker draws itself.
+    /// None for the demo set, which every worker generates itself.
     folder: Option<PathBuf>,
     limit_per_class: Option<usize>,
     listed: OnceCell<Arc<Manifest>>,
@@ -59,14 +59,14 @@ impl Dataset {
         }))
     }
 
-    /// The list of images, which is made once.
+    /// The list of images; the folder is scanned once.
     ///
     /// # Errors
-    /// `FAILED_PRECONDITION` when this machine has no data folder, or one of no use.
+    /// `FAILED_PRECONDITION` when this machine has no usable data folder.
     pub async fn list(&self) -> Result<Arc<Manifest>, Status> {
         let Some(folder) = self.0.folder.clone() else {
             return Err(Status::failed_precondition(
-                "the demo set is drawn by each worker: start it without --data coordinator",
+                "each worker generates the demo set itself: start it without --data coordinator",
             ));
         };
         let limit = self.0.limit_per_class;
@@ -75,7 +75,7 @@ impl Dataset {
             match scanned {
                 Ok(Ok(manifest)) => Ok(Arc::new(manifest)),
                 Ok(Err(error)) => Err(Status::failed_precondition(format!(
-                    "the coordinator cannot give out its data: {error}"
+                    "the coordinator cannot serve its data folder: {error}"
                 ))),
                 Err(error) => Err(Status::internal(error.to_string())),
             }
@@ -93,18 +93,18 @@ impl Dataset {
         let images = manifest.files.len();
         if let Some(sample) = samples.iter().find(|at| **at as usize >= images) {
             return Err(Status::out_of_range(format!(
-                "there is no image {sample}: the list has {images}"
+                "no image {sample}: the list has {images} images"
             )));
         }
         let (sender, receiver) = mpsc::channel(AHEAD);
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move {
-            // It is closed by nobody; without a place there would only be no limit.
-            let _place = Arc::clone(&inner.streams).acquire_owned().await;
+            // The semaphore is never closed.
+            let _permit = Arc::clone(&inner.streams).acquire_owned().await;
             for sample in samples {
                 let chunks = match inner.read(&manifest, sample).await {
                     Ok(chunks) => chunks,
-                    // Nobody listens when the worker is gone.
+                    // It fails when the worker is gone.
                     Err(status) => return drop(sender.send(Err(status)).await),
                 };
                 for chunk in chunks {
@@ -130,11 +130,11 @@ impl Inner {
         let lost = |what: String| Status::data_loss(format!("{}: {what}", entry.path));
         let bytes = tokio::fs::read(manifest.root.join(&entry.path))
             .await
-            .map_err(|error| lost(format!("the coordinator cannot read it: {error}")))?;
+            .map_err(|error| lost(format!("the coordinator cannot read the file: {error}")))?;
         if bytes.len() as u64 != entry.size {
             let (now, was) = (bytes.len(), entry.size);
             return Err(lost(format!(
-                "it has {now} bytes on the coordinator, and had {was}"
+                "the file has {now} bytes on the coordinator, and had {was} when it was listed"
             )));
         }
         let label = v1::BlobHeader {

@@ -1,15 +1,15 @@
-//! Bytes a second, over all streams together.
+//! The limit of bytes a second, over all streams together.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Lets bytes pass at a steady rate. Who comes while others wait is served after them.
+/// Lets bytes pass at a steady rate, in the order in which they ask.
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes_per_second: f64,
-    /// When all bytes that were let pass so far are through.
+    /// When all bytes that were allowed so far are sent.
     free: Mutex<Option<Instant>>,
 }
 
@@ -26,7 +26,7 @@ impl Pace {
         let now = Instant::now();
         let took = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
         let begin = {
-            // An instant is whole after any panic.
+            // An instant is valid after any panic.
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
             let begin = free.map_or(now, |free| free.max(now));
             *free = Some(begin + took);
@@ -55,6 +55,6 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         let again = Instant::now();
         pace.pass(5_000).await;
-        assert!(again.elapsed().is_zero(), "what was not used is not owed");
+        assert!(again.elapsed().is_zero(), "an unused rate is not saved up");
     }
 }

@@ -1,4 +1,4 @@
-//! A worker gets the list and whole images, or a word why not.
+//! A worker gets the list and complete images, or an error that names the reason.
 
 use std::path::Path;
 
@@ -56,7 +56,7 @@ async fn receive(mut images: Images) -> Result<Vec<(u32, usize)>, Status> {
 }
 
 #[tokio::test]
-async fn images_come_whole_and_in_the_order_asked() {
+async fn images_come_complete_and_in_the_order_asked() {
     let folder = folder();
     let (dataset, registry) = dataset(folder.path());
     assert_eq!(dataset.list().await.unwrap().files.len(), 3);
@@ -72,7 +72,7 @@ async fn images_come_whole_and_in_the_order_asked() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_given_is_said() {
+async fn what_cannot_be_served_is_an_error() {
     let folder = folder();
     let (given, _) = dataset(folder.path());
     let code = |status: Status| status.code();
@@ -82,7 +82,7 @@ async fn what_cannot_be_given_is_said() {
     let changed = receive(given.images(vec![0, 1]).await.unwrap()).await;
     let changed = changed.unwrap_err();
     assert!(
-        changed.message().contains("b/2.jpg: it has 5 bytes"),
+        changed.message().contains("b/2.jpg: the file has 5 bytes"),
         "{changed}"
     );
     std::fs::remove_file(folder.path().join("b/2.jpg")).unwrap();

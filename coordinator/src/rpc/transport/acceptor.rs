@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::connection::{Caller, Connection, Remote, Wire};
 use super::tls_reload::Renewal;
 use crate::config::exposure::CallPolicy;
-use crate::rpc::limits::{ADMISSION_TIMEOUT, MAX_PENDING, max_connections};
+use crate::rpc::limits::{ADMISSION_TIMEOUT, MAX_PENDING};
 use crate::rpc::refusals::{Reason, Refusals};
 
 /// How long the peer of a failed handshake may take to read the TLS alert.
@@ -43,6 +43,8 @@ pub(in crate::rpc) struct Acceptor {
     pub(in crate::rpc) listener: Listener,
     pub(in crate::rpc) policy: CallPolicy,
     pub(in crate::rpc) refusals: Arc<Refusals>,
+    /// Connections that may still be opened, over all listeners.
+    pub(in crate::rpc) open: Arc<Semaphore>,
 }
 
 /// What a connection costs while it lasts.
@@ -71,7 +73,6 @@ impl Acceptor {
     pub(in crate::rpc) async fn serve(self, accept_queue: mpsc::Sender<io::Result<Connection>>) {
         let acceptor = Arc::new(self);
         let pending = Arc::new(Semaphore::new(MAX_PENDING));
-        let open = Arc::new(Semaphore::new(max_connections()));
         loop {
             let accepted = tokio::select! {
                 accepted = acceptor.listener.accept() => accepted,
@@ -86,7 +87,7 @@ impl Acceptor {
                 }
             };
             let permit = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned();
-            let (Ok(pending), Ok(open)) = (permit(&pending), permit(&open)) else {
+            let (Ok(pending), Ok(open)) = (permit(&pending), permit(&acceptor.open)) else {
                 let why = "too many connections; try again";
                 acceptor.refusals.say(Reason::Overload, remote, why);
                 continue;
@@ -188,4 +189,40 @@ async fn hang_up(wire: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
         while wire.read(&mut rest).await.is_ok_and(|read| read > 0) {}
     };
     let _ = tokio::time::timeout(ALERT_TIMEOUT, drain).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_listeners_share_one_budget_of_connections() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("workers.sock");
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = tcp.local_addr().unwrap();
+        let tcp = Listener::Tcp {
+            listener: tcp,
+            tls: None,
+        };
+        let unix = Listener::Unix(UnixListener::bind(&path).unwrap());
+        let open = Arc::new(Semaphore::new(1));
+        let (accept_queue, mut accepted) = mpsc::channel(1);
+        for listener in [tcp, unix] {
+            let acceptor = Acceptor {
+                listener,
+                policy: CallPolicy::Allow,
+                refusals: Arc::default(),
+                open: Arc::clone(&open),
+            };
+            tokio::spawn(acceptor.serve(accept_queue.clone()));
+        }
+        let _client = TcpStream::connect(address).await.unwrap();
+        let first = accepted.recv().await.unwrap().unwrap();
+        let mut refused = UnixStream::connect(&path).await.unwrap();
+        assert_eq!(refused.read(&mut [0]).await.unwrap(), 0, "it is closed");
+        drop(first);
+        let _client = UnixStream::connect(&path).await.unwrap();
+        assert!(accepted.recv().await.unwrap().is_ok());
+    }
 }

@@ -1,5 +1,5 @@
 //! An accepted connection. Until one of its calls is admitted it takes one of few permits and
-//! has a deadline, so that idle connections keep nobody else out for long.
+//! has a deadline, so that idle connections do not block others for long.
 
 use std::fmt;
 use std::io::{self, IoSlice};

@@ -53,7 +53,7 @@ struct Shared {
 }
 
 impl AdminServer {
-    /// Serves on a bound listener until [`AdminServer::stop`]; the page shows the picture
+    /// Serves on a bound listener until [`AdminServer::stop`]; the page shows the image
     /// `predictions` once there is one. Must be called within a tokio runtime.
     ///
     /// # Errors
@@ -159,7 +159,7 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 }
 
 /// The newest snapshot. Only the reference is taken under the lock: whatever a reader makes of it
-/// keeps nobody waiting.
+/// blocks no other.
 fn latest(shared: &Shared) -> Arc<Status> {
     Arc::clone(&shared.status.borrow())
 }

@@ -19,10 +19,10 @@ use crate::observe::status::{Snapshot, Status};
 const PACE: Duration = Duration::from_secs(1);
 /// Without news, a message says after this time that there are none.
 const QUIET: Duration = Duration::from_secs(4);
-/// Pages that may look on at the same time.
+/// Pages that may be open at the same time.
 const MOST: usize = 64;
 
-/// Who looks on, and when that ends.
+/// The open pages, and when they are closed.
 #[derive(Debug, Clone)]
 pub(super) struct Viewers {
     places: Arc<Semaphore>,
@@ -30,7 +30,7 @@ pub(super) struct Viewers {
 }
 
 impl Viewers {
-    /// Nobody yet; all are told the last status once `closed` turns true.
+    /// No page yet; all get the last status once `closed` turns true.
     pub(super) fn until(closed: watch::Receiver<bool>) -> Self {
         Self {
             places: Semaphore::new(MOST).into(),
@@ -38,7 +38,7 @@ impl Viewers {
         }
     }
 
-    /// Whether anybody looks on.
+    /// Whether a page is open.
     pub(super) fn any(&self) -> bool {
         self.places.available_permits() < MOST
     }
@@ -86,7 +86,7 @@ async fn send(
         };
         tokio::select! {
             () = news => {}
-            // A dropped sender closes as well, and then there is nobody to be told.
+            // A dropped sender closes as well, without a last status.
             change = closed.wait_for(|closed| *closed) => if change.is_err() { return },
             () = messages.closed() => return,
         }

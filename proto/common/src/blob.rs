@@ -1,11 +1,11 @@
-//! Cuts a blob into the chunks of an `Upload` or a `Download`, and puts it together again.
+//! Splits a blob into the chunks of an `Upload` or a `Download`, and reassembles it.
 
 use sha2::{Digest, Sha256};
 
 use proto::{CHUNK_BYTES, v1};
 
-/// The chunks of one blob: a header that says of it what `label` does, with length and sha256 of
-/// `bytes`, then the data.
+/// The chunks of one blob: a header, which is `label` with the length and the sha256 of `bytes`,
+/// then the data.
 pub fn chunks(
     label: v1::BlobHeader,
     bytes: Vec<u8>,
@@ -27,33 +27,33 @@ pub fn chunks(
         .map(|part| v1::Chunk { part: Some(part) })
 }
 
-/// Why a blob is not what its sender sent.
+/// Why a received blob is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlobError {
-    /// The first chunk is no header.
-    #[error("a blob begins with its header")]
+    /// The first chunk is not a header.
+    #[error("the first chunk is not a header")]
     NoHeader,
-    /// It is too large to be meant.
-    #[error("{bytes} bytes are more than the {limit} accepted")]
+    /// It is larger than is accepted.
+    #[error("a blob of {bytes} bytes; at most {limit} are accepted")]
     TooLarge {
         /// What the header announces.
         bytes: u64,
         /// The largest accepted.
         limit: u64,
     },
-    /// A chunk without data, or a second header.
-    #[error("a chunk without data")]
+    /// A later chunk has no data, or is a second header.
+    #[error("a chunk after the header has no data")]
     NoData,
     /// Too few or too many bytes.
-    #[error("{actual} bytes instead of the {expected} that the header announces")]
+    #[error("{actual} bytes arrived; the header announced {expected}")]
     Length {
-        /// What came.
+        /// Bytes that arrived.
         actual: u64,
-        /// What was announced.
+        /// Bytes that the header announced.
         expected: u64,
     },
-    /// The bytes are others.
-    #[error("its sha256 is not that of its header")]
+    /// The bytes have another checksum.
+    #[error("the sha256 of the bytes differs from the one in the header")]
     Checksum,
 }
 
@@ -71,7 +71,7 @@ impl Assembly {
     /// Begins with the first chunk.
     ///
     /// # Errors
-    /// It is no header, or announces more than is accepted.
+    /// It is not a header, or announces more than is accepted.
     pub fn begin(first: Option<v1::Chunk>) -> Result<Self, BlobError> {
         let Some(v1::chunk::Part::Header(header)) = first.and_then(|chunk| chunk.part) else {
             return Err(BlobError::NoHeader);
@@ -88,7 +88,7 @@ impl Assembly {
         })
     }
 
-    /// What its sender says of it.
+    /// Its header.
     #[must_use]
     pub fn header(&self) -> &v1::BlobHeader {
         &self.header
@@ -109,16 +109,16 @@ impl Assembly {
         Ok(())
     }
 
-    /// Whether all bytes that were announced are there.
+    /// Whether all bytes have arrived.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.bytes.len() as u64 == self.header.bytes
     }
 
-    /// The blob, once it is whole.
+    /// The complete blob.
     ///
     /// # Errors
-    /// Length or sum differ from the header's.
+    /// The length or the checksum differs from the header's.
     pub fn finish(self) -> Result<(v1::BlobHeader, Vec<u8>), BlobError> {
         if self.bytes.len() as u64 != self.header.bytes {
             return Err(self.wrong_length());
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_arrives_whole_or_not_at_all() {
+    fn a_blob_arrives_complete_or_not_at_all() {
         let bytes: Vec<u8> = (0..CHUNK_BYTES * 2 + 7).map(|i| (i % 251) as u8).collect();
         let sent: Vec<_> = chunks(v1::BlobHeader::default(), bytes.clone()).collect();
         assert_eq!(sent.len(), 4);

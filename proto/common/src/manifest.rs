@@ -1,7 +1,7 @@
-//! The manifest: which images there are, in the one order that every worker shares.
+//! The manifest: the list of images, in the same order on every worker.
 //!
-//! It lists names and sizes and judges nothing else: whether a file is a JPEG is the
-//! decoder's verdict, so that a bad file is named and counted instead of vanishing here.
+//! It lists names and sizes only. Whether a file is an image is for the decoder to say, so that a
+//! bad file is reported and counted instead of left out in silence.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ use proto::v1;
 /// The folder of classes in Caltech101's archive.
 pub const CATEGORIES: &str = "101_ObjectCategories";
 
-/// Why a folder gives no manifest. Each message is one line that names the place and what to do.
+/// Why a folder has no manifest. Each message is one line that names the path and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// The data folder does not exist.
@@ -27,13 +27,13 @@ pub enum ManifestError {
     )]
     NotFound(PathBuf),
 
-    /// The data folder's name belongs to something else.
-    #[error("`{}` is not a folder: give --data a folder with one sub-folder per class", .0.display())]
+    /// The data folder is not a directory.
+    #[error("`{}` is not a directory: give --data a folder with one sub-folder per class", .0.display())]
     NotADirectory(PathBuf),
 
-    /// Too few sub-folders to classify anything.
+    /// Fewer than two class folders.
     #[error(
-        "`{}` holds {found} class folder(s), at least 2 are needed: images belong into one sub-folder per class",
+        "`{}` has {found} class folder(s), at least 2 are required: put the images of each class into a sub-folder of its own",
         .folder.display()
     )]
     TooFewClasses {
@@ -43,26 +43,28 @@ pub enum ManifestError {
         found: usize,
     },
 
-    /// A class folder without a single file.
-    #[error("class folder `{}` holds no images: fill it or remove it", .0.display())]
+    /// A class folder without files.
+    #[error("the class folder `{}` has no images: add some or remove it", .0.display())]
     NoImages(PathBuf),
 
-    /// A name that cannot travel to other workers as text.
-    #[error("the name `{}` is not valid UTF-8: rename it", .0.display())]
+    /// A name that is not UTF-8 and cannot be sent to other workers.
+    #[error("the name `{}` is not valid UTF-8: rename the file", .0.display())]
     NotUtf8(PathBuf),
 
-    /// What a coordinator lists is no list of images.
-    #[error("the coordinator lists `{0}`, which is no image of one of its classes")]
+    /// A path in the coordinator's list is not that of an image.
+    #[error(
+        "the coordinator's list of images contains `{0}`, which is not in one of its class folders"
+    )]
     NotAnImage(String),
 
     /// Reading failed.
     #[error("cannot {action} `{}`: {source}", .path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
-        /// What it was tried on.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// Why.
         source: io::Error,
     },
 }
@@ -100,8 +102,8 @@ pub struct FileEntry {
 
 impl Manifest {
     /// Lists `root/101_ObjectCategories/<class>/*`, or `root/<class>/*` where that folder
-    /// is missing. Hidden names and things that are not regular files are passed over.
-    /// `limit_per_class` keeps the first so many images of each class.
+    /// does not exist. Hidden names and what is not a regular file are skipped.
+    /// `limit_per_class` keeps only the first images of each class.
     ///
     /// # Errors
     /// When the folder is missing, unreadable or not a folder, when it has fewer than two
@@ -146,10 +148,10 @@ impl Manifest {
         })
     }
 
-    /// The list that a coordinator sends, of images that lie, or will, under `root(fingerprint)`.
+    /// The list that a coordinator sent; the images are, or will be, under `root(fingerprint)`.
     ///
     /// # Errors
-    /// When a path is not that of a file in the folder of a class.
+    /// A path is not that of a file in a class folder.
     pub fn listed(
         dataset: v1::Dataset,
         root: impl FnOnce(&str) -> PathBuf,
@@ -193,13 +195,13 @@ impl Manifest {
         self.files.iter().map(entry).collect()
     }
 
-    /// SHA-256 in hex over every relative path and size: equal on two workers exactly when
-    /// they would train on the same list of files.
+    /// SHA-256 in hex over every relative path and size: equal on two workers exactly when they
+    /// have the same list of files.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         for file in &self.files {
-            // A name has no NUL, so no two lists run together to the same bytes.
+            // A name has no NUL, so no two lists give the same bytes.
             hash.update(file.path.as_bytes());
             hash.update([0]);
             hash.update(file.size.to_le_bytes());
@@ -207,7 +209,7 @@ impl Manifest {
         format!("{:x}", hash.finalize())
     }
 
-    /// Where the image with this index lies on disk, or `None` past the end.
+    /// The path of the image with this index; `None` past the end.
     #[must_use]
     pub fn location(&self, index: u32) -> Option<PathBuf> {
         self.files
@@ -228,8 +230,8 @@ fn require_directory(path: &Path) -> Result<(), ManifestError> {
 }
 
 /// Names and sizes of the visible entries that are `wanted`, in bytewise order of the name.
-/// Symbolic links count as what they point at; one that points nowhere is an error, because
-/// passing it over would change the data set in silence.
+/// Symbolic links count as what they point at; a dangling one is an error, because
+/// skipping it would change the data set in silence.
 fn sorted_entries(
     folder: &Path,
     wanted: fn(&fs::Metadata) -> bool,
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_from_elsewhere_is_the_same_list_and_leaves_its_folder_for_nobody() {
+    fn a_received_list_is_the_same_list_and_no_path_leaves_its_folder() {
         let dir = tree(&[("a/1.jpg", 1), ("b/2.jpg", 2)]);
         let here = Manifest::scan(dir.path(), None).unwrap();
         let dataset = |path: &str| {
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn sorts_bytewise_and_passes_over_hidden_names() {
+    fn names_are_sorted_bytewise_and_hidden_ones_are_skipped() {
         let dir = tree(&[
             ("b/image_2.jpg", 1),
             ("b/image_10.jpg", 2),
@@ -372,11 +374,11 @@ mod tests {
 
         let one = tree(&[("only/1.jpg", 1)]);
         assert!(message(&one.path().join("absent")).starts_with("no data folder at"));
-        assert!(message(&one.path().join("only/1.jpg")).contains("is not a folder"));
-        assert!(message(one.path()).contains("holds 1 class folder(s), at least 2"));
+        assert!(message(&one.path().join("only/1.jpg")).contains("is not a directory"));
+        assert!(message(one.path()).contains("has 1 class folder(s), at least 2"));
 
         let empty = tree(&[("a/1.jpg", 1), ("b/.hidden", 1)]);
-        assert!(message(empty.path()).contains("b` holds no images"));
+        assert!(message(empty.path()).contains("b` has no images"));
 
         let odd = tree(&[("a/1.jpg", 1), ("b/2.jpg", 1)]);
         fs::write(

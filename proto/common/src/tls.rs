@@ -1,6 +1,6 @@
-//! Mutual TLS between coordinator and workers: reads a certificate, its key and the authority
-//! from their files, and makes of them what rustls needs on either side. It opens no connection
-//! and decides neither who needs TLS nor when files are read again.
+//! Mutual TLS between coordinator and workers: reads a certificate, its key and the authorities from
+//! their files, and builds the configurations of rustls for either side. It opens no connection,
+//! and decides neither who needs TLS nor when the files are read again.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use sha2::{Digest, Sha256};
 
 /// gRPC is HTTP/2, and nothing else is offered (RFC 7540, section 3.1).
 const ALPN: &[u8] = b"h2";
-/// Both ends are of one build, so that nothing older needs to be spoken.
+/// Both ends are of one build, so no older version is needed.
 const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
-/// Larger files are no certificates.
+/// The largest file that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Files that do not make a TLS identity. Each message names the file.
+/// Why files are not a TLS identity. Each message names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -34,7 +34,7 @@ pub enum TlsError {
         /// Why.
         source: std::io::Error,
     },
-    /// A file holds something else.
+    /// A file has the wrong content.
     #[error("{path} of {flag} {reason}")]
     Unusable {
         /// The file.
@@ -44,10 +44,8 @@ pub enum TlsError {
         /// What is wrong.
         reason: String,
     },
-    /// Certificate and key are each fine but not of one pair.
-    #[error(
-        "the key in {key} does not belong to the certificate in {cert}; --tls-key and --tls-cert must name one pair"
-    )]
+    /// The key is not that of the certificate.
+    #[error("the key in {key} of --tls-key is not that of the certificate in {cert} of --tls-cert")]
     Mismatched {
         /// File of the certificate.
         cert: PathBuf,
@@ -56,18 +54,18 @@ pub enum TlsError {
     },
 }
 
-/// Where an identity lies, in PEM.
+/// The files of an identity, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate and those between it and the authority, leaf first.
+    /// The certificate chain, leaf first, without the authority.
     pub cert: PathBuf,
     /// The private key of the leaf.
     pub key: PathBuf,
-    /// The authorities whose certificates the other side may show.
+    /// The authorities that sign the certificates of the other side.
     pub ca: PathBuf,
 }
 
-/// What the files held at one moment.
+/// A certificate, its key and the authorities, parsed.
 #[derive(Debug)]
 pub struct TlsIdentity {
     provider: Arc<CryptoProvider>,
@@ -75,7 +73,7 @@ pub struct TlsIdentity {
     authorities: Arc<RootCertStore>,
 }
 
-/// The contents of the files, read but not yet understood.
+/// The contents of the files, not parsed yet.
 pub struct TlsBytes {
     cert: Vec<u8>,
     key: Vec<u8>,
@@ -89,7 +87,7 @@ impl std::fmt::Debug for TlsBytes {
 }
 
 impl TlsBytes {
-    /// The sha256 of all, which changes with any of them.
+    /// The sha256 of all three.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
@@ -105,7 +103,7 @@ impl TlsFiles {
     /// Reads the files.
     ///
     /// # Errors
-    /// [`TlsError::Unreadable`], or a file too large to be what its flag says.
+    /// A file cannot be read or is too large.
     pub fn read(&self) -> Result<TlsBytes, TlsError> {
         Ok(TlsBytes {
             cert: read(&self.cert, "--tls-cert")?,
@@ -114,10 +112,10 @@ impl TlsFiles {
         })
     }
 
-    /// Makes an identity of what was read from these files.
+    /// Parses what was read from these files.
     ///
     /// # Errors
-    /// A file holds no PEM of its kind, or key and certificate do not belong together.
+    /// A file has no PEM of its kind, or the key is not that of the certificate.
     pub fn identity(&self, bytes: &TlsBytes) -> Result<TlsIdentity, TlsError> {
         let unusable = |path: &Path, flag, reason: String| TlsError::Unusable {
             path: path.to_owned(),
@@ -126,7 +124,7 @@ impl TlsFiles {
         };
         let chain = certificates(&self.cert, "--tls-cert", &bytes.cert)?;
         let key = PrivateKeyDer::from_pem_slice(&bytes.key).map_err(|_| {
-            let reason = "holds no private key in PEM".to_owned();
+            let reason = "contains no private key in PEM".to_owned();
             unusable(&self.key, "--tls-key", reason)
         })?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -136,18 +134,18 @@ impl TlsFiles {
                 key: self.key.clone(),
             },
             rustls::Error::InvalidCertificate(error) => {
-                let reason = format!("holds a certificate that cannot be used: {error}");
+                let reason = format!("contains an unusable certificate: {error}");
                 unusable(&self.cert, "--tls-cert", reason)
             }
             error => {
-                let reason = format!("holds a key that cannot be used: {error}");
+                let reason = format!("contains an unusable key: {error}");
                 unusable(&self.key, "--tls-key", reason)
             }
         })?;
         let mut authorities = RootCertStore::empty();
         for authority in certificates(&self.ca, "--tls-ca", &bytes.ca)? {
             authorities.add(authority).map_err(|error| {
-                let reason = format!("holds a certificate that cannot be used: {error}");
+                let reason = format!("contains an unusable certificate: {error}");
                 unusable(&self.ca, "--tls-ca", reason)
             })?;
         }
@@ -168,10 +166,11 @@ impl TlsFiles {
 }
 
 impl TlsIdentity {
-    /// What a coordinator accepts with: only peers with a certificate of the authorities.
+    /// The configuration of a coordinator: it accepts only clients with a certificate that the
+    /// authorities signed.
     ///
     /// # Errors
-    /// In words; none is known for an identity that could be made.
+    /// As text; none is known for a parsed identity.
     pub fn server(&self) -> Result<Arc<ServerConfig>, String> {
         let verifier = WebPkiClientVerifier::builder_with_provider(
             Arc::clone(&self.authorities),
@@ -185,17 +184,17 @@ impl TlsIdentity {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(Own(Arc::clone(&self.own))));
         config.alpn_protocols = vec![ALPN.to_vec()];
-        // A resumed session would skip the look at a certificate that was since withdrawn.
+        // A resumed session would skip the verification of the client's certificate.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Arc::new(config))
     }
 
-    /// What a worker connects with: it shows its certificate and accepts only a coordinator
-    /// that has one of the authorities for the name it is called by.
+    /// The configuration of a worker: it presents its certificate, and accepts only a coordinator
+    /// with one that the authorities signed for the name that it connects to.
     ///
     /// # Errors
-    /// In words; none is known for an identity that could be made.
+    /// As text; none is known for a parsed identity.
     pub fn client(&self) -> Result<Arc<ClientConfig>, String> {
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(VERSIONS)
@@ -208,7 +207,7 @@ impl TlsIdentity {
     }
 }
 
-/// The one certificate there is, whoever asks.
+/// Presents the only certificate to every peer.
 #[derive(Debug)]
 struct Own(Arc<CertifiedKey>);
 
@@ -247,7 +246,7 @@ fn read(path: &Path, flag: &'static str) -> Result<Vec<u8>, TlsError> {
         return Err(TlsError::Unusable {
             path: path.to_owned(),
             flag,
-            reason: "is larger than a mebibyte, so it is not what the flag names".to_owned(),
+            reason: "is larger than 1 MiB, which no such file is".to_owned(),
         });
     }
     Ok(bytes)
@@ -267,7 +266,7 @@ fn certificates(
         .collect::<Result<_, _>>()
         .map_err(|error| refuse(format!("is not valid PEM: {error}")))?;
     if found.is_empty() {
-        return Err(refuse("holds no certificate in PEM".to_owned()));
+        return Err(refuse("contains no certificate in PEM".to_owned()));
     }
     Ok(found)
 }
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_of_the_file_and_its_flag() {
+    fn an_error_names_the_file_and_its_flag() {
         let folder = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -336,7 +335,7 @@ mod tests {
             ),
             (changed(&|f| f.ca = f.key.clone()), &sound.key, "--tls-ca"),
             (changed(&|f| f.ca = large.clone()), &large, "--tls-ca"),
-            (changed(&|f| f.key = other.clone()), &other, "--tls-key and"),
+            (changed(&|f| f.key = other.clone()), &other, "--tls-key is"),
         ] {
             assert!(message.contains(&file.display().to_string()), "{message}");
             assert!(message.contains(flag), "{message}");

@@ -1,4 +1,4 @@
-//! The page at `/`: its files, which are part of the program, and the one picture of the run
+//! The page at `/`: its files, which are part of the program, and the one image of the run
 //! directory that it shows. Nothing else of that directory can be asked for.
 
 use std::io::ErrorKind;
@@ -47,8 +47,8 @@ pub(super) fn routes() -> Router<Shared> {
 }
 
 async fn predictions(State(shared): State<Shared>, asked: HeaderMap) -> Response {
-    let picture = match tokio::fs::read(&*shared.predictions).await {
-        Ok(picture) => picture,
+    let image = match tokio::fs::read(&*shared.predictions).await {
+        Ok(image) => image,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return (StatusCode::NOT_FOUND, "no predictions yet\n").into_response();
         }
@@ -57,7 +57,7 @@ async fn predictions(State(shared): State<Shared>, asked: HeaderMap) -> Response
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
     };
-    let tag = format!("\"{:x}\"", Sha256::digest(&picture));
+    let tag = format!("\"{:x}\"", Sha256::digest(&image));
     let known = asked
         .get(header::IF_NONE_MATCH)
         .and_then(|tags| tags.to_str().ok())
@@ -70,6 +70,6 @@ async fn predictions(State(shared): State<Shared>, asked: HeaderMap) -> Response
     if known {
         (StatusCode::NOT_MODIFIED, headers).into_response()
     } else {
-        (headers, picture).into_response()
+        (headers, image).into_response()
     }
 }

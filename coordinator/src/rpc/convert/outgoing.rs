@@ -58,12 +58,11 @@ impl Wire {
 
 /// The message for a command to `worker`.
 pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::CoordinatorMessage {
-    let cache_file = outgoing.cache_file;
-    let message = match outgoing.command {
+    let message = Some(match outgoing.command {
         Command::Registered => Down::Registered(wire.registered(worker)),
         Command::Prepare { samples, .. } => Down::Prepare(v1::Prepare {
             samples,
-            cache_file,
+            cache_file: outgoing.cache_file,
         }),
         Command::Assign {
             generation,
@@ -134,10 +133,8 @@ pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::Coordin
             reason: reason.to_string(),
             abort,
         }),
-    };
-    v1::CoordinatorMessage {
-        message: Some(message),
-    }
+    });
+    v1::CoordinatorMessage { message }
 }
 
 fn save_state(what: SaveState) -> v1::SaveState {

@@ -92,32 +92,20 @@ impl Failure {
     }
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Self::new(ExitCode::Usage, error)
-    }
+macro_rules! exit_codes {
+    ($($error:ty => $code:ident,)+) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::new(ExitCode::$code, error)
+            }
+        }
+    )+};
 }
 
-impl From<AccessError> for Failure {
-    fn from(error: AccessError) -> Self {
-        Self::new(ExitCode::Usage, error)
-    }
-}
-
-impl From<LaunchError> for Failure {
-    fn from(error: LaunchError) -> Self {
-        Self::new(ExitCode::Environment, error)
-    }
-}
-
-impl From<BindError> for Failure {
-    fn from(error: BindError) -> Self {
-        Self::new(ExitCode::Address, error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::new(ExitCode::RunDirectory, error)
-    }
+exit_codes! {
+    ConfigError => Usage,
+    AccessError => Usage,
+    LaunchError => Environment,
+    BindError => Address,
+    StoreError => RunDirectory,
 }

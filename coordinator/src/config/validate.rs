@@ -1,7 +1,5 @@
 //! The rules that well-formed values must still obey, alone and together.
 
-use std::time::Duration;
-
 use coordinator_core::schedule::by_group;
 
 use super::exposure::Policy;
@@ -9,7 +7,8 @@ use super::{BatchNorm, ConfigError, RunConfig};
 
 /// A larger input is a typing error: the largest image of Caltech101 is 3999 pixels high.
 const MAX_IMAGE_SIZE: u32 = 4096;
-const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Seconds of a day.
+const MAX_TIMEOUT: u64 = 24 * 60 * 60;
 /// The settings that decide which samples form a step, and what is computed from them.
 const FIXED_BY_POSITIONS: [&str; 6] = [
     "global-batch",
@@ -20,22 +19,19 @@ const FIXED_BY_POSITIONS: [&str; 6] = [
     "batch-norm",
 ];
 
-/// Collects the rules that are broken.
-#[derive(Default)]
-struct Rules(Vec<String>);
-
-impl Rules {
-    fn check(&mut self, holds: bool, message: impl Into<String>) {
-        if !holds {
-            self.0.push(message.into());
+/// Adds a sentence to the list of broken rules, unless the rule holds.
+macro_rules! rule {
+    ($broken:ident, $holds:expr, $($sentence:tt)+) => {
+        if !$holds {
+            $broken.push(format!($($sentence)+));
         }
-    }
+    };
+}
 
-    fn outcome(self) -> Result<(), ConfigError> {
-        match self.0.is_empty() {
-            true => Ok(()),
-            false => Err(ConfigError::Invalid(self.0)),
-        }
+fn outcome(broken: Vec<String>) -> Result<(), ConfigError> {
+    match broken.is_empty() {
+        true => Ok(()),
+        false => Err(ConfigError::Invalid(broken)),
     }
 }
 
@@ -56,20 +52,17 @@ impl RunConfig {
             Some(toml::Value::String(text)) => text.clone(),
             Some(value) => value.to_string(),
         };
-        let mut rules = Rules::default();
+        let mut broken = Vec::new();
         for key in FIXED_BY_POSITIONS {
-            let (saved, now) = (saved.get(key), now.get(key));
-            rules.check(
+            let (saved, now) = (said(saved.get(key)), said(now.get(key)));
+            rule!(
+                broken,
                 saved == now,
-                format!(
-                    "{key} is {} in the run to resume, and cannot become {}; leave it out, or \
-                     start a new run",
-                    said(saved),
-                    said(now)
-                ),
+                "{key} is {saved} in the run to resume, and cannot become {now}; leave it out, or \
+                 start a new run"
             );
         }
-        rules.outcome()
+        outcome(broken)
     }
 
     /// Checks every rule and reports all that are broken in one line.
@@ -77,149 +70,139 @@ impl RunConfig {
     /// # Errors
     /// [`ConfigError::Invalid`] with one sentence per broken rule.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let mut rules = Rules::default();
-        self.check_membership(&mut rules);
-        self.check_stopping(&mut rules);
-        self.check_data(&mut rules);
-        self.check_learning_rates(&mut rules);
-        self.check_compute(&mut rules);
-        self.check_timeouts(&mut rules);
-        self.check_network(&mut rules);
-        rules.outcome()
+        let mut broken = Vec::new();
+        self.check_membership(&mut broken);
+        self.check_recipe(&mut broken);
+        self.check_data(&mut broken);
+        self.check_learning_rates(&mut broken);
+        self.check_timeouts(&mut broken);
+        self.check_network(&mut broken);
+        outcome(broken)
     }
 
-    fn check_membership(&self, rules: &mut Rules) {
+    fn check_membership(&self, broken: &mut Vec<String>) {
         let (workers, batch) = (self.workers, self.global_batch);
-        rules.check(workers >= 1, "workers must be at least 1, not 0");
-        rules.check(
-            (1..=workers.max(1)).contains(&self.min_workers),
-            format!(
-                "min-workers must be from 1 to workers {workers}, not {}",
-                self.min_workers
-            ),
+        let (least, most) = (self.min_workers, self.max_workers);
+        rule!(broken, workers >= 1, "workers must be at least 1, not 0");
+        rule!(
+            broken,
+            (1..=workers.max(1)).contains(&least),
+            "min-workers must be from 1 to workers {workers}, not {least}"
         );
-        let max_fits = self.max_workers == workers || (workers..=batch).contains(&self.max_workers);
-        rules.check(
-            max_fits,
-            format!(
-                "max-workers must be from workers {workers} to global-batch {batch}, not {}",
-                self.max_workers
-            ),
+        rule!(
+            broken,
+            most == workers || (workers..=batch).contains(&most),
+            "max-workers must be from workers {workers} to global-batch {batch}, not {most}"
         );
-        rules.check(
+        rule!(
+            broken,
             batch >= workers.max(1),
-            format!(
-                "global-batch {batch} is smaller than workers {workers}: each worker needs at \
-                 least one sample a step"
-            ),
+            "global-batch {batch} is smaller than workers {workers}: each worker needs at least \
+             one sample a step"
         );
-    }
-
-    fn check_stopping(&self, rules: &mut Rules) {
-        rules.check(self.epochs >= 1, "epochs must be at least 1, not 0");
-        rules.check(
-            self.patience >= 1,
-            "patience must be at least 1, not 0; to never stop early, give as many as epochs",
-        );
-        rules.check(
-            self.min_delta >= 0.0 && self.min_delta.is_finite(),
-            format!(
-                "min-delta must be 0 or a positive number, not {}",
-                self.min_delta
-            ),
-        );
-    }
-
-    fn check_data(&self, rules: &mut Rules) {
-        rules.check(
-            (32..=MAX_IMAGE_SIZE).contains(&self.image_size),
-            format!(
-                "image-size must be from 32 to {MAX_IMAGE_SIZE}, not {}: the network divides it \
-                 by 32",
-                self.image_size
-            ),
-        );
-        let has_variance = self.image_size != 32 || self.batch_norm == BatchNorm::Frozen;
-        rules.check(
-            has_variance,
-            "image-size 32 leaves one pixel to the last layers, of which a slice of one sample \
-             has no variance; use 33 or more, or batch-norm frozen",
-        );
-        let fraction = self.validation_fraction;
-        rules.check(
-            fraction > 0.0 && fraction < 1.0,
-            format!("validation-fraction must lie between 0 and 1, both excluded, not {fraction}"),
-        );
-        rules.check(
-            self.data_bandwidth > 0,
-            "data-bandwidth must be at least 1 MiB a second, not 0",
-        );
-        rules.check(
-            self.limit_per_class != Some(0),
-            "limit-per-class must be at least 1, not 0; leave it out to use all",
-        );
-        let fits = self
-            .limit_per_class
-            .is_none_or(|limit| u32::try_from(limit).is_ok());
-        rules.check(
-            fits,
-            format!("limit-per-class must be at most {}", u32::MAX),
-        );
-        rules.check(
-            i64::try_from(self.seed).is_ok(),
-            format!(
-                "seed {} is larger than TOML's integers, at most {}",
-                self.seed,
-                i64::MAX
-            ),
-        );
-    }
-
-    fn check_learning_rates(&self, rules: &mut Rules) {
-        for (group, lr) in by_group(self.layer_lr) {
-            rules.check(
-                lr >= 0.0 && lr.is_finite(),
-                format!("layer-lr of {group} must be 0 or a positive number, not {lr}"),
-            );
-        }
-        rules.check(
-            self.layer_lr.iter().any(|lr| *lr != 0.0),
-            "layer-lr is 0 for every group, so nothing would be trained",
-        );
-        rules.check(
-            self.lr_step_epochs >= 1,
-            "lr-step-epochs must be at least 1, not 0",
-        );
-        rules.check(
-            self.lr_gamma > 0.0 && self.lr_gamma <= 1.0,
-            format!(
-                "lr-gamma must be above 0 and at most 1, not {}",
-                self.lr_gamma
-            ),
-        );
-        rules.check(
-            self.warmup_epochs < self.epochs.max(1),
-            format!(
-                "warmup-epochs {} leaves no epoch of {} at full learning rate",
-                self.warmup_epochs, self.epochs
-            ),
-        );
-        let decay = self.weight_decay;
-        rules.check(
-            decay >= 0.0 && decay.is_finite(),
-            format!("weight-decay must be 0 or a positive number, not {decay}"),
-        );
-    }
-
-    fn check_compute(&self, rules: &mut Rules) {
-        rules.check(
+        rule!(
+            broken,
             self.threads_per_worker != Some(0),
             "threads-per-worker must be at least 1, not 0; leave it out to divide the processors \
-             among the workers",
+             among the workers"
         );
     }
 
-    fn check_timeouts(&self, rules: &mut Rules) {
+    fn check_recipe(&self, broken: &mut Vec<String>) {
+        let (delta, decay) = (self.min_delta, self.weight_decay);
+        rule!(broken, self.epochs >= 1, "epochs must be at least 1, not 0");
+        rule!(
+            broken,
+            self.patience >= 1,
+            "patience must be at least 1, not 0; to never stop early, give as many as epochs"
+        );
+        rule!(
+            broken,
+            delta >= 0.0 && delta.is_finite(),
+            "min-delta must be 0 or a positive number, not {delta}"
+        );
+        rule!(
+            broken,
+            decay >= 0.0 && decay.is_finite(),
+            "weight-decay must be 0 or a positive number, not {decay}"
+        );
+    }
+
+    fn check_data(&self, broken: &mut Vec<String>) {
+        let (size, fraction) = (self.image_size, self.validation_fraction);
+        let (limit, seed) = (self.limit_per_class, self.seed);
+        rule!(
+            broken,
+            (32..=MAX_IMAGE_SIZE).contains(&size),
+            "image-size must be from 32 to {MAX_IMAGE_SIZE}, not {size}: the network divides it by 32"
+        );
+        rule!(
+            broken,
+            size != 32 || self.batch_norm == BatchNorm::Frozen,
+            "image-size 32 leaves one pixel to the last layers, of which a slice of one sample has \
+             no variance; use 33 or more, or batch-norm frozen"
+        );
+        rule!(
+            broken,
+            fraction > 0.0 && fraction < 1.0,
+            "validation-fraction must lie between 0 and 1, both excluded, not {fraction}"
+        );
+        rule!(
+            broken,
+            self.data_bandwidth > 0,
+            "data-bandwidth must be at least 1 MiB a second, not 0"
+        );
+        rule!(
+            broken,
+            limit != Some(0),
+            "limit-per-class must be at least 1, not 0; leave it out to use all"
+        );
+        rule!(
+            broken,
+            limit.is_none_or(|limit| u32::try_from(limit).is_ok()),
+            "limit-per-class must be at most {}",
+            u32::MAX
+        );
+        rule!(
+            broken,
+            i64::try_from(seed).is_ok(),
+            "seed {seed} is larger than TOML's integers, at most {}",
+            i64::MAX
+        );
+    }
+
+    fn check_learning_rates(&self, broken: &mut Vec<String>) {
+        let (gamma, warmup, epochs) = (self.lr_gamma, self.warmup_epochs, self.epochs);
+        for (group, lr) in by_group(self.layer_lr) {
+            rule!(
+                broken,
+                lr >= 0.0 && lr.is_finite(),
+                "layer-lr of {group} must be 0 or a positive number, not {lr}"
+            );
+        }
+        rule!(
+            broken,
+            self.layer_lr.iter().any(|lr| *lr != 0.0),
+            "layer-lr is 0 for every group, so nothing would be trained"
+        );
+        rule!(
+            broken,
+            self.lr_step_epochs >= 1,
+            "lr-step-epochs must be at least 1, not 0"
+        );
+        rule!(
+            broken,
+            gamma > 0.0 && gamma <= 1.0,
+            "lr-gamma must be above 0 and at most 1, not {gamma}"
+        );
+        rule!(
+            broken,
+            warmup < epochs.max(1),
+            "warmup-epochs {warmup} leaves no epoch of {epochs} at full learning rate"
+        );
+    }
+
+    fn check_timeouts(&self, broken: &mut Vec<String>) {
         for (name, timeout, least) in [
             ("rejoin-timeout", self.rejoin_timeout, 0),
             ("stall-timeout", self.stall_timeout, 1),
@@ -228,31 +211,29 @@ impl RunConfig {
             ("collective-timeout", self.collective_timeout, 1),
         ] {
             let seconds = timeout.as_secs();
-            rules.check(
-                (least..=MAX_TIMEOUT.as_secs()).contains(&seconds),
-                format!(
-                    "{name} must be from {least} to {} seconds, not {seconds}",
-                    MAX_TIMEOUT.as_secs()
-                ),
+            rule!(
+                broken,
+                (least..=MAX_TIMEOUT).contains(&seconds),
+                "{name} must be from {least} to {MAX_TIMEOUT} seconds, not {seconds}"
             );
         }
     }
 
-    fn check_network(&self, rules: &mut Rules) {
+    fn check_network(&self, broken: &mut Vec<String>) {
         let listen = self.listen;
-        rules.check(
+        rule!(
+            broken,
             self.metrics_listen != listen || listen.port() == 0,
-            format!("listen and metrics-listen are both {listen}"),
+            "listen and metrics-listen are both {listen}"
         );
-        let endpoint = self.otlp_endpoint.as_deref();
-        rules.check(
-            endpoint.is_none_or(common::trace::is_endpoint),
-            format!(
+        if let Some(endpoint) = &self.otlp_endpoint {
+            rule!(
+                broken,
+                common::trace::is_endpoint(endpoint),
                 "otlp-endpoint must be http://HOST:PORT, where a collector takes OTLP over gRPC, \
-                 not {}",
-                endpoint.unwrap_or_default()
-            ),
-        );
+                 not {endpoint}"
+            );
+        }
         let tls = [
             ("--tls-cert", &self.tls_cert),
             ("--tls-key", &self.tls_key),
@@ -261,20 +242,18 @@ impl RunConfig {
         let missing = tls.iter().filter(|(_, file)| file.is_none());
         let missing: Vec<_> = missing.map(|(flag, _)| *flag).collect();
         let partly = !missing.is_empty() && missing.len() < tls.len();
-        rules.check(
+        rule!(
+            broken,
             !partly,
-            format!(
-                "--tls-cert, --tls-key and --tls-ca belong together; add {}",
-                missing.join(" and ")
-            ),
+            "--tls-cert, --tls-key and --tls-ca belong together; add {}",
+            missing.join(" and ")
         );
-        rules.check(
+        rule!(
+            broken,
             partly || Policy::of(self).allows(listen),
-            format!(
-                "listen {listen} can be reached from other machines: give --tls-cert, --tls-key \
-                 and --tls-ca, or --token-file, so that only your workers join, or --insecure to \
-                 let every process join"
-            ),
+            "listen {listen} can be reached from other machines: give --tls-cert, --tls-key and \
+             --tls-ca, or --token-file, so that only your workers join, or --insecure to let every \
+             process join"
         );
     }
 }

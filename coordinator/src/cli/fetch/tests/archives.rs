@@ -1,25 +1,22 @@
-//! Unpacking: the real layout, archives that mean harm, archives that are not complete.
+//! Unpacking: the real layout, and archives that are not complete.
 
 use std::io::Write;
 
-use tar::EntryType::{Char, Directory, Link, Regular, Symlink};
+use tar::EntryType::{Directory, Regular};
 
 use super::server::{Reply, Server};
 use super::*;
 use crate::cli::fetch::extract;
 
-/// A `.tar.gz` of (name, type, content). Names go into the header raw, as an attacker's would.
+/// A `.tar.gz` of (name, type, content).
 fn tar_gz(entries: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
     let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let mut tar = tar::Builder::new(gzip);
     for &(name, kind, content) in entries {
         let mut header = tar::Header::new_gnu();
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_path(name).unwrap();
         header.set_entry_type(kind);
         header.set_mode(if kind == Directory { 0o755 } else { 0o644 });
-        if matches!(kind, Symlink | Link) {
-            header.set_link_name("/etc").unwrap();
-        }
         header.set_size(content.len() as u64);
         header.set_cksum();
         tar.append(&header, content).unwrap();
@@ -91,22 +88,6 @@ fn refused(archive: &[u8]) -> String {
     assert_eq!(names(&place), ["archive"], "{error}");
     assert_eq!(names(home.path()), ["place"], "{error}");
     error.to_string()
-}
-
-#[test]
-fn archives_that_reach_outside_are_refused() {
-    let crab = "101_ObjectCategories/crab/image_0001.jpg";
-    for (name, kind) in [
-        ("101_ObjectCategories/../../evil", Regular),
-        ("../evil", Regular),
-        ("/tmp/evil", Regular),
-        ("101_ObjectCategories/link", Symlink),
-        ("101_ObjectCategories/link", Link),
-        ("101_ObjectCategories/null", Char),
-    ] {
-        let line = refused(&tar_gz(&[(crab, Regular, b"fine"), (name, kind, b"")]));
-        assert!(line.contains(&format!("'{name}'")), "{line}");
-    }
 }
 
 #[test]

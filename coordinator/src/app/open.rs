@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use coordinator_core::Run;
-use coordinator_core::run::Resumed;
 
 use crate::app::exit::Failure;
 use crate::app::spec;
@@ -146,19 +145,8 @@ fn resume(config: &RunConfig) -> Result<OpenedRun, Failure> {
             "{directory} does not name its run (events.jsonl has no `started` line); start a new run"
         )));
     };
-    let run = match &history.split {
-        Some(split) => Run::resume(
-            spec::recipe(config),
-            Resumed {
-                fingerprint: split.fingerprint.clone(),
-                train: split.train.clone(),
-                validation: split.validation.clone(),
-                validation_losses: history.epochs.iter().map(|e| e.validation_loss).collect(),
-                best_epoch: history.best_epoch,
-                checkpoint: history.checkpoint,
-                generation: history.generation,
-            },
-        ),
+    let run = match history.resumed() {
+        Some(resumed) => Run::resume(spec::recipe(config), resumed),
         // Nothing was trained without a split.
         None => {
             store.truncate_epochs(0)?;

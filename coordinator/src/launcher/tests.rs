@@ -12,6 +12,19 @@ struct Bench {
     events: mpsc::UnboundedReceiver<LauncherEvent>,
 }
 
+fn spec(binary: PathBuf, logs: &Path) -> LaunchSpec {
+    LaunchSpec {
+        binary,
+        coordinator_url: "unix:///x".to_owned(),
+        advertise: None,
+        log_format: LogFormat::Text,
+        logs: logs.to_owned(),
+        workers: 2,
+        placement: Placement::Cpu,
+        threads_per_worker: None,
+    }
+}
+
 fn bench(script: &str, change: impl FnOnce(&mut LaunchSpec)) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let binary = folder.path().join("worker");
@@ -26,16 +39,7 @@ fn bench(script: &str, change: impl FnOnce(&mut LaunchSpec)) -> Bench {
         .args([binary.as_os_str(), script.as_ref()])
         .status();
     assert!(written.unwrap().success());
-    let mut spec = LaunchSpec {
-        binary,
-        coordinator_url: "unix:///x".to_owned(),
-        advertise: None,
-        log_format: LogFormat::Text,
-        logs: folder.path().to_owned(),
-        workers: 2,
-        placement: Placement::Cpu,
-        threads_per_worker: None,
-    };
+    let mut spec = spec(binary, folder.path());
     change(&mut spec);
     let (launcher, events) = Launcher::new(spec).unwrap();
     Bench {
@@ -185,16 +189,7 @@ async fn a_missing_worker_program_is_refused_before_anything_starts() {
         if exists {
             std::fs::write(&plain, "not executable").unwrap();
         }
-        let spec = LaunchSpec {
-            binary: plain.clone(),
-            coordinator_url: String::new(),
-            advertise: None,
-            log_format: LogFormat::Text,
-            logs: folder.path().to_owned(),
-            workers: 1,
-            placement: Placement::Cpu,
-            threads_per_worker: None,
-        };
+        let spec = spec(plain.clone(), folder.path());
         let refused = Launcher::new(spec).err().unwrap();
         assert!(refused.to_string().contains("--worker-binary"), "{refused}");
     }

@@ -114,16 +114,8 @@ impl Blobs {
 /// Opens a file whose content never changes, and reads it once for the checksum in its header.
 fn open(path: &Path) -> io::Result<(File, v1::BlobHeader)> {
     let mut file = File::open(path)?;
-    let (mut sum, mut bytes) = (Sha256::new(), 0);
-    let mut piece = vec![0; CHUNK_BYTES];
-    loop {
-        let read = file.read(&mut piece)?;
-        if read == 0 {
-            break;
-        }
-        sum.update(&piece[..read]);
-        bytes += read as u64;
-    }
+    let mut sum = Sha256::new();
+    let bytes = io::copy(&mut file, &mut sum)?;
     io::Seek::rewind(&mut file)?;
     let header = v1::BlobHeader {
         bytes,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use coordinator_core::event::{FinishedEpoch, Position};
+use coordinator_core::run::Resumed;
 
 use super::{Checkpoints, Journal, JournalEntry, PREDICTIONS, RunStore, Split, StoreError};
 
@@ -75,7 +76,22 @@ impl RunHistory {
         })
     }
 
-    /// Where the run goes on if no worker holds a later state.
+    /// What the core needs of it to go on with the run; none when nothing was trained yet.
+    #[must_use]
+    pub fn resumed(&self) -> Option<Resumed> {
+        let split = self.split.clone()?;
+        Some(Resumed {
+            fingerprint: split.fingerprint,
+            train: split.train,
+            validation: split.validation,
+            validation_losses: self.epochs.iter().map(|e| e.validation_loss).collect(),
+            best_epoch: self.best_epoch,
+            checkpoint: self.checkpoint,
+            generation: self.generation,
+        })
+    }
+
+    /// Where the run goes on if no worker retains a later state.
     #[must_use]
     pub fn position(&self) -> Position {
         self.checkpoint.unwrap_or(Position::start_of(1))

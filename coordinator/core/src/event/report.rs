@@ -45,7 +45,7 @@ impl Phases {
 }
 
 /// What a worker found in its data folder, and on what it computes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Scan {
     /// sha256 over paths and sizes.
     pub fingerprint: String,

@@ -33,11 +33,13 @@ async fn start_with(predictions: PathBuf) -> (AdminServer, watch::Sender<Arc<Sta
 }
 
 async fn get_page(address: SocketAddr, path: &str) -> (String, String) {
-    ask(
-        address,
-        &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n"),
-    )
-    .await
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n");
+    ask(address, &request).await
+}
+
+/// The head of the answer.
+async fn head_of(server: &AdminServer, path: &str) -> String {
+    get_page(server.address(), path).await.0
 }
 
 /// Head and body of the answer to a request that lacks only its end.
@@ -74,24 +76,14 @@ async fn pages_show_what_was_published() {
         status.waiting_for = None;
         status.epoch = 3;
     });
-    assert!(
-        get_page(server.address(), "/readyz")
-            .await
-            .0
-            .contains("200 OK")
-    );
+    assert!(head_of(&server, "/readyz").await.contains("200 OK"));
     let (_, body) = get_page(server.address(), "/status").await;
     let status: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(
         (&status["epoch"], &status["workers_expected"]),
         (&3.into(), &2.into())
     );
-    assert!(
-        get_page(server.address(), "/nothing")
-            .await
-            .0
-            .contains("404")
-    );
+    assert!(head_of(&server, "/nothing").await.contains("404"));
     let address = server.address();
     server.stop().await;
     assert!(

@@ -1,4 +1,4 @@
-//! The page's files, its picture, its stream, and who is turned away.
+//! The page's files, its image, its stream, and which requests are refused.
 
 use super::*;
 use crate::admin::page::FILES;
@@ -74,11 +74,8 @@ async fn nothing_can_be_changed_and_no_other_file_is_reached() {
             "/predictions.png",
             "/metrics",
         ] {
-            let (head, _) = ask(
-                address,
-                &format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n"),
-            )
-            .await;
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n");
+            let (head, _) = ask(address, &request).await;
             assert!(head.contains("405"), "{method} {path}: {head}");
             assert!(head.contains("allow: GET,HEAD"), "{head}");
         }
@@ -101,17 +98,12 @@ async fn nothing_can_be_changed_and_no_other_file_is_reached() {
 }
 
 #[tokio::test]
-async fn the_picture_is_there_once_it_is_drawn_and_is_sent_once() {
+async fn the_image_is_there_once_it_is_drawn_and_is_sent_once() {
     let directory = tempfile::tempdir().unwrap();
     let picture = directory.path().join("predictions.png");
     let (server, _publish, _) = start_with(picture.clone()).await;
     let address = server.address();
-    assert!(
-        get_page(address, "/predictions.png")
-            .await
-            .0
-            .contains("404")
-    );
+    assert!(head_of(&server, "/predictions.png").await.contains("404"));
 
     std::fs::write(&picture, "picture").unwrap();
     let (head, body) = get_page(address, "/predictions.png?1").await;

@@ -15,8 +15,9 @@ fn new_store() -> (tempfile::TempDir, RunStore) {
     (parent, store)
 }
 
-fn names(store: &RunStore) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(store.root())
+/// The names in a directory, sorted.
+pub(in crate::store) fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -105,7 +106,7 @@ fn a_failed_write_leaves_the_former_content_and_no_litter() {
     // The last step, the rename, fails when a folder has the name.
     std::fs::create_dir(store.root().join(METRICS)).unwrap();
     assert!(store.append_epoch(record(1, 0.5)).is_err());
-    assert_eq!(names(&store), [CURVES, LOCK, LOGS, METRICS]);
+    assert_eq!(names(store.root()), [CURVES, LOCK, LOGS, METRICS]);
     std::fs::remove_dir(store.root().join(METRICS)).unwrap();
     store.append_epoch(record(1, 0.5)).unwrap();
     let text = std::fs::read_to_string(store.root().join(METRICS)).unwrap();
@@ -123,7 +124,7 @@ fn others_may_read_a_file_as_far_as_the_umask_lets_them() {
     store.write(BEST_WEIGHTS, b"new").unwrap();
     let path = store.root().join(BEST_WEIGHTS);
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
-    assert_eq!(names(&store), [BEST_WEIGHTS, LOCK, LOGS]);
+    assert_eq!(names(store.root()), [BEST_WEIGHTS, LOCK, LOGS]);
     // As with any new file.
     let plain = store.root().join("plain");
     std::fs::write(&plain, "").unwrap();

@@ -72,10 +72,8 @@ impl Bench {
                 classes: vec!["a".to_owned()],
                 files: (0..8).map(|n| (format!("a/{n}.jpg"), 1)).collect(),
                 device: "cpu".to_owned(),
-                native_bf16: false,
-                gpu_uuid: String::new(),
                 memory,
-                warnings: Vec::new(),
+                ..Scan::default()
             },
         }));
         actions
@@ -88,8 +86,7 @@ impl Bench {
             bench.join(id, None, RetainedState::default());
         }
         for id in 0..workers as u64 {
-            let (worker, bad) = (WorkerId(id), Vec::new());
-            bench.tell(Event::Prepared { worker, bad });
+            bench.prepared(id);
         }
         for id in 0..workers as u64 {
             let (worker, generation) = (WorkerId(id), 1);
@@ -113,6 +110,20 @@ impl Bench {
             worker: WorkerId(id),
             report,
         })
+    }
+
+    fn prepared(&mut self, id: u64) -> Vec<Action> {
+        let (worker, bad) = (WorkerId(id), Vec::new());
+        self.tell(Event::Prepared { worker, bad })
+    }
+
+    fn lose(&mut self, id: u64) -> Vec<Action> {
+        let worker = WorkerId(id);
+        self.tell(Event::Lost { worker })
+    }
+
+    fn started(&mut self, local_rank: u32, pid: u32) {
+        self.tell(Event::ProcessStarted { local_rank, pid });
     }
 
     /// One worker makes all of an epoch.
@@ -170,8 +181,7 @@ fn the_address_of_the_store_is_announced_once() {
         bench.join(id, None, RetainedState::default());
     }
     for id in 0..2 {
-        let (worker, bad) = (WorkerId(id), Vec::new());
-        bench.tell(Event::Prepared { worker, bad });
+        bench.prepared(id);
     }
     let listening = Event::StoreListening {
         worker: WorkerId(0),
@@ -220,12 +230,8 @@ fn the_lowest_rank_that_is_left_sends_predictions() {
     };
     told.extend(bench.tell(Event::CheckpointStored { position }));
     assert!(bench.run.awaits_predictions(WorkerId(0)), "{told:?}");
-    bench.tell(Event::Lost {
-        worker: WorkerId(1),
-    });
-    bench.tell(Event::Lost {
-        worker: WorkerId(0),
-    });
+    bench.lose(1);
+    bench.lose(0);
     assert!(bench.run.awaits_predictions(WorkerId(2)));
     let (worker, generation) = (WorkerId(2), 1);
     let last = bench.tell(Event::Finished { worker, generation });
@@ -247,10 +253,7 @@ fn a_loss_that_is_not_finite_ends_training_once() {
 fn a_local_rank_belongs_to_the_process_that_was_started_for_it() {
     let mut bench = Bench::new(Run::new(recipe(1, 1)));
     assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
-    bench.tell(Event::ProcessStarted {
-        local_rank: 0,
-        pid: 100,
-    });
+    bench.started(0, 100);
     let claimed = bench.join(7, Some(0), RetainedState::default());
     assert!(
         matches!(sent(&claimed)[..], [(7, Command::Shutdown { .. })]),
@@ -306,19 +309,14 @@ fn a_last_checkpoint_that_does_not_come_is_reported() {
 #[test]
 fn a_rank_that_does_not_begin_to_join_is_evicted() {
     let mut bench = Bench::training(2);
-    bench.tell(Event::Lost {
-        worker: WorkerId(1),
-    });
+    bench.lose(1);
     bench.tell(Event::GenerationAborted {
         worker: WorkerId(0),
         generation: 1,
         retained: Some(Position::start_of(1)),
     });
     bench.join(2, None, RetainedState::default());
-    bench.tell(Event::Prepared {
-        worker: WorkerId(2),
-        bad: Vec::new(),
-    });
+    bench.prepared(2);
     assert_eq!(bench.run.generation, 2);
     bench.now = Now::from_secs(20);
     bench.tell(Event::Heartbeat {

@@ -23,10 +23,7 @@ fn a_process_that_came_too_late_is_not_restarted() {
     let mut bench = Bench::new(Run::resume(recipe(1, 1), resumed(&[], None)));
     bench.now = Now::from_secs(4);
     assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
-    bench.tell(Event::ProcessStarted {
-        local_rank: 0,
-        pid: 500,
-    });
+    bench.started(0, 500);
     // A worker of the former coordinator is there first, and the new one is refused.
     bench.join(0, Some(0), RetainedState::default());
     let exited = bench.tell(Event::ProcessExited {
@@ -48,10 +45,7 @@ fn a_resumed_run_with_nothing_left_to_train_ends() {
     };
     let mut bench = Bench::new(Run::resume(recipe, past));
     bench.join(0, None, RetainedState::default());
-    let prepared = bench.tell(Event::Prepared {
-        worker: WorkerId(0),
-        bad: Vec::new(),
-    });
+    let prepared = bench.prepared(0);
     assert_eq!(outcome(&prepared), Some(&Ok(StopReason::MaxEpochs)));
 }
 
@@ -67,10 +61,7 @@ fn a_checkpoint_of_a_whole_epoch_is_taken_as_it_is_stored() {
     };
     let mut bench = Bench::new(Run::resume(recipe(1, 0), past));
     bench.join(0, None, RetainedState::default());
-    bench.tell(Event::Prepared {
-        worker: WorkerId(0),
-        bad: Vec::new(),
-    });
+    bench.prepared(0);
     let found = bench.tell(Event::CheckpointFound {
         position: Some(whole),
     });
@@ -100,13 +91,8 @@ fn a_late_worker_decodes_what_others_only_began_to() {
     }
     // Two of three die while the run assembles, and two fresh ones come in their places.
     for local_rank in 1..3 {
-        bench.tell(Event::Lost {
-            worker: WorkerId(local_rank),
-        });
-        bench.tell(Event::ProcessStarted {
-            local_rank: local_rank as u32,
-            pid: 110 + local_rank as u32,
-        });
+        bench.lose(local_rank);
+        bench.started(local_rank as u32, 110 + local_rank as u32);
     }
     let told = |actions: &[Action]| {
         let orders = sent(actions)
@@ -133,19 +119,12 @@ fn processes_of_a_former_launcher_use_up_no_restart() {
     recipe.max_restarts = 0;
     let mut bench = Bench::new(Run::resume(recipe, resumed(&[], None)));
     bench.join(0, Some(0), RetainedState::default());
-    let lost = bench.tell(Event::Lost {
-        worker: WorkerId(0),
-    });
+    let lost = bench.lose(0);
     assert_eq!(launched(&lost), [0]);
     assert_eq!(outcome(&lost), None);
-    bench.tell(Event::ProcessStarted {
-        local_rank: 0,
-        pid: 107,
-    });
+    bench.started(0, 107);
     bench.join(7, Some(0), RetainedState::default());
-    let lost = bench.tell(Event::Lost {
-        worker: WorkerId(7),
-    });
+    let lost = bench.lose(7);
     assert!(launched(&lost).is_empty(), "its own was the last");
 }
 
@@ -153,14 +132,10 @@ fn processes_of_a_former_launcher_use_up_no_restart() {
 fn the_last_holder_of_a_state_may_rejoin_while_its_process_lives() {
     let mut bench = Bench::new(Run::new(recipe(1, 1)));
     bench.tell(Event::Tick);
-    bench.tell(Event::ProcessStarted {
-        local_rank: 0,
-        pid: 100,
-    });
+    bench.started(0, 100);
     let worker = WorkerId(0);
     bench.join(0, Some(0), RetainedState::default());
-    let bad = Vec::new();
-    bench.tell(Event::Prepared { worker, bad });
+    bench.prepared(0);
     let generation = 1;
     bench.tell(Event::GroupReady { worker, generation });
     bench.step(0, 1, 1.0);

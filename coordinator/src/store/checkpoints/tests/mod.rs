@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::commit::{Partial, Stage};
 use super::*;
 use crate::store::Blob;
+use crate::store::tests::names;
 
 /// More epochs on record than any of these checkpoints is ahead of.
 const EPOCHS: u32 = 20_000;
@@ -83,15 +84,6 @@ fn newest(checkpoints: &Checkpoints) -> (Option<(Position, Vec<u8>)>, Vec<String
             .map(CorruptCheckpoint::to_string)
             .collect(),
     )
-}
-
-fn names(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]
@@ -294,28 +286,6 @@ fn the_pointer_alone_decides_nothing() {
              there is no valid one"
         ]
     );
-}
-
-#[test]
-fn a_checkpoint_ahead_of_the_records_is_passed_over() {
-    let (_run, checkpoints) = new_checkpoints();
-    commit(&checkpoints, at(2, 3), b"old");
-    commit(&checkpoints, at(3, 0), b"ahead");
-    let newest = checkpoints.newest(2).unwrap();
-    assert_eq!(newest.checkpoint.unwrap(), at(3, 0));
-    assert!(newest.corrupt.is_empty());
-
-    let newest = checkpoints.newest(1).unwrap();
-    assert_eq!(newest.checkpoint.unwrap(), at(2, 3));
-    let lines: Vec<_> = newest.corrupt.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        lines,
-        [
-            "checkpoint epoch-0003-step-00000 cannot be used: metrics.jsonl has records of 1 \
-          epochs only; epoch-0002-step-00003 is used instead"
-        ]
-    );
-    assert!(checkpoints.newest(0).unwrap().checkpoint.is_none());
 }
 
 #[test]

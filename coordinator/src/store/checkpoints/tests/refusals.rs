@@ -7,21 +7,6 @@ use tempfile::{NamedTempFile, TempPath};
 use super::*;
 
 #[test]
-fn a_checkpoint_that_is_dropped_leaves_no_trace() {
-    let (_run, checkpoints) = new_checkpoints();
-    commit(&checkpoints, at(1, 1), b"state");
-    let mut partial = Partial::begin(checkpoints.clone(), at(1, 2)).unwrap();
-    partial.write(&blob(b"dropped")).unwrap();
-    drop(partial);
-    assert_eq!(
-        names(&checkpoints.folder),
-        ["epoch-0001-step-00001", LATEST]
-    );
-    let whole = Some((at(1, 1), b"state".to_vec()));
-    assert_eq!(newest(&checkpoints), (whole, vec![]));
-}
-
-#[test]
 fn a_full_disk_leaves_the_checkpoint_before() {
     let (_run, checkpoints) = new_checkpoints();
     commit(&checkpoints, at(1, 1), b"state");

@@ -23,8 +23,8 @@ fn written(jobs: &[Box<dyn Fn() -> Job>]) -> (tempfile::TempDir, Vec<Recorded>) 
     journal
         .append(JournalEntry::Started { run_id, workers: 1 })
         .unwrap();
-    let checkpoints = Checkpoints::open(&root);
-    let (recorder, mut answers) = Recorder::start(store, journal, checkpoints).unwrap();
+    drop(journal);
+    let (recorder, mut answers) = start(store);
     for job in jobs {
         recorder.hand_over(job()).unwrap();
     }
@@ -35,6 +35,12 @@ fn written(jobs: &[Box<dyn Fn() -> Job>]) -> (tempfile::TempDir, Vec<Recorded>) 
     }
     assert!(matches!(all.pop(), Some(Recorded::Closed(_))));
     (directory, all)
+}
+
+fn start(store: RunStore) -> (Recorder, UnboundedReceiver<Recorded>) {
+    let journal = Journal::open(store.root()).unwrap();
+    let checkpoints = Checkpoints::open(store.root());
+    Recorder::start(store, journal, checkpoints).unwrap()
 }
 
 fn read(directory: &tempfile::TempDir) -> RunHistory {
@@ -190,9 +196,7 @@ fn after_a_failure_nothing_is_written_that_builds_on_it() {
     let store = RunStore::open(&root).unwrap();
     std::fs::remove_file(&metrics).unwrap();
     std::fs::create_dir(&metrics).unwrap();
-    let journal = Journal::open(&root).unwrap();
-    let (recorder, mut answers) =
-        Recorder::start(store, journal, Checkpoints::open(&root)).unwrap();
+    let (recorder, mut answers) = start(store);
     for job in [
         Job::Epoch(Box::new(finished(2, 0.1))),
         Job::Best {
@@ -242,9 +246,7 @@ fn a_queue_that_is_full_is_an_error_and_no_wait() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("run");
     let store = RunStore::create(&root).unwrap();
-    let journal = Journal::open(&root).unwrap();
-    let (recorder, mut answers) =
-        Recorder::start(store, journal, Checkpoints::open(&root)).unwrap();
+    let (recorder, mut answers) = start(store);
     // The disk hangs in the first job.
     let (go, hang) = std::sync::mpsc::channel::<()>();
     let (hangs, begun) = std::sync::mpsc::channel();

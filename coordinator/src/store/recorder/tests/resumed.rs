@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coordinator_core::event::{Command, Event, Origin, Position, Scan, WorkerId};
-use coordinator_core::run::{Cadence, Precision, Resumed};
+use coordinator_core::run::{Cadence, Precision};
 use coordinator_core::schedule::{Decay, Schedule};
 use coordinator_core::{Action, Recipe, Run};
 
@@ -44,10 +44,7 @@ fn scan(split: &Split) -> Scan {
         classes: split.classes.clone(),
         files: files.map(|path| (path.clone(), 1)).collect(),
         device: "cpu".to_owned(),
-        native_bf16: false,
-        gpu_uuid: String::new(),
-        memory: Default::default(),
-        warnings: Vec::new(),
+        ..Scan::default()
     }
 }
 
@@ -63,20 +60,8 @@ fn joined(worker: WorkerId) -> Event {
 
 /// The state from which the first generation of a resumed run begins, when no worker holds one.
 pub(super) fn goes_on(history: &RunHistory) -> (Origin, Position) {
-    let split = history.split.clone().unwrap();
-    let scan = scan(&split);
-    let mut run = Run::resume(
-        recipe(),
-        Resumed {
-            fingerprint: split.fingerprint,
-            train: split.train,
-            validation: split.validation,
-            validation_losses: history.epochs.iter().map(|e| e.validation_loss).collect(),
-            best_epoch: history.best_epoch,
-            checkpoint: history.checkpoint,
-            generation: history.generation,
-        },
-    );
+    let scan = scan(history.split.as_ref().unwrap());
+    let mut run = Run::resume(recipe(), history.resumed().unwrap());
     let worker = WorkerId(0);
     let bad = Vec::new();
     let mut events = vec![

@@ -3,12 +3,13 @@
 
 use std::process::Command;
 use std::sync::Barrier;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use c10d::{Error, GroupOptions, ProcessGroup, Reducer, ReducerOptions, Store};
 use tch::{Device, Kind, Tensor};
 
-use crate::ranks::{HOST, PATIENCE, join, options, run, zero_grads};
+use crate::ranks::{Blocking, HOST, PATIENCE, join, options, run, zero_grads};
 
 /// How soon is soon. Far below PATIENCE, which the groups' own timeouts are.
 const SOON: Duration = Duration::from_secs(2);
@@ -43,25 +44,28 @@ fn step(weight: &Tensor, reducer: &mut Reducer) -> Result<(), Error> {
     reducer.backward(&weight.square().sum(Kind::Float))
 }
 
+/// Aborts the group once this thread is blocked; when it did is returned.
+fn abort_when_blocked(group: &ProcessGroup) -> JoinHandle<Instant> {
+    let aborter = group.clone();
+    let blocking = Blocking::of_this_thread();
+    std::thread::spawn(move || {
+        blocking.wait();
+        let began = Instant::now();
+        aborter.abort().unwrap();
+        began
+    })
+}
+
 #[test]
 fn abort_from_another_thread_ends_a_blocked_all_reduce() {
-    let blocked = Barrier::new(2);
     let done = Barrier::new(2);
     let errors = run(2, |group| {
         if group.rank() == 1 {
             // Never takes part, until its peer is through.
-            blocked.wait();
             done.wait();
             return group.all_reduce_sum(&mut one()).unwrap_err();
         }
-        let aborter = group.clone();
-        let aborting = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(300));
-            let began = Instant::now();
-            aborter.abort().unwrap();
-            began
-        });
-        blocked.wait();
+        let aborting = abort_when_blocked(&group);
         let error = group.all_reduce_sum(&mut one()).unwrap_err();
         let took = aborting.join().unwrap().elapsed();
         assert!(took < SOON, "returned {took:?} after the abort");
@@ -90,13 +94,7 @@ fn abort_from_another_thread_ends_a_blocked_backward() {
             done.wait();
             return;
         }
-        let aborter = group.clone();
-        let aborting = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(300));
-            let began = Instant::now();
-            aborter.abort().unwrap();
-            began
-        });
+        let aborting = abort_when_blocked(&group);
         // Rank 1 skips this step.
         let error = step(&weight, &mut reducer).unwrap_err();
         drop(reducer);
@@ -165,8 +163,9 @@ fn a_killed_peer_fails_backward_soon_and_the_process_trains_on() {
     let (weight, mut reducer) = reducer(&group);
     two_steps(&weight, &mut reducer);
     // The peer sleeps after its two, so this one blocks until it is killed.
+    let blocking = Blocking::of_this_thread();
     let killing = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
+        blocking.wait();
         let began = Instant::now();
         peer.kill().unwrap();
         peer.wait().unwrap();

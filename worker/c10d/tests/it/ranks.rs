@@ -1,6 +1,7 @@
 //! Puts ranks into threads.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use c10d::{Backend, GroupOptions, ProcessGroup, Store};
 use tch::Tensor;
@@ -59,5 +60,33 @@ pub(crate) fn channels_last(plain: &Tensor) -> Tensor {
 pub(crate) fn zero_grads(leaves: &[Tensor]) {
     for leaf in leaves {
         let _ = leaf.grad().zero_();
+    }
+}
+
+/// A thread that is about to call something that blocks.
+pub(crate) struct Blocking(PathBuf);
+
+impl Blocking {
+    pub(crate) fn of_this_thread() -> Self {
+        let thread = std::fs::read_link("/proc/thread-self").unwrap();
+        Self(PathBuf::from("/proc").join(thread).join("stat"))
+    }
+
+    /// Waits until the thread is blocked: a few looks in a row find it asleep. While the call is
+    /// still on its way there, the thread runs or waits for a core.
+    pub(crate) fn wait(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut asleep = 0;
+        while asleep < 5 {
+            assert!(Instant::now() < deadline, "the thread never blocks");
+            std::thread::sleep(Duration::from_millis(10));
+            let stat = std::fs::read_to_string(&self.0).unwrap();
+            let (_, after_name) = stat.rsplit_once(") ").unwrap();
+            asleep = if after_name.starts_with('S') {
+                asleep + 1
+            } else {
+                0
+            };
+        }
     }
 }

@@ -20,7 +20,7 @@ pub mod slow_disk;
 pub use ended::Ended;
 pub use journal::journal;
 pub use process::{Process, alive, assert_exited, kill, pause, resident_kib, terminate, unpause};
-pub use programs::{binary, coordinator, scratch, worker};
+pub use programs::{binary, coordinator, demo_set, scratch, worker};
 pub use run::Run;
 
 /// The settings of a run that takes seconds: few small demo images, and a result that does not

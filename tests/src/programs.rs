@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::Run;
+
 /// A binary of this workspace, from the profile that the caller was built in.
 pub fn binary(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().expect("a test has an executable");
@@ -27,6 +29,15 @@ pub fn scratch() -> PathBuf {
     let path = path.join("tmp").join("integration");
     std::fs::create_dir_all(&path).expect("the target folder is writable");
     path
+}
+
+/// The images of the demo set, which the first run draws.
+pub fn demo_set() -> PathBuf {
+    let folder = scratch().join("data/demo/101_ObjectCategories");
+    if !folder.exists() {
+        Run::small(1, &["--epochs=1"]).wait().succeeded();
+    }
+    folder
 }
 
 /// A command that starts the coordinator; `FINETUNE_*` variables of the caller are removed.

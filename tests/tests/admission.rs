@@ -21,15 +21,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use certificates::Authority;
-use integration_tests::{Ended, Run, SMALL, assert_exited, binary, resident_kib, scratch};
+use integration_tests::baseline::Baseline;
+use integration_tests::{Ended, Run, SMALL, STEADY, assert_exited, binary, resident_kib, scratch};
 use resumed::{joined_again, since_resumed};
 use rogue_client::{RogueClient, until_closed};
 use rustix::process::Signal;
 use tonic::Code;
 
-/// Long enough for a refused client to connect meanwhile.
-const LONG: &[&str] = &["--epochs=12", "--patience=12"];
-const LONG_EPOCHS: usize = 12;
+const ONE_EPOCH: &[&str] = &["--epochs=1"];
+/// Until the test interrupts it.
+const ENDLESS: &[&str] = &["--epochs=500", "--patience=500"];
 
 /// A worker that the test started, with its stderr.
 struct Worker(Child);
@@ -83,16 +84,8 @@ fn waiting(arguments: &[&str]) -> (Run, String) {
 }
 
 /// Checks that a run that refused clients ended as one that met none.
-fn undisturbed(ended: Ended, epochs: &str) {
-    let ended = ended.succeeded();
-    let undisturbed = Run::small(2, &[epochs]).wait().succeeded();
-    for column in ["train_loss", "validation_loss"] {
-        let (found, expected) = (ended.column(column), undisturbed.column(column));
-        assert_eq!(found.len(), expected.len());
-        for (found, expected) in found.iter().zip(&expected) {
-            assert!((found - expected).abs() < 1e-4, "{found} {expected}");
-        }
-    }
+fn undisturbed(ended: Ended) {
+    Baseline::of(ONE_EPOCH).assert_same(&ended.succeeded());
 }
 
 /// The answer to `GET /status`.
@@ -139,7 +132,7 @@ fn socket(run: &Run) -> PathBuf {
 
 #[test]
 fn a_run_that_starts_its_own_workers_takes_no_others() {
-    let mut run = Run::small(2, LONG);
+    let mut run = Run::small(2, ENDLESS);
     run.until("a first epoch", |run| {
         run.path().join("best.safetensors").exists()
     });
@@ -162,14 +155,22 @@ fn a_run_that_starts_its_own_workers_takes_no_others() {
     }
     Worker::start(&url, &[]).refused(1, &["refused this worker", "join token"]);
 
+    let steps = run.steps();
+    run.until("an epoch after that", |run| run.steps() >= steps + 6);
     assert_eq!(run.workers(), workers, "{}", run.output());
-    let ended = run.wait().succeeded();
+    run.signal(Signal::INT);
+    let ended = run.wait();
+    assert_eq!(ended.code, 130, "{}", ended.output);
     assert!(
         ended.output.contains("refused 127.0.0.1:"),
         "{}",
         ended.output
     );
-    assert_eq!(ended.epochs().len(), LONG_EPOCHS);
+    let lost = integration_tests::journal(&ended.path());
+    assert!(
+        lost.iter().all(|entry| entry["event"] != "lost"),
+        "{lost:?}"
+    );
 }
 
 #[test]
@@ -212,7 +213,7 @@ fn only_workers_with_the_token_join_and_invalid_input_changes_nothing() {
         assert!(!text.is_empty() && !text.contains(secret), "{text}");
     }
     assert!(!ended.output.contains(secret), "{}", ended.output);
-    undisturbed(ended, "--epochs=1");
+    undisturbed(ended);
     drop(crowd);
     for worker in workers {
         let (code, said) = worker.wait();
@@ -229,7 +230,7 @@ fn a_flood_of_messages_slows_down_its_own_session_only() {
     let listen = "--listen=127.0.0.1:0";
     // One more worker than needed may join, so that the session is not ended for another reason.
     let room = "--max-workers=3";
-    let mut run = Run::small(2, &["--epochs=500", "--patience=500", &token, listen, room]);
+    let mut run = Run::small(2, &[ENDLESS, &[&token, listen, room]].concat());
     run.until("a first epoch", |run| {
         run.path().join("best.safetensors").exists()
     });
@@ -299,7 +300,7 @@ fn certificates_let_workers_in_and_are_renewed_while_the_run_goes_on() {
     let next = Authority::new("next");
     next.issue(&at("coordinator"));
     let second = Worker::start(&url, &next.issue(&at("second")));
-    undisturbed(run.wait(), "--epochs=1");
+    undisturbed(run.wait());
     for worker in [first, second] {
         let (code, said) = worker.wait();
         assert_eq!(code, 0, "{said}");
@@ -311,7 +312,8 @@ fn the_runs_own_workers_need_no_certificate_and_find_the_next_coordinator() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ours = Authority::new("ours").issue(&folder.path().join("coordinator"));
     let tls: Vec<_> = ours.iter().map(String::as_str).collect();
-    let mut run = Run::small(2, &[LONG, &["--listen=0.0.0.0:0"], &tls[..]].concat());
+    let arguments = [STEADY, &["--listen=0.0.0.0:0"], &tls[..]].concat();
+    let mut run = Run::small(2, &arguments);
     run.until("a first epoch", |run| {
         run.path().join("best.safetensors").exists()
     });
@@ -323,7 +325,7 @@ fn the_runs_own_workers_need_no_certificate_and_find_the_next_coordinator() {
     let ended = run.wait().succeeded();
     let lost = since_resumed(&ended.path(), "lost");
     assert!(lost.is_empty(), "{lost:?}");
-    assert_eq!(ended.epochs().len(), LONG_EPOCHS);
+    Baseline::of(STEADY).assert_same(&ended);
     assert!(!socket.exists(), "the socket outlives the run");
     assert_exited(&workers);
 }
@@ -336,7 +338,7 @@ fn a_worker_started_by_hand_may_come_through_the_socket() {
     // Its user needs no token.
     let url = format!("unix://{}", run.path().join("workers.sock").display());
     let workers = [0, 1].map(|_| Worker::start(&url, &[]));
-    undisturbed(run.wait(), "--epochs=1");
+    undisturbed(run.wait());
     for worker in workers {
         let (code, said) = worker.wait();
         assert_eq!(code, 0, "{said}");

@@ -5,7 +5,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use integration_tests::{Ended, Run, SMALL, scratch};
+use integration_tests::{Ended, Run, SMALL, demo_set, scratch};
 
 /// Starts a small run with these arguments as well, and checks its exit code and message.
 fn refused(arguments: &[&str], code: i32, words: &[&str]) -> Ended {
@@ -29,12 +29,8 @@ fn refused(arguments: &[&str], code: i32, words: &[&str]) -> Ended {
 
 /// A folder of two classes with eight images each, copied from the demo set.
 fn two_classes() -> tempfile::TempDir {
-    let demo = scratch().join("data/demo/101_ObjectCategories");
-    if !demo.exists() {
-        Run::small(1, &["--epochs=1"]).wait().succeeded();
-    }
     let root = tempfile::tempdir().unwrap();
-    let mut classes: Vec<_> = std::fs::read_dir(&demo).unwrap().flatten().collect();
+    let mut classes: Vec<_> = std::fs::read_dir(demo_set()).unwrap().flatten().collect();
     classes.sort_by_key(std::fs::DirEntry::file_name);
     for class in &classes[..2] {
         let target = root.path().join(class.file_name());

@@ -3,22 +3,13 @@
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
 
-use integration_tests::{Run, SMALL, kill, metrics, scratch, worker};
+use integration_tests::{Run, SMALL, demo_set, kill, metrics, worker};
 use rustix::process::Signal;
 
 const SENT: &str = "finetune_data_sent_bytes_total";
-
-/// The demo set, as a data folder.
-fn folder() -> PathBuf {
-    let folder = scratch().join("data/demo/101_ObjectCategories");
-    if !folder.exists() {
-        Run::small(1, &["--epochs=1"]).wait().succeeded();
-    }
-    folder
-}
 
 /// A run on `data` that waits for two workers.
 fn waiting(data: &Path, arguments: &[&str]) -> (Run, String) {
@@ -71,7 +62,7 @@ fn cached(cache: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn images_are_downloaded_once_and_cached_for_the_next_run() {
-    let data = folder();
+    let data = demo_set();
     let caches = [(); 2].map(|()| tempfile::tempdir().expect("a temporary folder"));
     let mut losses = Vec::new();
     for again in [false, true] {
@@ -108,7 +99,7 @@ fn images_are_downloaded_once_and_cached_for_the_next_run() {
 
 #[test]
 fn a_worker_that_was_killed_downloads_only_the_rest() {
-    let data = folder();
+    let data = demo_set();
     // The whole demo set, some 2 MB, at 1 MiB a second.
     let arguments = [
         "--limit-per-class=200",

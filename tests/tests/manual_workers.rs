@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
-use integration_tests::{Run, SMALL, scratch};
+use integration_tests::{Run, SMALL, demo_set};
 
 /// Starts a worker with these arguments, which joins the run at `url`.
 fn worker(url: &str, arguments: &[&str]) -> Child {
@@ -62,8 +62,7 @@ fn two_workers_started_manually_complete_a_run() {
 #[test]
 fn workers_with_different_data_are_refused_with_the_first_difference() {
     // The demo set itself, and a copy of its first two classes.
-    Run::small(1, &["--epochs=1"]).wait().succeeded();
-    let demo = scratch().join("data/demo/101_ObjectCategories");
+    let demo = demo_set();
     let other = tempfile::tempdir().expect("a temporary folder");
     let mut classes: Vec<_> = std::fs::read_dir(&demo)
         .expect("the demo set")
@@ -137,7 +136,9 @@ fn metrics_exist_from_the_start_and_change() {
             "{series} is not above 0:\n{later}"
         );
     }
-    let status = get(&url.replace("/metrics", "/status"));
-    assert!(status.contains("\"state\":\"training\""), "{status}");
+    // The status follows the metrics, and an epoch is also validated.
+    run.until("the status to say so", |_| {
+        get(&url.replace("/metrics", "/status")).contains("\"state\":\"training\"")
+    });
     assert!(get(&url.replace("/metrics", "/healthz")).starts_with("HTTP/1.1 200"));
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use integration_tests::baseline::Baseline;
 use integration_tests::network::Network;
-use integration_tests::{Run, SMALL, STEADY, scratch, worker};
+use integration_tests::{Run, SMALL, STEADY, demo_set, worker};
 
 use certificates::{Authority, HOST};
 
@@ -148,10 +148,8 @@ fn coordinator_workers_and_prometheus_on_hosts_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     std::fs::write(&token, "a-secret-of-at-least-so-many-letters\n").unwrap();
-    let demo = scratch().join("data/demo");
-    if !demo.exists() {
-        Run::small(1, &["--epochs=1"]).wait().succeeded();
-    }
+    let demo = demo_set();
+    let demo = demo.parent().unwrap();
     let token = format!("--token-file={}", token.display());
     let (coordinator, scraped) = (Network::address(0), Network::address(0) + ":9095");
     let own = [

@@ -204,7 +204,7 @@ fn observe(
     );
     let endpoint = config.otlp_endpoint.as_deref();
     let traces = endpoint.and_then(|endpoint| observers.begin_traces(endpoint, trace));
-    observers.remember_events(opened.journal.entries()?);
+    observers.remember_events(opened.journal.lines()?);
     if let Some(history) = &opened.history {
         observers.remember(history, opened.run.standing());
     }

@@ -126,7 +126,7 @@ fn ended(directory: &Path) -> Result<Option<String>, Failure> {
         return Ok(None);
     }
     let _store = RunStore::open(directory)?;
-    Ok(reason_of_end(&Journal::open(directory)?.entries()?))
+    Ok(reason_of_end(&Journal::open(directory)?.lines()?))
 }
 
 fn resume(config: &RunConfig) -> Result<OpenedRun, Failure> {

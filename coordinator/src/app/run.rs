@@ -2,7 +2,7 @@
 //! of this folder say what each stage does.
 //!
 //! ```text
-//! Request ─▶ Reserved ─▶ OpenedRun ─▶ Running ─▶ Ended ─▶ exit code
+//! Request ─▶ Reserved ─▶ OpenedRun ─▶ Running ─▶ exit code
 //! settings   addresses,  run          server,    the processes are reaped,
 //!            devices     directory    driver     the files written
 //! ```
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::logging;
 use common::trace::{Spans, TraceId};
-use coordinator_core::event::{Outcome, RunError};
+use coordinator_core::event::RunError;
 use tokio::time::timeout;
 
 use crate::admin::AdminServer;
@@ -58,7 +58,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     logs.set(trace);
     tracing::info!("run {}, trace {trace}", opened.run_id);
     let running = build::build(&request, reserved, opened, trace, progress).await?;
-    running.drive().await.close().await
+    running.finish().await
 }
 
 /// Everything of a run that has started.
@@ -79,33 +79,18 @@ pub(super) struct Services {
     pub(super) metrics_linger: Option<Duration>,
 }
 
-/// A run that has ended, while its processes and servers have not.
-struct Ended {
-    outcome: Outcome,
-    running: Running,
-}
-
 impl Running {
-    async fn drive(mut self) -> Ended {
-        let outcome = self.driver.drive(&mut self.inputs).await;
-        // Workers that connect from now on are told that the run is over.
-        self.inputs.inbox.close();
-        Ended {
-            outcome,
-            running: self,
-        }
-    }
-}
-
-impl Ended {
-    /// Ends the processes, waits until everything is durable, and closes the servers.
-    async fn close(self) -> Result<ExitCode, Failure> {
-        let Self { outcome, running } = self;
-        let Running {
+    /// Drives the run to its end, ends the processes, waits until everything is durable, and closes
+    /// the servers.
+    async fn finish(self) -> Result<ExitCode, Failure> {
+        let Self {
             mut driver,
             mut inputs,
             services,
-        } = running;
+        } = self;
+        let outcome = driver.drive(&mut inputs).await;
+        // Workers that connect from now on are told that the run is over.
+        inputs.inbox.close();
         if let Some(local_rank) = outcome.as_ref().err().and_then(RunError::local_rank) {
             await_exit(local_rank, driver.observers(), &mut inputs).await;
         }

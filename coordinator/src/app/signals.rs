@@ -20,28 +20,18 @@ pub(super) fn watch_signals(
     let mut signals = Signals::install().map_err(Failure::internal)?;
     tokio::spawn(async move {
         loop {
-            match signals.next().await {
+            if signals.next_is_first().await {
                 // It fails when the run is over, which is what the signal asks for.
-                Stop::Graceful => drop(interrupts.send(())),
-                Stop::Immediate => {
-                    if let Some(children) = &children {
-                        children.kill();
-                    }
-                    std::process::exit(ExitCode::Interrupted.code().into());
-                }
+                let _ = interrupts.send(());
+                continue;
             }
+            if let Some(children) = &children {
+                children.kill();
+            }
+            std::process::exit(ExitCode::Interrupted.code().into());
         }
     });
     Ok(())
-}
-
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    /// End at the step boundary and keep the results.
-    Graceful,
-    /// End now.
-    Immediate,
 }
 
 /// The signals of this process since [`Signals::install`].
@@ -66,17 +56,13 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal. Safe to cancel: no signal is lost.
-    async fn next(&mut self) -> Stop {
+    /// Waits for the next signal; whether it is the first.
+    async fn next_is_first(&mut self) -> bool {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
-        if std::mem::replace(&mut self.asked, true) {
-            Stop::Immediate
-        } else {
-            Stop::Graceful
-        }
+        !std::mem::replace(&mut self.asked, true)
     }
 }
 
@@ -87,11 +73,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_signal_is_graceful_and_the_second_immediate() {
+    async fn both_signals_count_and_only_the_first_is_the_first() {
         let mut signals = Signals::install().unwrap();
         kill_process(getpid(), Signal::TERM).unwrap();
-        assert_eq!(signals.next().await, Stop::Graceful);
+        assert!(signals.next_is_first().await);
         kill_process(getpid(), Signal::INT).unwrap();
-        assert_eq!(signals.next().await, Stop::Immediate);
+        assert!(!signals.next_is_first().await);
     }
 }

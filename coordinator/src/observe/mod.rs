@@ -22,11 +22,11 @@ use tokio::sync::watch;
 use self::traces::Traces;
 use self::view::RunView;
 use crate::launcher::WorkerExit;
-use crate::net::clock::{rfc3339, unix_seconds};
+use crate::net::clock::unix_seconds;
 use crate::observe::console::Progress;
 use crate::observe::metrics::{Metrics, WorkerState};
-use crate::observe::status::{Board, EventView, Status};
-use crate::store::{JournalEntry, RunHistory};
+use crate::observe::status::{Board, Status};
+use crate::store::{JournalLine, RunHistory};
 use coordinator_core::early_stopping::Standing;
 use coordinator_core::event::Position;
 use coordinator_core::{Fact, WorkerId};
@@ -100,12 +100,9 @@ impl Observers {
     }
 
     /// Shows the events that are in the journal already.
-    pub fn remember_events(&mut self, events: Vec<(String, JournalEntry)>) {
-        self.status.change(|status| {
-            for (time, entry) in events {
-                status.happened(EventView { time, entry });
-            }
-        });
+    pub fn remember_events(&mut self, events: Vec<JournalLine>) {
+        self.status
+            .change(|status| events.into_iter().for_each(|line| status.happened(line)));
     }
 
     /// Shows a fact.
@@ -123,10 +120,8 @@ impl Observers {
     }
 
     /// Shows an event of the journal.
-    pub fn happened(&mut self, at: SystemTime, entry: JournalEntry) {
-        let time = rfc3339(at);
-        self.status
-            .change(|status| status.happened(EventView { time, entry }));
+    pub fn happened(&mut self, line: JournalLine) {
+        self.status.change(|status| status.happened(line));
     }
 
     /// Shows how many workers have joined, and how many of them are in the generation, and gives

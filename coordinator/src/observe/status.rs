@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::metrics::RunState;
 use crate::net::clock::unix_seconds;
-use crate::store::{EpochRecord, JournalEntry};
+use crate::store::{EpochRecord, JournalLine};
 
 /// Events of the journal that are shown.
 const EVENTS: usize = 100;
@@ -112,7 +112,7 @@ pub struct Status {
     /// Of the run, if nothing stops it early.
     pub run_seconds_left: Option<f64>,
     /// The last events of the journal, the newest last.
-    pub events: Vec<EventView>,
+    pub events: Vec<JournalLine>,
     /// Unix time of the predictions grid, once there is one.
     pub predictions_timestamp: Option<f64>,
     /// As the label of `finetune_stop_reason_info`, once the run stopped.
@@ -170,16 +170,6 @@ pub struct LearningRate {
     pub lr: f64,
 }
 
-/// A line of the journal.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct EventView {
-    /// As RFC 3339 writes it.
-    pub time: String,
-    /// What happened.
-    #[serde(flatten)]
-    pub entry: JournalEntry,
-}
-
 /// One worker.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WorkerView {
@@ -219,7 +209,7 @@ impl Status {
     }
 
     /// Adds the newest event and forgets those that are too many.
-    pub fn happened(&mut self, event: EventView) {
+    pub fn happened(&mut self, event: JournalLine) {
         self.events.push(event);
         let surplus = self.events.len().saturating_sub(EVENTS);
         self.events.drain(..surplus);

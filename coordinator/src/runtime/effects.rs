@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
-use std::time::SystemTime;
 
 use coordinator_core::event::{Event, Outcome};
 use coordinator_core::{Command, Fact, WorkerId};
@@ -14,7 +13,7 @@ use super::channels::{NotReading, Outbox, Outgoing};
 use crate::launcher::Launcher;
 use crate::launcher::shared_cache::CacheFile;
 use crate::observe::Observers;
-use crate::store::{Image, Job, JournalEntry, Recorded, Recorder, RunStore};
+use crate::store::{Image, Job, JournalEntry, JournalLine, Recorded, Recorder, RunStore};
 
 /// The driver's hands.
 pub(super) struct Effects {
@@ -182,9 +181,9 @@ impl Effects {
 
     /// Something happened now: the status shows it at once, the journal keeps it.
     fn happened(&mut self, entry: JournalEntry) {
-        let now = SystemTime::now();
-        self.record(Job::Event(now, entry.clone()));
-        self.observers.happened(now, entry);
+        let line = JournalLine::now(entry);
+        self.record(Job::Event(line.clone()));
+        self.observers.happened(line);
     }
 
     pub(super) fn corrupt_checkpoint(&mut self, reason: &str) {

@@ -7,7 +7,9 @@ use std::time::SystemTime;
 use coordinator_core::event::{FinishedEpoch, Position};
 use coordinator_core::run::Resumed;
 
-use super::{Checkpoints, Journal, JournalEntry, PREDICTIONS, RunStore, Split, StoreError};
+use super::{
+    Checkpoints, Journal, JournalEntry, JournalLine, PREDICTIONS, RunStore, Split, StoreError,
+};
 
 /// What a former coordinator left of a run.
 #[derive(Debug)]
@@ -44,11 +46,11 @@ impl RunHistory {
         journal: &Journal,
         checkpoints: &Checkpoints,
     ) -> Result<Self, StoreError> {
-        let entries = journal.entries()?;
-        let ended = reason_of_end(&entries);
+        let lines = journal.lines()?;
+        let ended = reason_of_end(&lines);
         let (mut run_id, mut generation) = (None, 0);
-        for (_, entry) in entries {
-            match entry {
+        for line in lines {
+            match line.entry {
                 JournalEntry::Started { run_id: id, .. } => run_id = Some(id),
                 JournalEntry::Formed { generation: at, .. }
                 | JournalEntry::Recovered { generation: at, .. } => generation = generation.max(at),
@@ -101,8 +103,8 @@ impl RunHistory {
 /// Why a run ended, by its journal, if nothing is left to resume. One that was interrupted, or
 /// failed, can be resumed.
 #[must_use]
-pub fn reason_of_end(entries: &[(String, JournalEntry)]) -> Option<String> {
-    entries.iter().find_map(|(_, entry)| match entry {
+pub fn reason_of_end(lines: &[JournalLine]) -> Option<String> {
+    lines.iter().find_map(|line| match &line.entry {
         JournalEntry::Ended { reason, ok: true } if reason != "interrupted" => Some(reason.clone()),
         _ => None,
     })

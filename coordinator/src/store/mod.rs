@@ -26,7 +26,7 @@ pub use checkpoints::{Checkpoints, Newest};
 pub use epochs::EpochRecord;
 pub use error::StoreError;
 pub use history::{RunHistory, reason_of_end};
-pub use journal::{Journal, JournalEntry};
+pub use journal::{Journal, JournalEntry, JournalLine};
 pub use lock::LOCK;
 pub use recorder::{Image, Job, QUEUE, Recorded, Recorder, RecorderError, Render};
 pub use resume::ADDRESS;

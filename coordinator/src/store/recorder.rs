@@ -36,8 +36,8 @@ use coordinator_core::event::{FinishedEpoch, Position};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{
-    BEST_WEIGHTS, Blob, CURVES, Checkpoints, Journal, JournalEntry, Newest, PREDICTIONS, RunStore,
-    Split, StoreError,
+    BEST_WEIGHTS, Blob, CURVES, Checkpoints, Journal, JournalEntry, JournalLine, Newest,
+    PREDICTIONS, RunStore, Split, StoreError,
 };
 
 /// Jobs that may wait.
@@ -47,8 +47,8 @@ const LINES: usize = 1_024;
 
 /// Something to be made durable, or to be looked up among what is.
 pub enum Job {
-    /// Something that happened then.
-    Event(SystemTime, JournalEntry),
+    /// Something happened.
+    Event(JournalLine),
     /// Which images train and which validate.
     Split(Box<Split>),
     /// An epoch is finished.
@@ -254,7 +254,7 @@ impl Thread {
             let mut next = Some(first);
             while let Some(job) = next {
                 match job {
-                    Job::Event(at, entry) => lines.push((at, entry)),
+                    Job::Event(line) => lines.push(line),
                     job => {
                         self.append(&mut lines);
                         self.perform(job);
@@ -274,10 +274,10 @@ impl Thread {
         self.waiting.fetch_sub(jobs, Ordering::Relaxed);
     }
 
-    fn append(&mut self, lines: &mut Vec<(SystemTime, JournalEntry)>) {
+    fn append(&mut self, lines: &mut Vec<JournalLine>) {
         let jobs = lines.len();
         if self.failed {
-            lines.retain(|(_, entry)| !matches!(entry, JournalEntry::Ended { ok: true, .. }));
+            lines.retain(|line| !matches!(line.entry, JournalEntry::Ended { ok: true, .. }));
         }
         if !lines.is_empty()
             && let Err(error) = self.journal.append_all(lines)
@@ -301,7 +301,7 @@ impl Thread {
 
     fn write(&mut self, job: Job) -> Result<Option<Recorded>, StoreError> {
         match job {
-            Job::Event(at, entry) => self.journal.append_all(&[(at, entry)])?,
+            Job::Event(line) => self.journal.append_all(&[line])?,
             Job::Split(split) => self.store.write_split(&split)?,
             Job::Epoch(epoch) => self.store.append_epoch(*epoch)?,
             Job::RollBack(position) => self.roll_back(position)?,

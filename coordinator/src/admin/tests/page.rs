@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::admin::page::FILES;
-use crate::observe::status::{EventView, WorkerView};
-use crate::store::JournalEntry;
+use crate::observe::status::WorkerView;
+use crate::store::{JournalEntry, JournalLine};
 use coordinator_core::WorkerId;
 use coordinator_core::event::FinishedEpoch;
 
@@ -164,7 +164,7 @@ async fn the_status_has_what_the_page_shows_and_only_the_last_events() {
                 who: format!("worker {worker}"),
             };
             let time = "2026-11-24T13:45:07.012Z".to_owned();
-            status.happened(EventView { time, entry });
+            status.happened(JournalLine { time, entry });
         }
     });
     let (head, body) = get_page(server.address(), "/status").await;

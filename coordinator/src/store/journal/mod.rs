@@ -21,11 +21,25 @@ use crate::net::clock::rfc3339;
 /// The journal's file.
 pub const EVENTS: &str = "events.jsonl";
 
-#[derive(Serialize, Deserialize)]
-struct Line<Entry> {
-    time: String,
+/// A line of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JournalLine {
+    /// As RFC 3339 writes it.
+    pub time: String,
+    /// What happened.
     #[serde(flatten)]
-    entry: Entry,
+    pub entry: JournalEntry,
+}
+
+impl JournalLine {
+    /// What happens now.
+    #[must_use]
+    pub fn now(entry: JournalEntry) -> Self {
+        Self {
+            time: rfc3339(SystemTime::now()),
+            entry,
+        }
+    }
 }
 
 /// The open journal of a run.
@@ -65,15 +79,15 @@ impl Journal {
     /// # Errors
     /// The line cannot be written; the journal is then as before.
     pub fn append(&mut self, entry: JournalEntry) -> Result<(), StoreError> {
-        self.append_all(&[(SystemTime::now(), entry)])
+        self.append_all(&[JournalLine::now(entry)])
     }
 
-    /// Adds lines, each with its time, and syncs once.
+    /// Adds lines, and syncs once.
     ///
     /// # Errors
     /// The lines cannot be written; the journal is then as before.
-    pub fn append_all(&mut self, entries: &[(SystemTime, JournalEntry)]) -> Result<(), StoreError> {
-        match self.write(entries) {
+    pub fn append_all(&mut self, lines: &[JournalLine]) -> Result<(), StoreError> {
+        match self.write(lines) {
             Ok(bytes) => {
                 self.length += bytes;
                 Ok(())
@@ -86,48 +100,39 @@ impl Journal {
         }
     }
 
-    fn write(&mut self, entries: &[(SystemTime, JournalEntry)]) -> std::io::Result<u64> {
-        let mut lines = Vec::new();
-        for (at, entry) in entries {
-            let line = Line {
-                time: rfc3339(*at),
-                entry,
-            };
-            serde_json::to_writer(&mut lines, &line)?;
-            lines.push(b'\n');
+    fn write(&mut self, lines: &[JournalLine]) -> std::io::Result<u64> {
+        let mut text = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut text, line)?;
+            text.push(b'\n');
         }
         // A failed append may have left a piece that could not be removed then.
         if self.file.metadata()?.len() != self.length {
             self.file.set_len(self.length)?;
         }
-        self.file.write_all(&lines)?;
+        self.file.write_all(&text)?;
         self.file.sync_data()?;
-        Ok(lines.len() as u64)
+        Ok(text.len() as u64)
     }
 
-    /// Everything that happened so far, with its time.
+    /// Everything that happened so far.
     ///
     /// # Errors
     /// [`StoreError::Read`], or [`StoreError::DamagedLine`] for a complete line that is no entry.
-    pub fn entries(&self) -> Result<Vec<(String, JournalEntry)>, StoreError> {
-        decode(&self.path)
+    pub fn lines(&self) -> Result<Vec<JournalLine>, StoreError> {
+        let text = read_if_there(&self.path)?.unwrap_or_default();
+        let lines = whole_lines(&text).split_inclusive(|byte| *byte == b'\n');
+        lines
+            .enumerate()
+            .map(|(at, line)| {
+                serde_json::from_slice(line).map_err(|error| StoreError::DamagedLine {
+                    path: self.path.clone(),
+                    line: at + 1,
+                    what: error.to_string(),
+                })
+            })
+            .collect()
     }
-}
-
-fn decode(path: &Path) -> Result<Vec<(String, JournalEntry)>, StoreError> {
-    let text = read_if_there(path)?.unwrap_or_default();
-    let lines = whole_lines(&text).split_inclusive(|byte| *byte == b'\n');
-    lines
-        .enumerate()
-        .map(|(at, line)| match serde_json::from_slice::<Line<_>>(line) {
-            Ok(line) => Ok((line.time, line.entry)),
-            Err(error) => Err(StoreError::DamagedLine {
-                path: path.to_owned(),
-                line: at + 1,
-                what: error.to_string(),
-            }),
-        })
-        .collect()
 }
 
 /// `text` up to its last line end.

@@ -1,7 +1,5 @@
 //! Every event there and back, and a crash in the middle of a line.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use super::*;
 
 fn every_entry() -> Vec<JournalEntry> {
@@ -67,18 +65,19 @@ fn every_event_comes_back_as_it_was_written() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = Journal::open(directory.path()).unwrap();
     for (at, entry) in every_entry().iter().enumerate() {
-        let now = UNIX_EPOCH + Duration::from_millis(1_500 + at as u64);
-        journal.append_all(&[(now, entry.clone())]).unwrap();
+        let time = format!("2026-11-24T13:45:07.{at:03}Z");
+        let entry = entry.clone();
+        journal.append_all(&[JournalLine { time, entry }]).unwrap();
     }
-    let entries = journal.entries().unwrap();
-    assert_eq!(entries[1].0, "1970-01-01T00:00:01.501Z");
-    let read: Vec<_> = entries.into_iter().map(|(_, entry)| entry).collect();
+    let lines = journal.lines().unwrap();
+    assert_eq!(lines[1].time, "2026-11-24T13:45:07.001Z");
+    let read: Vec<_> = lines.into_iter().map(|line| line.entry).collect();
     assert_eq!(read, every_entry());
 
     let text = std::fs::read_to_string(directory.path().join(EVENTS)).unwrap();
     assert_eq!(
         text.lines().nth(1).unwrap(),
-        "{\"time\":\"1970-01-01T00:00:01.501Z\",\"event\":\"resumed\",\"epoch\":3,\
+        "{\"time\":\"2026-11-24T13:45:07.001Z\",\"event\":\"resumed\",\"epoch\":3,\
          \"completed\":12}"
     );
 }
@@ -87,16 +86,13 @@ fn every_event_comes_back_as_it_was_written() {
 fn lines_that_are_added_together_stay_apart() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = Journal::open(directory.path()).unwrap();
-    let lines: Vec<_> = every_entry()
-        .into_iter()
-        .map(|entry| (UNIX_EPOCH, entry))
-        .collect();
+    let lines: Vec<_> = every_entry().into_iter().map(JournalLine::now).collect();
     journal.append_all(&lines).unwrap();
     journal.append_all(&[]).unwrap();
     journal.append(every_entry()[0].clone()).unwrap();
-    let read: Vec<_> = journal.entries().unwrap();
+    let read: Vec<_> = journal.lines().unwrap();
     assert_eq!(read.len(), lines.len() + 1);
-    assert!(lines.iter().zip(&read).all(|(line, read)| line.1 == read.1));
+    assert_eq!(read[..lines.len()], lines);
 }
 
 #[test]
@@ -116,9 +112,9 @@ fn a_crash_anywhere_in_a_line_costs_that_line_only() {
         let mut journal = Journal::open(directory.path()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), whole[..first]);
         journal.append(entries[9].clone()).unwrap();
-        let read: Vec<_> = journal.entries().unwrap();
+        let read: Vec<_> = journal.lines().unwrap();
         assert_eq!(read.len(), 2, "cut at {cut}");
-        assert_eq!(read[1].1, entries[9]);
+        assert_eq!(read[1].entry, entries[9]);
     }
 }
 
@@ -134,7 +130,7 @@ fn a_failed_append_leaves_no_piece_for_the_next_one_to_join() {
         .unwrap();
     other.write_all(b"{\"time\":\"19").unwrap();
     journal.append(every_entry()[9].clone()).unwrap();
-    assert_eq!(journal.entries().unwrap().len(), 2);
+    assert_eq!(journal.lines().unwrap().len(), 2);
 
     journal.file = File::options().write(true).open("/dev/full").unwrap();
     journal.length = 0;
@@ -154,7 +150,7 @@ fn a_damaged_line_is_named() {
     let mut text = std::fs::read(&path).unwrap();
     text.extend(b"{\"time\":\"now\",\"event\":\"exploded\"}\n");
     std::fs::write(&path, text).unwrap();
-    let damaged = journal.entries().unwrap_err().to_string();
+    let damaged = journal.lines().unwrap_err().to_string();
     assert!(
         damaged.contains("events.jsonl is damaged in line 2: unknown variant `exploded`"),
         "{damaged}"

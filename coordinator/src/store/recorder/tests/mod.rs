@@ -179,7 +179,7 @@ fn each_answer_comes_when_the_job_is_durable_and_lines_share_a_sync() {
         other => panic!("{other:?}"),
     }
     assert_eq!(std::fs::read(root.join(CURVES)).unwrap(), b"png");
-    let lines = Journal::open(&root).unwrap().entries().unwrap();
+    let lines = Journal::open(&root).unwrap().lines().unwrap();
     assert_eq!(lines.len(), 1 + LINES + 10 + 2);
 }
 
@@ -213,7 +213,7 @@ fn after_a_failure_nothing_is_written_that_builds_on_it() {
     }
     let ended = |ok| {
         let reason = "reason".to_owned();
-        Job::Event(SystemTime::now(), JournalEntry::Ended { reason, ok })
+        Job::Event(JournalLine::now(JournalEntry::Ended { reason, ok }))
     };
     recorder.hand_over(ended(true)).unwrap();
     recorder.hand_over(ended(false)).unwrap();
@@ -234,10 +234,13 @@ fn after_a_failure_nothing_is_written_that_builds_on_it() {
     assert_eq!((history.epochs.len(), history.best_epoch), (1, Some(1)));
     assert_eq!(history.checkpoint, Some(Position::start_of(2)));
     assert_eq!(history.ended, None, "it can be resumed");
-    let entries = Journal::open(&root).unwrap().entries().unwrap();
+    let lines = Journal::open(&root).unwrap().lines().unwrap();
     assert!(matches!(
-        entries.last(),
-        Some((_, JournalEntry::Ended { ok: false, .. }))
+        lines.last(),
+        Some(JournalLine {
+            entry: JournalEntry::Ended { ok: false, .. },
+            ..
+        })
     ));
 }
 
@@ -268,6 +271,6 @@ fn a_queue_that_is_full_is_an_error_and_no_wait() {
     go.send(()).unwrap();
     drop(recorder);
     while answers.blocking_recv().is_some() {}
-    let lines = Journal::open(&root).unwrap().entries().unwrap();
+    let lines = Journal::open(&root).unwrap().lines().unwrap();
     assert_eq!(lines.len(), QUEUE);
 }

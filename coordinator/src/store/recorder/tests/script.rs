@@ -1,14 +1,13 @@
 //! The jobs of a run, as its driver hands them over.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
 
 use coordinator_core::early_stopping::{EarlyStopping, Rule};
 use coordinator_core::event::{FinishedEpoch, Phases, Position, Span};
 use sha2::{Digest, Sha256};
 
 use crate::store::checkpoints::KEEP;
-use crate::store::{Blob, Job, JournalEntry, Split};
+use crate::store::{Blob, Job, JournalEntry, JournalLine, Split};
 
 /// Of an epoch: 8 training images by 2.
 const STEPS: u32 = 4;
@@ -57,7 +56,7 @@ pub(super) fn finished(epoch: u32, validation_loss: f64) -> FinishedEpoch {
 
 pub(super) fn event(line: &str) -> Job {
     let line = line.to_owned();
-    Job::Event(SystemTime::UNIX_EPOCH, JournalEntry::Stalled { line })
+    Job::Event(JournalLine::now(JournalEntry::Stalled { line }))
 }
 
 /// What the driver of a run hands over, by the choices of `dice`.

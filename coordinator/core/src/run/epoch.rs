@@ -84,7 +84,12 @@ impl Run {
         if improved {
             self.best_weights.forget();
             for member in self.members.values_mut() {
-                member.best = member.is_assigned().then_some(epoch);
+                // One that waits may hold those of the same epoch, made before a rollback.
+                if member.is_assigned() {
+                    member.best = Some(epoch);
+                } else {
+                    member.best = member.best.filter(|held| *held == epoch);
+                }
             }
         }
         self.ask_for_best();

@@ -112,7 +112,7 @@ ifdef DRY
 	python3 -B tests/bench/main.py $(BENCH_ARGS) --dry
 else
 	$(MAKE) --no-print-directory setup $(if $(PYTHON),,$(BENCH_STAMP))
-	cargo build --release --locked -p coordinator -p worker --bins --example decode
+	cargo build --release --locked -p coordinator -p worker -p worker-data --bins --example decode
 	$(or $(PYTHON),$(BENCH)/bin/python) -B tests/bench/main.py $(BENCH_ARGS)
 endif
 

@@ -1,5 +1,5 @@
 """Decode and resize on one thread: Pillow with torchvision's Resize, as in the notebook.
-As a program it is the counterpart of worker/examples/decode.rs, with the same arguments.
+As a program it is the counterpart of worker/data/examples/decode.rs, with the same arguments.
 """
 
 import subprocess

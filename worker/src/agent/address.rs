@@ -4,15 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::agent::connect::Coordinator;
-
-/// The address that a worker announces.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Announced {
-    /// Of this machine.
-    pub(crate) ip: IpAddr,
-    /// As its peers are to call it, if not by the address from which it came to the coordinator.
-    pub(crate) host: Option<String>,
-}
+use crate::trainer::setup::Announced;
 
 /// Finds the address.
 ///

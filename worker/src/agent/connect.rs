@@ -31,11 +31,11 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 const ANY_AUTHORITY: &str = "http://localhost";
 
 /// A client whose calls carry the join token, where there is one.
-pub type Client = TrainerClient<InterceptedService<Channel, Bearer>>;
+pub(crate) type Client = TrainerClient<InterceptedService<Channel, Bearer>>;
 
 /// Puts the token into each call.
 #[derive(Debug, Clone, Default)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
+pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -62,7 +62,7 @@ enum Target {
 
 /// A coordinator to connect to, any number of times.
 #[derive(Debug)]
-pub struct Coordinator {
+pub(crate) struct Coordinator {
     url: String,
     target: Arc<Target>,
     token_file: Option<PathBuf>,
@@ -74,7 +74,7 @@ impl Coordinator {
     /// # Errors
     /// [`AgentError::Usage`] for flags that do not fit together and files that cannot be
     /// used.
-    pub fn of(cli: &Cli) -> Result<Self, AgentError> {
+    pub(crate) fn of(cli: &Cli) -> Result<Self, AgentError> {
         let coordinator = Self {
             url: cli.coordinator.clone(),
             target: Arc::new(Target::of(cli)?),
@@ -97,7 +97,7 @@ impl Coordinator {
 
     /// Its address as given.
     #[must_use]
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
@@ -106,7 +106,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// The innermost cause in words; another attempt may succeed.
-    pub async fn client(&self) -> Result<Client, String> {
+    pub(crate) async fn client(&self) -> Result<Client, String> {
         let token = self.token().map_err(|error| error.to_string())?;
         let endpoint = self
             .target
@@ -131,7 +131,7 @@ impl Coordinator {
     }
 
     /// The first address of its name; `None` for a Unix socket.
-    pub async fn address(&self) -> Option<SocketAddr> {
+    pub(crate) async fn address(&self) -> Option<SocketAddr> {
         let Target::Tcp { host, port, .. } = &*self.target else {
             return None;
         };
@@ -146,7 +146,7 @@ impl Coordinator {
 
 /// Why the connection of a call broke; `None` when the coordinator itself answered with this
 /// status. What breaks has a cause below the status, what is answered has none.
-pub fn broken(status: &Status) -> Option<String> {
+pub(crate) fn broken(status: &Status) -> Option<String> {
     let source = std::error::Error::source(status)?;
     Some(format!(
         "the connection was closed: {}; if that repeats, check that the address has the scheme \
@@ -277,18 +277,18 @@ fn tls_files(cli: &Cli) -> Result<Option<TlsFiles>, AgentError> {
 /// The standard input of a worker that a coordinator started: a pipe whose other end the
 /// coordinator holds open for as long as it lives.
 #[derive(Debug)]
-pub struct ParentPipe(Stdin);
+pub(crate) struct ParentPipe(Stdin);
 
 impl ParentPipe {
     /// The pipe of this process. Nothing else may read the standard input.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub(crate) fn of_process() -> Self {
         Self(tokio::io::stdin())
     }
 
     /// Returns when the coordinator is gone; never without a pipe. May be dropped and called
     /// again.
-    pub async fn closed(pipe: &mut Option<Self>) {
+    pub(crate) async fn closed(pipe: &mut Option<Self>) {
         let Some(pipe) = pipe else {
             return std::future::pending().await;
         };

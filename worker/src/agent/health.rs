@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use proto::v1;
 use tokio::task::JoinHandle;
+use worker_control::Activity;
 
-use crate::agent::activity::ActivityTracker;
+use crate::trainer::activity::ActivityTracker;
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -30,9 +30,9 @@ impl State {
         match self {
             Self::Connecting => "connecting",
             Self::Holding => "holding",
-            Self::Joined(place) => match place.heartbeat().phase() {
-                v1::Phase::Unspecified => "waiting",
-                v1::Phase::Preparing => "preparing",
+            Self::Joined(activity) => match activity.snapshot().activity {
+                Activity::Idle => "waiting",
+                Activity::Preparing => "preparing",
                 _ => "training",
             },
         }
@@ -110,9 +110,9 @@ mod tests {
         let read = || std::fs::read_to_string(&path).unwrap();
         let health = Health::start(Some(&path)).unwrap();
         assert_eq!(read(), "connecting\n");
-        let place = ActivityTracker::default();
-        health.set(State::Joined(place.clone()));
-        place.enter(v1::Phase::Forward);
+        let activity = ActivityTracker::default();
+        health.set(State::Joined(activity.clone()));
+        activity.enter(Activity::Forward);
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
         while read() != "training\n" {
             assert!(tokio::time::Instant::now() < deadline, "{}", read());

@@ -1,20 +1,20 @@
-//! The worker's conversation with its coordinator, over as many sessions as it takes. It owns
-//! the session and the training thread's leash; it touches no tensor and decides nothing about
-//! training.
+//! The worker's side of the wire, over as many sessions as it takes. It touches no tensor and
+//! decides nothing about training.
 //!
 //! ```text
-//! connect ─▶ welcome ─▶ serve ─▶ shutdown: done
-//!    ▲                    │ the session breaks
-//!    └── hold the state ◀─┘
+//! connect ─▶ registered ─▶ serve ─▶ shutdown: done
+//!    ▲                       │ the session breaks
+//!    └── retain the state ◀──┘
 //! ```
 
-pub mod activity;
-pub(crate) mod address;
-pub mod connect;
+mod address;
+mod connect;
+mod convert;
 mod health;
 mod preflight;
+mod serve;
 mod session;
-pub mod setup;
+mod setup;
 mod transfer;
 
 use std::ffi::OsString;
@@ -22,29 +22,14 @@ use std::time::Duration;
 
 use common::logging::LogTrace;
 use common::trace::{Spans, TraceId};
-use proto::v1;
-use proto::v1::coordinator_message::Message as Down;
-use proto::v1::worker_message::Message as Up;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
 
-use self::activity::ActivityTracker;
 use self::connect::{Coordinator, ParentPipe};
 use self::health::Health;
-use self::session::{Identity, Session, next, say};
-use self::setup::Setup;
+use self::serve::Trainer;
+use self::session::{Identity, Session};
 use crate::cli::Cli;
-use crate::control::{Inbox, Link, Order, Outgoing};
 use crate::error::AgentError;
-
-use self::transfer::Transfers;
-use crate::trainer;
-
-/// How long a training thread may take to notice that its group was aborted.
-const ABORT_GRACE: Duration = Duration::from_secs(3);
-/// How long the coordinator may take to let a worker go that was asked to end.
-const DRAIN_GRACE: Duration = Duration::from_secs(20);
-const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Joins the run at `cli.coordinator` and trains until it ends, also when the coordinator is
 /// gone for a while. From then on `logs` carry the trace of that run.
@@ -74,19 +59,16 @@ pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
     let trace = TraceId::of_run(&run_id);
     logs.set(trace);
     tracing::info!("joined run {run_id}, trace {trace}");
-    let setup = Setup::of(&cli, &coordinator, &first.client, &first.registered).await?;
-    let endpoint = &setup.settings.otlp_endpoint;
-    let spans = Spans::start(endpoint, "finetune-worker", trace);
-    let trainer = Trainer::start(setup, &run_id, spans.clone())?;
-    let ended = stay(
-        trainer,
-        first,
-        &coordinator,
+    let prepared = setup::prepare(&cli, &coordinator, &first.client, &first.registered).await?;
+    let spans = Spans::start(&prepared.otlp_endpoint, "finetune-worker", trace);
+    let run = JoinedRun {
+        coordinator: &coordinator,
         who,
-        &health,
-        &mut asked_to_end,
-    )
-    .await;
+        run_id,
+        hold_timeout: prepared.hold_timeout,
+        trainer: Trainer::start(prepared.setup, prepared.warnings, spans.clone())?,
+    };
+    let ended = run.stay(first, &health, &mut asked_to_end).await;
     if let Some(spans) = spans {
         spans.finish().await;
     }
@@ -108,248 +90,46 @@ fn local_rank(variable: Option<OsString>) -> Result<Option<u32>, AgentError> {
     })
 }
 
-/// Serves one session after another until the run ends.
-async fn stay(
-    mut trainer: Trainer,
-    mut session: Session,
-    coordinator: &Coordinator,
+/// The run that this worker has joined.
+struct JoinedRun<'a> {
+    coordinator: &'a Coordinator,
     who: Identity,
-    health: &Health,
-    asked_to_end: &mut Signal,
-) -> Result<(), AgentError> {
-    loop {
-        health.set(health::State::Joined(trainer.place.clone()));
-        match trainer.serve(session, asked_to_end).await {
-            Err(AgentError::Broken(cause)) => {
-                let seconds = trainer.hold.as_secs();
-                tracing::warn!(cause, seconds, "the session broke; holding the state");
-                health.set(health::State::Holding);
-                trainer.let_go().await;
-            }
-            ended => return ended,
-        }
-        session = tokio::select! {
-            session = session::open(coordinator, who, trainer.hold) => session?,
-            _ = asked_to_end.recv() => return Ok(()),
-        };
-        if session.registered.run_id != trainer.run_id {
-            let message = "another run is at this address; a fresh worker can join it";
-            return Err(AgentError::Refused(message.to_owned()));
-        }
-        tracing::info!("back in the run");
-    }
-}
-
-/// The training thread and what connects it with the sessions.
-struct Trainer {
-    inbox: Inbox,
-    place: ActivityTracker,
-    outgoing: mpsc::UnboundedReceiver<Outgoing>,
-    end: oneshot::Receiver<Result<(), v1::Failure>>,
     run_id: String,
-    hold: Duration,
-    store: Option<c10d::Store>,
-    group: Option<c10d::ProcessGroup>,
-    /// The thread was told to leave its group, and has not said that it did: what it still
-    /// opens is broken at once.
-    halting: bool,
+    /// How long the worker looks for a coordinator that is gone.
+    hold_timeout: Duration,
+    trainer: Trainer,
 }
 
-impl Trainer {
-    fn start(setup: Setup, run_id: &str, spans: Option<Spans>) -> Result<Self, AgentError> {
-        let hold = Duration::from_secs(setup.settings.hold_timeout_seconds.into());
-        let (link, outgoing) = mpsc::unbounded_channel();
-        let (ended, end) = oneshot::channel();
-        let (inbox, place) = (Inbox::default(), ActivityTracker::default());
-        let (orders, activity) = (inbox.clone(), place.clone());
-        std::thread::Builder::new()
-            .name("train".to_owned())
-            .spawn(move || {
-                let link = Link::new(link);
-                let result = trainer::run(&setup, &orders, &link, &activity, spans.as_ref());
-                // The agent may have given up waiting: then the process is about to exit.
-                let _ = ended.send(result);
-            })
-            .map_err(|error| AgentError::Training(format!("cannot start a thread: {error}")))?;
-        Ok(Self {
-            inbox,
-            place,
-            outgoing,
-            end,
-            run_id: run_id.to_owned(),
-            hold,
-            store: None,
-            group: None,
-            halting: false,
-        })
-    }
-
-    /// Carries orders and messages until the run or the session ends.
-    async fn serve(
-        &mut self,
-        session: Session,
+impl JoinedRun<'_> {
+    /// Serves one session after another until the run ends.
+    async fn stay(
+        mut self,
+        mut session: Session,
+        health: &Health,
         asked_to_end: &mut Signal,
     ) -> Result<(), AgentError> {
-        let Session {
-            client,
-            outbox,
-            mut inbound,
-            registered,
-        } = session;
-        let mut transfers = Transfers::new(client, registered.worker_id, outbox.clone());
-        // What it still says belongs to the last session.
-        while let Ok(stale) = self.outgoing.try_recv() {
-            if let Outgoing::Store(_) | Outgoing::Group(_) = stale {
-                self.pass_on(stale, &outbox, &mut transfers).await;
-            }
-        }
-        self.inbox.push(Order::Scan);
-        let mut heartbeats = tokio::time::interval(HEARTBEAT);
-        let mut over = false;
-        let mut draining = None;
-        let result = loop {
-            let gone = async {
-                match draining {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
+        loop {
+            health.set(health::State::Joined(self.trainer.activity.clone()));
+            match self.trainer.serve(session, asked_to_end).await {
+                Err(AgentError::Broken(cause)) => {
+                    let seconds = self.hold_timeout.as_secs();
+                    tracing::warn!(
+                        cause,
+                        "lost the coordinator; retaining the state and retrying for {seconds} s"
+                    );
+                    health.set(health::State::Holding);
                 }
+                ended => return ended,
+            }
+            session = tokio::select! {
+                session = session::open(self.coordinator, self.who, self.hold_timeout) => session?,
+                _ = asked_to_end.recv() => return Ok(()),
             };
-            tokio::select! {
-                biased;
-                Some(outgoing) = self.outgoing.recv() => {
-                    self.pass_on(outgoing, &outbox, &mut transfers).await;
-                }
-                result = &mut self.end => break result,
-                _ = asked_to_end.recv() => {
-                    if over || draining.is_some() {
-                        return Ok(());
-                    }
-                    say(&outbox, Up::Draining(v1::Draining {}));
-                    draining = Some(tokio::time::Instant::now() + DRAIN_GRACE);
-                }
-                () = gone => return Ok(()),
-                // After a polite shutdown the coordinator hangs up, which is no news.
-                message = next(&mut inbound), if !over => match message {
-                    Ok(Down::Shutdown(shutdown)) => {
-                        over = true;
-                        self.inbox.push(Order::Shutdown(shutdown.clone()));
-                        if shutdown.abort {
-                            self.abort().await;
-                            let _ = tokio::time::timeout(ABORT_GRACE, &mut self.end).await;
-                            return Err(AgentError::Training(shutdown.reason));
-                        }
-                    }
-                    Ok(message) => self.take(message).await,
-                    Err(_) if draining.is_some() => return Ok(()),
-                    Err(cause) => return Err(AgentError::Broken(cause)),
-                },
-                _ = heartbeats.tick() => {
-                    say(&outbox, Up::Heartbeat(self.place.heartbeat()));
-                }
+            if session.registered.run_id != self.run_id {
+                let message = "another run is at this address; a fresh worker can join it";
+                return Err(AgentError::Refused(message.to_owned()));
             }
-        };
-        while let Ok(outgoing) = self.outgoing.try_recv() {
-            self.pass_on(outgoing, &outbox, &mut transfers).await;
-        }
-        if let Err(error) = transfers.settle().await {
-            tracing::error!(error);
-        }
-        let failure = match result {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(failure)) => failure,
-            Err(_) => v1::Failure {
-                kind: v1::FailureKind::Internal.into(),
-                message: "the training thread panicked".to_owned(),
-            },
-        };
-        let message = failure.message.clone();
-        say(&outbox, Up::Failure(failure));
-        // A moment for the coordinator to read the last words and answer with its shutdown.
-        let farewell = async {
-            while let Ok(message) = next(&mut inbound).await {
-                if matches!(message, Down::Shutdown(_)) {
-                    break;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(ABORT_GRACE, farewell).await;
-        Err(AgentError::Training(message))
-    }
-
-    async fn take(&mut self, message: Down) {
-        let order = match message {
-            Down::Registered(_) | Down::Shutdown(_) => return,
-            Down::StepGrant(grant) => return self.inbox.grant(&grant),
-            Down::Prepare(order) => Order::Prepare(order),
-            Down::Assignment(order) => Order::Assign(order),
-            Down::EpochPlan(order) => Order::Plan(order),
-            Down::EpochResult(order) => Order::EpochResult(order),
-            Down::SaveState(order) => Order::SaveState(order),
-            Down::Finish(order) => Order::Finish(order),
-            Down::AbortGeneration(order) => {
-                // Before the abort, so that the thread finds it when its collective breaks.
-                self.inbox.push(Order::AbortGeneration(order));
-                return self.abort().await;
-            }
-        };
-        self.inbox.push(order);
-    }
-
-    async fn pass_on(
-        &mut self,
-        outgoing: Outgoing,
-        outbox: &mpsc::UnboundedSender<v1::WorkerMessage>,
-        transfers: &mut Transfers,
-    ) {
-        let failed = |message| {
-            let kind = v1::FailureKind::Internal.into();
-            say(outbox, Up::Failure(v1::Failure { kind, message }));
-        };
-        match outgoing {
-            Outgoing::Store(store) => {
-                self.store = Some(store);
-                if self.halting {
-                    self.abort().await;
-                }
-            }
-            Outgoing::Group(group) => {
-                self.group = Some(group);
-                if self.halting {
-                    self.abort().await;
-                }
-            }
-            Outgoing::Message(message @ (Up::GenerationAborted(_) | Up::Scanned(_))) => {
-                self.halting = false;
-                say(outbox, message);
-            }
-            // "Finished" promises that everything is with the coordinator.
-            Outgoing::Message(message @ Up::Finished(_)) => match transfers.settle().await {
-                Ok(()) => say(outbox, message),
-                Err(message) => failed(message),
-            },
-            Outgoing::Message(message) => say(outbox, message),
-            Outgoing::Upload { label, bytes } => transfers.upload(label, bytes),
-            Outgoing::Fetch { request, reply } => transfers.download(request, reply),
-            Outgoing::Images { wanted, reply } => transfers.images(wanted, reply),
-        }
-    }
-
-    /// Leaves whatever the thread is in; it keeps its state.
-    async fn let_go(&mut self) {
-        self.inbox
-            .push(Order::AbortGeneration(v1::AbortGeneration::default()));
-        self.abort().await;
-    }
-
-    /// Breaks collectives that will not complete, from outside of them.
-    async fn abort(&mut self) {
-        self.halting = true;
-        if let Some(store) = self.store.take() {
-            store.interrupt();
-        }
-        if let Some(group) = self.group.take() {
-            let abort = tokio::task::spawn_blocking(move || group.abort());
-            let _ = tokio::time::timeout(ABORT_GRACE, abort).await;
+            tracing::info!("rejoined the run");
         }
     }
 }

@@ -1,82 +1,71 @@
-//! What a worker trains with, beyond what the coordinator tells all of them: where its images
-//! are, where its peers reach it, and what is wrong with its machine.
+//! Finds out what a worker trains with: where its images are, where its peers reach it, and what
+//! is wrong with its machine.
 
-use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::manifest::Manifest;
 use proto::v1;
 
-use crate::agent::address::{self, Announced};
 use crate::agent::connect::{self, Client, Coordinator};
 use crate::agent::preflight::Facts;
+use crate::agent::{address, convert};
 use crate::cli::Cli;
 use crate::error::AgentError;
+use crate::trainer::setup::{Images, Setup};
 
 /// What `--data` says for images that the coordinator gives.
 const FROM_COORDINATOR: &str = "coordinator";
 
-/// Where the images are.
-#[derive(Debug)]
-pub enum Images {
-    /// In this folder, which is filled with the demo set if there is none.
-    Demo(PathBuf),
-    /// In this folder.
-    Folder(PathBuf),
-    /// With the coordinator: its list, of files that lie here once they were fetched.
-    Coordinator(Manifest),
-}
-
-/// All that the training thread begins with.
-#[derive(Debug)]
-pub struct Setup {
-    /// What every worker of the run does alike.
-    pub settings: v1::Settings,
-    /// Where the images are.
-    pub images: Images,
-    /// Where peers reach this worker.
-    pub(crate) address: Announced,
+/// What a worker finds out once.
+pub(super) struct Prepared {
+    pub(super) setup: Setup,
     /// What is wrong with this machine.
-    pub(crate) warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
+    /// How long the worker looks for a coordinator that is gone.
+    pub(super) hold_timeout: Duration,
+    /// Where traces go; empty for nowhere.
+    pub(super) otlp_endpoint: String,
 }
 
-impl Setup {
-    /// Finds it out.
-    ///
-    /// # Errors
-    /// The flags name what is not there, or the coordinator does not give its list of images.
-    pub(crate) async fn of(
-        cli: &Cli,
-        coordinator: &Coordinator,
-        client: &Client,
-        registered: &v1::Registered,
-    ) -> Result<Self, AgentError> {
-        let mut settings = registered.settings.clone().unwrap_or_default();
-        if let Some(path) = &cli.pretrained {
-            settings.pretrained = Some(path.to_string_lossy().into_owned());
-        }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let clock_ahead = now.map_or(0.0, |now| now.as_secs_f64() - registered.unix_seconds);
-        let warnings = Facts::gather(&settings.device, clock_ahead).warnings();
-        for warning in &warnings {
-            tracing::warn!("{warning}");
-        }
-        let address = address::announced(cli.advertise.as_deref(), coordinator)
-            .await
-            .map_err(AgentError::Usage)?;
-        let data = cli.data.as_deref().unwrap_or(&settings.data);
-        let images = match (data, settings.data.as_str()) {
-            ("demo", _) | (FROM_COORDINATOR, "demo") => Images::Demo(cli.cache_dir.join("demo")),
-            (FROM_COORDINATOR, _) => Images::Coordinator(list(cli, client, registered).await?),
-            (folder, _) => Images::Folder(folder.into()),
-        };
-        Ok(Self {
-            settings,
+/// Finds it out.
+///
+/// # Errors
+/// The flags name what is not there, or the coordinator does not give its list of images.
+pub(super) async fn prepare(
+    cli: &Cli,
+    coordinator: &Coordinator,
+    client: &Client,
+    registered: &v1::Registered,
+) -> Result<Prepared, AgentError> {
+    let mut sent = registered.settings.clone().unwrap_or_default();
+    if let Some(path) = &cli.pretrained {
+        sent.pretrained = Some(path.to_string_lossy().into_owned());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let clock_ahead = now.map_or(0.0, |now| now.as_secs_f64() - registered.unix_seconds);
+    let warnings = Facts::gather(&sent.device, clock_ahead).warnings();
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let address = address::announced(cli.advertise.as_deref(), coordinator)
+        .await
+        .map_err(AgentError::Usage)?;
+    let data = cli.data.as_deref().unwrap_or(&sent.data);
+    let images = match (data, sent.data.as_str()) {
+        ("demo", _) | (FROM_COORDINATOR, "demo") => Images::Demo(cli.cache_dir.join("demo")),
+        (FROM_COORDINATOR, _) => Images::Coordinator(list(cli, client, registered).await?),
+        (folder, _) => Images::Folder(folder.into()),
+    };
+    Ok(Prepared {
+        hold_timeout: Duration::from_secs(sent.hold_timeout_seconds.into()),
+        otlp_endpoint: sent.otlp_endpoint.clone(),
+        setup: Setup {
+            settings: convert::settings(sent).map_err(AgentError::Refused)?,
             images,
             address,
-            warnings,
-        })
-    }
+        },
+        warnings,
+    })
 }
 
 async fn list(

@@ -5,7 +5,7 @@ use std::f64::consts::TAU;
 
 use tch::Tensor;
 
-use crate::random::SplitMix64;
+use common::random::SplitMix64;
 
 /// Draws whole tensors.
 #[derive(Debug)]

@@ -1,10 +1,11 @@
 //! On what this worker computes.
 
 use c10d::cuda::Cuda;
-use proto::v1;
 use tch::Device;
+use worker_control::TrainError;
 
 use super::failure::environment;
+use super::setup::{DeviceChoice, Settings};
 
 /// The device and what it is good at.
 #[derive(Debug, Clone)]
@@ -27,11 +28,9 @@ impl Compute {
 }
 
 /// Chooses as `settings.device` says; `auto` is the first GPU that is visible, else the CPU.
-pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
-    let threads = match settings.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads as usize,
-    };
+pub(super) fn choose(settings: &Settings) -> Result<Compute, TrainError> {
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = settings.threads.unwrap_or_else(all);
     tch::set_num_threads(threads as i32);
     let cpu = Compute {
         device: Device::Cpu,
@@ -39,7 +38,7 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
         gpu_uuid: String::new(),
         threads,
     };
-    if settings.device == "cpu" {
+    if settings.device == DeviceChoice::Cpu {
         return Ok(cpu);
     }
     match c10d::cuda::load() {
@@ -55,7 +54,7 @@ pub(super) fn choose(settings: &v1::Settings) -> Result<Compute, v1::Failure> {
                 ..cpu
             })
         }
-        Ok(Cuda::Absent { reason }) if settings.device == "auto" => {
+        Ok(Cuda::Absent { reason }) if settings.device == DeviceChoice::Auto => {
             tracing::info!(reason, "computing on the CPU");
             Ok(cpu)
         }

@@ -1,7 +1,7 @@
 //! A rank's place in a generation: its process group, and the reducer of its gradients. It ends
 //! with the generation; what it trains, the replica, goes on.
 //!
-//! Beside the gradients, the reducer sums up the loss: the `channel` is a parameter that nothing
+//! Beside the gradients, the reducer sums up the loss: the `loss_carrier` is a parameter that nothing
 //! depends on, whose gradient is by construction the rank's part of the step's mean loss. So each
 //! rank knows the loss of the global batch at the very moment that it has the gradients, and no
 //! loss is lost with a rank.
@@ -9,44 +9,41 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use proto::v1;
 use tch::{Device, Kind, Tensor};
-use v1::worker_message::Message as Up;
+use worker_control::{Assignment, Backend, TrainError};
 
 use super::device::Compute;
 use super::failure::{collective, internal};
+use super::link::{Link, Outgoing};
 use super::replica::Replica;
-use crate::agent::address::Announced;
-use crate::control::{Link, Outgoing};
+use super::setup::{Announced, Setup};
 
 /// How long ranks may take to find each other. A peer that died meanwhile cannot be told from
 /// a slow one, and the coordinator takes one that stays in here for stuck.
 const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(12);
 
 pub(super) struct RankHandle {
-    pub(super) generation: u64,
     pub(super) world_size: u32,
     pub(super) group: c10d::ProcessGroup,
     reducer: c10d::Reducer,
     /// float32 `[1]`.
-    channel: Tensor,
+    loss_carrier: Tensor,
     device: Device,
 }
 
 /// Meets the other ranks of a generation.
 pub(super) fn meet(
-    order: &v1::Assignment,
-    settings: &v1::Settings,
+    order: &Assignment,
+    setup: &Setup,
     compute: &Compute,
-    address: &Announced,
     link: &Link,
-) -> Result<c10d::ProcessGroup, v1::Failure> {
-    let timeout = Duration::from_secs(settings.collective_timeout_seconds.into());
+) -> Result<c10d::ProcessGroup, TrainError> {
+    let (timeout, address) = (setup.settings.collective_timeout, &setup.address);
     let connect_timeout = timeout.min(RENDEZVOUS_TIMEOUT);
     let store = open_store(order, connect_timeout, address, link)?;
     link.send(Outgoing::Store(store.clone()));
-    let backend = match (order.backend(), compute.device) {
-        (v1::Backend::Nccl, Device::Cuda(device)) => c10d::Backend::Nccl {
+    let backend = match (order.backend, compute.device) {
+        (Backend::Nccl, Device::Cuda(device)) => c10d::Backend::Nccl {
             device: device as u32,
         },
         _ => c10d::Backend::Gloo {
@@ -72,53 +69,51 @@ pub(super) fn meet(
 impl RankHandle {
     /// Attaches a reducer to the replica's parameters, which are equal on all ranks by now.
     pub(super) fn take(
-        order: &v1::Assignment,
+        order: &Assignment,
         group: c10d::ProcessGroup,
         replica: &Replica,
         device: Device,
-    ) -> Result<Self, v1::Failure> {
-        let channel = Tensor::zeros([1], (Kind::Float, device)).set_requires_grad(true);
+    ) -> Result<Self, TrainError> {
+        let loss_carrier = Tensor::zeros([1], (Kind::Float, device)).set_requires_grad(true);
         let mut parameters: Vec<Tensor> = replica
             .model
             .parameters()
             .iter()
             .map(|p| p.tensor.shallow_clone())
             .collect();
-        parameters.push(channel.shallow_clone());
+        parameters.push(loss_carrier.shallow_clone());
         let reducer = c10d::Reducer::new(&parameters, &group, c10d::ReducerOptions::default())
             .map_err(collective)?;
         Ok(Self {
-            generation: order.generation,
             world_size: order.world_size,
             group,
             reducer,
-            channel,
+            loss_carrier,
             device,
         })
     }
 
-    pub(super) fn prepare_for_forward(&mut self) -> Result<(), v1::Failure> {
-        kernels::zero_grads(std::slice::from_ref(&self.channel)).map_err(internal)?;
+    pub(super) fn prepare_for_forward(&mut self) -> Result<(), TrainError> {
+        kernels::zero_grads(std::slice::from_ref(&self.loss_carrier)).map_err(internal)?;
         self.reducer.prepare_for_forward().map_err(collective)
     }
 
     /// Back-propagates this rank's part of the step's mean loss, times the world size, and
     /// returns the mean loss over the global batch, with the gradients of the same in place.
-    ///
-    pub(super) fn backward(&mut self, scaled: &Tensor) -> Result<f64, v1::Failure> {
+    pub(super) fn backward(&mut self, scaled: &Tensor) -> Result<f64, TrainError> {
         let value = scaled.detach();
-        // Adds nothing to the loss, and its own value to the gradient of the channel.
-        let carried = (&self.channel - self.channel.detach()).sum(Kind::Float) * value;
+        // Adds nothing to the loss, and its own value to the gradient of the carrier.
+        let carried = (&self.loss_carrier - self.loss_carrier.detach()).sum(Kind::Float) * value;
         self.reducer
             .backward(&(scaled + carried))
             .map_err(collective)?;
-        let mean = self.channel.grad().double_value(&[0]);
+        let mean = self.loss_carrier.grad().double_value(&[0]);
         settled(&self.group, self.device)?;
         Ok(mean)
     }
 
     /// Seconds that the last backward pass waited for other ranks.
-    pub(super) fn allreduce_wait(&self) -> Result<f64, v1::Failure> {
+    pub(super) fn allreduce_wait(&self) -> Result<f64, TrainError> {
         let timings = self.reducer.last_timings().map_err(collective)?;
         Ok(timings.map_or(0.0, |timings| timings.allreduce_wait.as_secs_f64()))
     }
@@ -127,7 +122,7 @@ impl RankHandle {
 /// Returns when the collectives so far have come through. On a GPU they are only queued when
 /// their calls return, and an abort lets the stream go on with results that are none: nothing
 /// that stays may follow from them before this.
-pub(super) fn settled(group: &c10d::ProcessGroup, device: Device) -> Result<(), v1::Failure> {
+pub(super) fn settled(group: &c10d::ProcessGroup, device: Device) -> Result<(), TrainError> {
     if let (Device::Cuda(device), true) = (device, group.world_size() > 1) {
         c10d::cuda::synchronize(device as u32).map_err(collective)?;
         group.check().map_err(collective)?;
@@ -137,18 +132,18 @@ pub(super) fn settled(group: &c10d::ProcessGroup, device: Device) -> Result<(), 
 
 /// Rank 0 serves a store on a free port and announces it; the others connect.
 fn open_store(
-    order: &v1::Assignment,
+    order: &Assignment,
     timeout: Duration,
     address: &Announced,
     link: &Link,
-) -> Result<c10d::Store, v1::Failure> {
+) -> Result<c10d::Store, TrainError> {
     let Some(address) = &order.store else {
         let (store, port) = c10d::Store::serve(&address.ip.to_string()).map_err(collective)?;
-        link.message(Up::StoreListening(v1::StoreListening {
+        link.send(Outgoing::StoreListening {
             generation: order.generation,
-            port: port.into(),
-            host: address.host.clone().unwrap_or_default(),
-        }));
+            port,
+            host: address.host.clone(),
+        });
         return Ok(store);
     };
     let (host, port) = address

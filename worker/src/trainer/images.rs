@@ -2,12 +2,13 @@
 
 use std::sync::mpsc::Receiver;
 
-use proto::v1;
+use worker_control::TrainError;
 
 use super::Worker;
 use super::failure::{collective, data_failure};
-use crate::control::{FetchError, Outgoing, Wanted};
-use crate::data::{BadFile, Cache};
+use super::link::{FetchError, Outgoing, Wanted};
+use super::setup::Images;
+use worker_data::{BadFile, Cache};
 
 /// Images that are asked for at once. While one batch is decoded, the next is on its way.
 const BATCH: usize = 256;
@@ -19,14 +20,14 @@ impl Worker<'_> {
         cache: &Cache,
         samples: &[u32],
         progress: impl Fn(usize) + Sync,
-    ) -> Result<Vec<BadFile>, v1::Failure> {
+    ) -> Result<Vec<BadFile>, TrainError> {
         let decode = |samples: &[u32], before: usize| {
             let progress = |done| progress(before + done);
             cache
                 .fill(&self.manifest, samples, self.compute.threads, progress)
                 .map_err(data_failure)
         };
-        if !self.remote {
+        if !matches!(self.setup.images, Images::Coordinator(_)) {
             return decode(samples, 0);
         }
         let (mut bad, mut done, mut coming) = (Vec::new(), 0, None);
@@ -59,7 +60,7 @@ impl Worker<'_> {
     }
 }
 
-fn arrived(answer: Option<Receiver<Result<(), FetchError>>>) -> Result<(), v1::Failure> {
+fn arrived(answer: Option<Receiver<Result<(), FetchError>>>) -> Result<(), TrainError> {
     let Some(answer) = answer else {
         return Ok(());
     };

@@ -1,22 +1,22 @@
-//! What the best weights make of a few images, for the final picture.
+//! What the best weights predict of a few images.
 
-use prost::Message;
-use proto::v1;
 use tch::Kind;
+use worker_control::TrainError;
 
 use super::device::Compute;
 use super::failure::internal;
+use super::link::{Prediction, Predictions};
 use super::replica::Replica;
-use crate::data::{Cache, normalise};
 use crate::model::Statistics;
+use worker_data::{Cache, normalise};
 
-/// An encoded [`v1::Predictions`] of `samples`.
+/// Predictions of `samples`.
 pub(super) fn show(
     replica: &Replica,
     cache: &Cache,
     samples: &[u32],
     compute: &Compute,
-) -> Result<Vec<u8>, v1::Failure> {
+) -> Result<Predictions, TrainError> {
     let pixels = cache.batch(samples).map_err(internal)?;
     let images = normalise(&pixels, compute.device, Kind::Float).map_err(internal)?;
     let logits = tch::no_grad(|| replica.logits(&images, Statistics::Running))?;
@@ -25,16 +25,15 @@ pub(super) fn show(
     let mut predictions = Vec::with_capacity(samples.len());
     for (&sample, place) in samples.iter().zip(0..) {
         let tile = pixels.get(place).reshape([-1]);
-        predictions.push(v1::Prediction {
+        predictions.push(Prediction {
             sample,
-            predicted: classes.int64_value(&[place]) as u32,
+            class: classes.int64_value(&[place]) as u32,
             probability: values.double_value(&[place]) as f32,
             pixels: Vec::<u8>::try_from(&tile).map_err(internal)?,
         });
     }
-    Ok(v1::Predictions {
+    Ok(Predictions {
         image_size: size as u32,
         predictions,
-    }
-    .encode_to_vec())
+    })
 }

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use proto::v1;
 use tch::{Device, Kind, Tensor};
+use worker_control::{Position, Precision, State, TrainError};
 
+use super::best::Weights;
 use super::failure::{collective, internal, weights_failure};
 use super::group::settled;
 use super::optimizer::Adam;
+use super::setup::Settings;
 use crate::model::state::overwrite;
 use crate::model::{ResNet18, Statistics, weights};
 
@@ -17,7 +19,7 @@ use crate::model::{ResNet18, Statistics, weights};
 pub(super) struct Replica {
     pub(super) model: ResNet18,
     pub(super) optimizer: Adam,
-    pub(super) position: v1::Position,
+    pub(super) position: Position,
     /// Loss over all samples of the epoch so far, of all ranks.
     pub(super) loss_sum: f64,
     device: Device,
@@ -28,13 +30,13 @@ pub(super) struct Replica {
 
 impl Replica {
     /// Fresh weights, and an optimizer that has made no step.
-    pub(super) fn new(settings: &v1::Settings, classes: i64, device: Device) -> Self {
+    pub(super) fn new(settings: &Settings, classes: i64, device: Device) -> Self {
         let model = ResNet18::new(classes, device, settings.seed);
         let optimizer = Adam::new(model.parameters(), settings.weight_decay);
         Self {
             model,
             optimizer,
-            position: v1::Position {
+            position: Position {
                 epoch: 1,
                 completed: 0,
             },
@@ -46,8 +48,8 @@ impl Replica {
     }
 
     /// Computes in what the group agreed on.
-    pub(super) fn compute_in(&mut self, precision: v1::Precision) {
-        self.bf16 = precision == v1::Precision::Bf16;
+    pub(super) fn compute_in(&mut self, precision: Precision) {
+        self.bf16 = precision == Precision::Bf16;
     }
 
     /// The type of images that [`logits`](Self::logits) need not cast.
@@ -60,7 +62,7 @@ impl Replica {
     }
 
     /// Takes pretrained weights; a head for other classes stays as it is.
-    pub(super) fn load_pretrained(&mut self, path: &str) -> Result<(), v1::Failure> {
+    pub(super) fn load_pretrained(&mut self, path: &str) -> Result<(), TrainError> {
         let entries = weights::read(Path::new(path)).map_err(weights_failure)?;
         self.model
             .load(entries)
@@ -69,7 +71,7 @@ impl Replica {
     }
 
     /// Float logits `[B, classes]` of images `[B, 3, S, S]`, computed in what the group agreed on.
-    pub(super) fn logits(&self, images: &Tensor, mode: Statistics) -> Result<Tensor, v1::Failure> {
+    pub(super) fn logits(&self, images: &Tensor, mode: Statistics) -> Result<Tensor, TrainError> {
         let forward = || self.model.forward(images, mode);
         let logits = if self.bf16 {
             kernels::autocast_bf16(self.device, forward).map_err(internal)?
@@ -99,7 +101,7 @@ impl Replica {
     }
 
     /// Takes over what [`entries`](Self::entries) gave, on any device; all or nothing.
-    fn load(&mut self, entries: Vec<(String, Tensor)>) -> Result<(), v1::Failure> {
+    fn load(&mut self, entries: Vec<(String, Tensor)>) -> Result<(), TrainError> {
         let mut targets = self.entries();
         let entries: BTreeMap<String, Tensor> = entries.into_iter().collect();
         tch::no_grad(|| overwrite(&targets, &entries, |_| false)).map_err(internal)?;
@@ -110,7 +112,7 @@ impl Replica {
         let [epoch, completed, loss_sum] = counters[..] else {
             return Err(internal("a state without counters"));
         };
-        self.position = v1::Position {
+        self.position = Position {
             epoch: epoch as u32,
             completed: completed as u32,
         };
@@ -125,7 +127,7 @@ impl Replica {
         &mut self,
         group: &c10d::ProcessGroup,
         source: u32,
-    ) -> Result<(), v1::Failure> {
+    ) -> Result<(), TrainError> {
         if group.world_size() == 1 {
             return Ok(());
         }
@@ -144,7 +146,7 @@ impl Replica {
     }
 
     /// The whole state as a `.safetensors` file in memory.
-    pub(super) fn to_checkpoint(&self) -> Result<Vec<u8>, v1::Failure> {
+    pub(super) fn to_checkpoint(&self) -> Result<Vec<u8>, TrainError> {
         let entries: Vec<(String, Tensor)> = self
             .entries()
             .into_iter()
@@ -154,7 +156,7 @@ impl Replica {
     }
 
     /// Goes back to a checkpoint.
-    pub(super) fn load_checkpoint(&mut self, bytes: &[u8]) -> Result<(), v1::Failure> {
+    pub(super) fn load_checkpoint(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
         let entries = weights::parse(bytes)
             .map_err(|error| internal(format!("the checkpoint cannot be read: {error}")))?;
         self.load(entries)
@@ -172,28 +174,12 @@ impl Replica {
         self.loss_sum += mean_loss * f64::from(samples);
     }
 
-    /// Takes back what a broken step has moved.
-    pub(super) fn undo_step(&mut self) {
-        if let Some(before) = self.statistics.take() {
-            self.set_statistics(&before);
-        }
-    }
-
-    /// The epoch was judged.
-    pub(super) fn next_epoch(&mut self) {
-        self.position = v1::Position {
-            epoch: self.position.epoch + 1,
-            completed: 0,
-        };
-        self.loss_sum = 0.0;
-    }
-
     /// Makes every rank's running statistics the mean over the ranks, so that all evaluate, and
     /// keep, the same model.
     pub(super) fn average_batch_norm(
         &mut self,
         group: &c10d::ProcessGroup,
-    ) -> Result<(), v1::Failure> {
+    ) -> Result<(), TrainError> {
         let world_size = group.world_size();
         if world_size == 1 {
             return Ok(());
@@ -220,5 +206,31 @@ impl Replica {
                 offset += length;
             }
         });
+    }
+}
+
+impl State for Replica {
+    type Weights = Weights;
+
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn loss_sum(&self) -> f64 {
+        self.loss_sum
+    }
+
+    fn next_epoch(&mut self) {
+        self.position = Position {
+            epoch: self.position.epoch + 1,
+            completed: 0,
+        };
+        self.loss_sum = 0.0;
+    }
+
+    fn undo_step(&mut self) {
+        if let Some(before) = self.statistics.take() {
+            self.set_statistics(&before);
+        }
     }
 }

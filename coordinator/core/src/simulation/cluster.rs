@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::disk::{Disk, Kept};
+use super::disk::{Disk, Job};
 use super::driver::Coordinator;
 use super::invariants::Invariants;
 use super::lineage::State;
@@ -16,9 +16,9 @@ use crate::random::SplitMix64;
 use crate::{Command, Outcome};
 
 /// Time that a run may take after the last fault.
-const PATIENCE: u64 = 600_000;
+const TIME_LIMIT: u64 = 600_000;
 /// Time without a fault after which an operator looks after the workers.
-const CARE: u64 = 40_000;
+const OPERATOR_DELAY: u64 = 40_000;
 
 /// What a moment brings.
 pub(super) enum Item {
@@ -32,14 +32,14 @@ pub(super) enum Item {
     Lost(usize),
     Broken(usize),
     Blob(usize, Blob),
-    /// The keeper of this coordinator is done with what it does.
+    /// The recorder of this coordinator has written its first job.
     Written(u32),
     /// Something of the coordinator's own machine.
     Said(u32, Event),
     Wake(usize, u64),
     Heartbeat(usize),
     /// A process has looked for a coordinator for too long, or waited too long to be let go.
-    GiveUp(usize, u64),
+    Expire(usize, u64),
     Begin,
     Supervise,
     Nonsense(usize),
@@ -87,7 +87,7 @@ pub(super) struct Cluster {
     pub(super) coordinator: Option<Coordinator>,
     pub(super) incarnations: u32,
     pub(super) disk: Disk,
-    pub(super) kept: Vec<Kept>,
+    pub(super) jobs: Vec<Job>,
     pub(super) processes: Vec<Process>,
     pub(super) sessions: Vec<Session>,
     pub(super) rings: Vec<Ring>,
@@ -99,7 +99,7 @@ pub(super) struct Cluster {
     /// Faults that have injected so far.
     pub(super) injected: usize,
     pub(super) last_fault: u64,
-    /// When the keeper's last word arrives.
+    /// When the recorder's last answer arrives.
     pub(super) said_at: u64,
     pub(super) record: Vec<Event>,
 }
@@ -118,7 +118,7 @@ impl Cluster {
             coordinator: None,
             incarnations: 0,
             disk: Disk::default(),
-            kept: Vec::new(),
+            jobs: Vec::new(),
             processes: Vec::new(),
             sessions: Vec::new(),
             rings: Vec::new(),
@@ -147,7 +147,7 @@ impl Cluster {
     pub(super) fn play(&mut self) {
         self.play_on();
         if self.is_unfinished() {
-            self.say(|| "everything is switched off, and the run is resumed".to_owned());
+            self.log(|| "everything is switched off, and the run is resumed".to_owned());
             self.switch_off();
             self.begin();
             self.play_on();
@@ -161,7 +161,7 @@ impl Cluster {
     }
 
     fn play_on(&mut self) {
-        let mut cared = false;
+        let mut intervened = false;
         while self.outcome.is_none() {
             let Some(Reverse(entry)) = self.queue.pop() else {
                 self.fail("a run always ends", "nothing happens any more");
@@ -171,14 +171,14 @@ impl Cluster {
                 self.last_fault = self.now;
             }
             let idle = self.now - self.last_fault;
-            if idle > CARE && !cared {
-                cared = true;
+            if idle > OPERATOR_DELAY && !intervened {
+                intervened = true;
                 self.intervene();
             }
-            if idle > PATIENCE {
+            if idle > TIME_LIMIT {
                 self.fail("a run always ends", "it goes on for ten minutes");
             }
-            self.happen(entry.item);
+            self.dispatch(entry.item);
         }
     }
 
@@ -187,7 +187,8 @@ impl Cluster {
         for pid in 0..self.processes.len() {
             let process = &self.processes[pid];
             // A resumed run does not know its device: the first to come may be the wrong one.
-            let stays = process.frozen != Some(u64::MAX) && process.kind != Kind::OtherDevice;
+            let stuck = process.hung || process.frozen == Some(u64::MAX);
+            let stays = !stuck && process.kind != Kind::OtherDevice;
             if !stays {
                 self.end_process(pid, true);
             }
@@ -199,13 +200,13 @@ impl Cluster {
         self.after(30_000, Item::Supervise);
     }
 
-    fn happen(&mut self, item: Item) {
+    fn dispatch(&mut self, item: Item) {
         let frozen = |cluster: &Self, pid: usize| {
             let frozen = cluster.processes[pid].frozen;
             frozen.filter(|until| *until > cluster.now)
         };
         let addressee = match &item {
-            Item::Connect(pid) | Item::Wake(pid, _) | Item::GiveUp(pid, _) => Some(*pid),
+            Item::Connect(pid) | Item::Wake(pid, _) | Item::Expire(pid, _) => Some(*pid),
             Item::Down(sid, _) | Item::Broken(sid) | Item::Heartbeat(sid) => {
                 Some(self.sessions[*sid].pid)
             }
@@ -220,20 +221,20 @@ impl Cluster {
         match item {
             Item::Tick(incarnation) if self.incarnation() == Some(incarnation) => {
                 self.after(200, Item::Tick(incarnation));
-                self.tell(Event::Tick);
+                self.submit(Event::Tick);
             }
             Item::Tick(_) => {}
             Item::Connect(pid) => self.connect(pid),
             Item::Register(sid) => self.register(sid),
-            Item::Up(sid, event) => self.hear(sid, event),
-            Item::Down(sid, command) => self.take(sid, command),
-            Item::Lost(sid) => self.lose(sid),
-            Item::Broken(sid) => self.notice_broken(sid),
+            Item::Up(sid, event) => self.receive_up(sid, event),
+            Item::Down(sid, command) => self.receive_down(sid, command),
+            Item::Lost(sid) => self.session_lost(sid),
+            Item::Broken(sid) => self.session_broken(sid),
             Item::Blob(sid, blob) => self.receive(sid, blob),
             Item::Written(incarnation) => self.written(incarnation),
             Item::Said(incarnation, event) => {
                 if self.incarnation() == Some(incarnation) {
-                    self.tell(event);
+                    self.submit(event);
                 }
             }
             Item::Wake(pid, token) => {
@@ -242,7 +243,7 @@ impl Cluster {
                 }
             }
             Item::Heartbeat(sid) => self.heartbeat(sid),
-            Item::GiveUp(pid, token) => self.give_up(pid, token),
+            Item::Expire(pid, token) => self.expire(pid, token),
             Item::Begin => self.begin(),
             Item::Supervise => self.supervise(),
             Item::Nonsense(sid) => self.send_nonsense(sid),
@@ -265,7 +266,7 @@ impl Cluster {
     }
 
     /// A number between these, both included.
-    pub(super) fn upto(&mut self, low: u64, high: u64) -> u64 {
+    pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.random.below(high - low + 1)
     }
 
@@ -277,7 +278,7 @@ impl Cluster {
         *self.tally.entry(what).or_default() += 1;
     }
 
-    pub(super) fn say(&self, line: impl FnOnce() -> String) {
+    pub(super) fn log(&self, line: impl FnOnce() -> String) {
         if self.verbose {
             eprintln!("{:>8} ms  #{:<5} {}", self.now, self.events, line());
         }

@@ -8,7 +8,7 @@ use super::lineage::State;
 use crate::event::{Event, Position, WorkerId};
 use crate::run::Resumed;
 
-/// Checkpoints that are kept.
+/// Checkpoints that stay.
 const KEEP: usize = 2;
 
 #[derive(Default)]
@@ -25,12 +25,12 @@ pub(super) struct Disk {
 }
 
 /// What the recorder is to do.
-pub(super) enum Kept {
+pub(super) enum Job {
     Split(Vec<String>, Vec<String>),
     /// The validation loss of an epoch, and the generation that made it.
     Epoch(f64, u64),
     /// The run went back to this position.
-    Back(Position),
+    RollBack(Position),
     Best(u32, u64),
     Checkpoint(State),
     Find,
@@ -69,49 +69,49 @@ impl Cluster {
         };
         let job = match blob {
             Blob::Best(epoch, mark) if coordinator.run.awaits_best(worker, epoch) => {
-                Some(Kept::Best(epoch, mark))
+                Some(Job::Best(epoch, mark))
             }
             Blob::Checkpoint(state) if coordinator.run.awaits_checkpoint(worker) => {
-                Some(Kept::Checkpoint(state))
+                Some(Job::Checkpoint(state))
             }
             _ => None,
         };
-        self.say(|| format!("a blob of {worker} arrives, wanted: {}", job.is_some()));
+        self.log(|| format!("a blob of {worker} arrives, wanted: {}", job.is_some()));
         self.processes[pid].uploads -= 1;
-        self.prod(pid);
         if let Some(job) = job {
             self.order(job);
         }
+        self.settled(pid);
     }
 
-    pub(super) fn order(&mut self, job: Kept) {
-        self.kept.push(job);
-        if self.kept.len() == 1 {
+    pub(super) fn order(&mut self, job: Job) {
+        self.jobs.push(job);
+        if self.jobs.len() == 1 {
             self.begin_writing();
         }
     }
 
     fn begin_writing(&mut self) {
-        let delay = match self.upto(0, 19) {
+        let delay = match self.between(0, 19) {
             // A disk that hangs for longer than an epoch takes.
-            0 => self.upto(0, 2_000),
-            1..6 => self.upto(0, 500),
-            _ => self.upto(0, 60),
+            0 => self.between(0, 2_000),
+            1..6 => self.between(0, 500),
+            _ => self.between(0, 60),
         };
         let incarnation = self.incarnations;
         self.after(delay, Item::Written(incarnation));
     }
 
     pub(super) fn written(&mut self, incarnation: u32) {
-        if Some(incarnation) != self.incarnation() || self.kept.is_empty() {
+        if Some(incarnation) != self.incarnation() || self.jobs.is_empty() {
             return;
         }
-        let job = self.kept.remove(0);
-        if !self.kept.is_empty() {
+        let job = self.jobs.remove(0);
+        if !self.jobs.is_empty() {
             self.begin_writing();
         }
         if let Some(event) = self.write(job) {
-            let delay = self.upto(0, 20);
+            let delay = self.between(0, 20);
             self.said_at = self.said_at.max(self.now + delay);
             self.at(self.said_at, Item::Said(incarnation, event));
         }
@@ -119,35 +119,35 @@ impl Cluster {
 
     /// Writes what is left, as at the end of a run.
     pub(super) fn flush(&mut self) {
-        for job in std::mem::take(&mut self.kept) {
+        for job in std::mem::take(&mut self.jobs) {
             self.write(job);
         }
     }
 
     /// Makes one thing durable; the answer is what the core waits for.
-    pub(super) fn write(&mut self, job: Kept) -> Option<Event> {
+    pub(super) fn write(&mut self, job: Job) -> Option<Event> {
         Some(match job {
-            Kept::Split(train, validation) => {
+            Job::Split(train, validation) => {
                 self.disk.split = Some((train, validation));
                 return None;
             }
-            Kept::Epoch(loss, generation) => {
+            Job::Epoch(loss, generation) => {
                 self.disk.validation_losses.push(loss);
                 self.disk.generation = generation;
                 return None;
             }
-            Kept::Back(position) => {
+            Job::RollBack(position) => {
                 self.disk.checkpoints.retain(|at, _| *at <= position);
                 self.disk
                     .validation_losses
                     .truncate(position.epoch as usize - 1);
                 return None;
             }
-            Kept::Best(epoch, mark) => {
+            Job::Best(epoch, mark) => {
                 self.disk.best = Some((epoch, mark));
                 Event::BestStored { epoch }
             }
-            Kept::Checkpoint(state) => {
+            Job::Checkpoint(state) => {
                 let position = state.position;
                 self.disk.checkpoints.insert(position, state);
                 while self.disk.checkpoints.len() > KEEP {
@@ -155,7 +155,7 @@ impl Cluster {
                 }
                 Event::CheckpointStored { position }
             }
-            Kept::Find => Event::CheckpointFound {
+            Job::Find => Event::CheckpointFound {
                 position: self.disk.newest(),
             },
         })

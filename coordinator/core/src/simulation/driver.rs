@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::cluster::{Cluster, Item};
-use super::disk::Kept;
+use super::disk::Job;
 use super::process::Kind;
 use crate::event::{Fact, StopReason, WorkerId};
 use crate::{Action, Event, Run};
@@ -50,7 +50,7 @@ impl Cluster {
             next_name: 0,
         });
         self.reset_invariants();
-        self.say(|| "a coordinator starts".to_owned());
+        self.log(|| "a coordinator starts".to_owned());
         self.after(0, Item::Tick(self.incarnations));
     }
 
@@ -60,20 +60,20 @@ impl Cluster {
             return;
         };
         // What was being written may be whole; what waited for that is not.
-        let mut kept = std::mem::take(&mut self.kept).into_iter();
+        let mut kept = std::mem::take(&mut self.jobs).into_iter();
         if self.one_in(2)
             && let Some(job) = kept.next()
         {
             self.write(job);
         }
-        if kept.any(|job| matches!(job, Kept::Epoch(..))) {
+        if kept.any(|job| matches!(job, Job::Epoch(..))) {
             self.count("epoch records lost");
         }
         for sid in 0..self.sessions.len() {
             let session = &mut self.sessions[sid];
             if session.incarnation == self.incarnations && !session.cut {
                 session.cut = true;
-                let delay = self.upto(0, 4_000);
+                let delay = self.between(0, 4_000);
                 self.after(delay, Item::Broken(sid));
             }
         }
@@ -106,7 +106,7 @@ impl Cluster {
     }
 
     /// One event of the core, and whatever follows from it.
-    pub(super) fn tell(&mut self, event: Event) {
+    pub(super) fn submit(&mut self, event: Event) {
         self.inject_due(&event);
         self.deliver(event);
     }
@@ -168,7 +168,7 @@ impl Cluster {
             }
             Action::Launch { local_rank } => Some(self.launch(local_rank)),
             Action::FindCheckpoint => {
-                self.order(Kept::Find);
+                self.order(Job::Find);
                 None
             }
             Action::End(outcome) => {
@@ -194,7 +194,7 @@ impl Cluster {
                         .collect()
                 };
                 let (train, validation) = (paths(&split.train), paths(&split.validation));
-                self.order(Kept::Split(train, validation));
+                self.order(Job::Split(train, validation));
             }
             Fact::EpochEnded {
                 epoch, stopping, ..
@@ -203,7 +203,7 @@ impl Cluster {
                 if let Some(coordinator) = &mut self.coordinator {
                     coordinator.validation_losses.push(epoch.validation_loss);
                 }
-                self.order(Kept::Epoch(epoch.validation_loss, epoch.generation));
+                self.order(Job::Epoch(epoch.validation_loss, epoch.generation));
             }
             Fact::Lost { .. } => self.count("workers lost"),
             Fact::Left { .. } => self.count("workers left"),
@@ -217,7 +217,7 @@ impl Cluster {
                         .validation_losses
                         .truncate(position.epoch as usize - 1);
                 }
-                self.order(Kept::Back(*position));
+                self.order(Job::RollBack(*position));
             }
             _ => {}
         }

@@ -12,10 +12,10 @@ impl Cluster {
     pub(super) fn inject(&mut self) {
         self.last_fault = self.now;
         self.count("faults");
-        match self.upto(0, 23) {
+        match self.between(0, 23) {
             0..5 => self.kill(1),
             5 => {
-                let count = self.upto(2, 3);
+                let count = self.between(2, 3);
                 self.kill(count);
             }
             6 => self.kill(u64::MAX),
@@ -24,22 +24,22 @@ impl Cluster {
             11 => self.stop_a_process(),
             12..14 => self.drain_a_worker(),
             14 => {
-                self.say(|| "fault: a worker joins late".to_owned());
+                self.log(|| "fault: a worker joins late".to_owned());
                 self.spawn(Kind::Sound, None, None);
             }
             15 => self.stranger(),
             16..19 => self.lose_the_coordinator(),
             19 => {
                 if let Some(newest) = self.disk.newest() {
-                    self.say(|| format!("fault: the checkpoint at {newest} is corrupt"));
+                    self.log(|| format!("fault: the checkpoint at {newest} is corrupt"));
                     self.disk.checkpoints.remove(&newest);
                     self.disk.was_corrupt = true;
                 }
             }
             20 => {
-                self.say(|| "fault: Ctrl-C".to_owned());
+                self.log(|| "fault: Ctrl-C".to_owned());
                 self.invariants.interrupted = true;
-                self.tell(Event::Interrupt);
+                self.submit(Event::Interrupt);
             }
             21 => self.repeat_old_messages(),
             _ => self.break_some_links(),
@@ -53,7 +53,7 @@ impl Cluster {
         if fit.is_empty() {
             return None;
         }
-        let at = self.upto(0, fit.len() as u64 - 1);
+        let at = self.between(0, fit.len() as u64 - 1);
         Some(fit[at as usize])
     }
 
@@ -62,7 +62,7 @@ impl Cluster {
             let Some(pid) = self.pick(|_| true) else {
                 return;
             };
-            self.say(|| format!("fault: process {pid} is killed"));
+            self.log(|| format!("fault: process {pid} is killed"));
             self.invariants.losses += 1;
             self.end_process(pid, true);
         }
@@ -72,17 +72,18 @@ impl Cluster {
         if let Some(pid) = self.pick(|p| p.session.is_some())
             && let Some(sid) = self.processes[pid].session
         {
-            self.say(|| format!("fault: the session of process {pid} breaks"));
+            self.log(|| format!("fault: the session of process {pid} breaks"));
             self.invariants.losses += 1;
             self.cut(sid);
         }
     }
 
     fn hang_a_thread(&mut self) {
-        let waits = |p: &super::process::Process| matches!(p.doing, Doing::Idle | Doing::Parked);
-        let busy = |p: &super::process::Process| p.assignment.is_some() && !waits(p);
+        let busy = |p: &super::process::Process| {
+            p.assignment.is_some() && !matches!(p.doing, Doing::Idle | Doing::Settling)
+        };
         if let Some(pid) = self.pick(busy) {
-            self.say(|| format!("fault: the thread of process {pid} hangs"));
+            self.log(|| format!("fault: the thread of process {pid} hangs"));
             self.invariants.losses += 1;
             self.processes[pid].hung = true;
             self.processes[pid].token += 1;
@@ -95,9 +96,9 @@ impl Cluster {
             let until = if self.one_in(3) {
                 u64::MAX
             } else {
-                self.now + self.upto(500, 20_000)
+                self.now + self.between(500, 20_000)
             };
-            self.say(|| format!("fault: process {pid} is stopped until {until}"));
+            self.log(|| format!("fault: process {pid} is stopped until {until}"));
             self.invariants.losses += 1;
             // What waits for it to go on must not be overtaken by what comes later.
             let until = until.max(self.processes[pid].frozen.unwrap_or(0));
@@ -112,34 +113,30 @@ impl Cluster {
     }
 
     fn drain_a_worker(&mut self) {
-        let Some(pid) = self.pick(|p| !p.draining && p.kind == Kind::Sound && p.frozen.is_none())
+        let Some(pid) =
+            self.pick(|p| !p.is_draining() && p.kind == Kind::Sound && p.frozen.is_none())
         else {
             return;
         };
-        self.say(|| format!("fault: process {pid} is asked to end"));
+        self.log(|| format!("fault: process {pid} is asked to end"));
         self.invariants.left += 1;
-        if self.processes[pid].session.is_none() {
-            return self.end_process(pid, false);
-        }
-        self.processes[pid].draining = true;
-        self.up(pid, |worker| Event::Draining { worker });
-        self.after(20_000, Item::GiveUp(pid, 0));
+        self.ask_to_end(pid);
     }
 
     fn stranger(&mut self) {
         // The first worker of all decides what the data is.
         let known = self.disk.split.is_some();
-        let kind = match self.upto(0, 3) {
+        let kind = match self.between(0, 3) {
             0 if known => Kind::OtherData,
             1 if known => Kind::OtherDevice,
             _ => Kind::Nonsense,
         };
         let local_rank = if kind == Kind::Nonsense && self.one_in(2) {
-            Some(self.upto(0, 3) as u32)
+            Some(self.between(0, 3) as u32)
         } else {
             None
         };
-        self.say(|| format!("fault: a stranger: {kind:?}, local rank {local_rank:?}"));
+        self.log(|| format!("fault: a stranger: {kind:?}, local rank {local_rank:?}"));
         self.invariants.strangers |= kind != Kind::Nonsense;
         self.invariants.guests += 1;
         self.spawn(kind, local_rank, None);
@@ -149,20 +146,20 @@ impl Cluster {
         if self.coordinator.is_none() {
             return;
         }
-        self.say(|| "fault: the coordinator is killed".to_owned());
+        self.log(|| "fault: the coordinator is killed".to_owned());
         self.crash();
         self.invariants.interrupted = false;
         let delay = if self.one_in(4) {
-            self.upto(100, 40_000)
+            self.between(100, 40_000)
         } else {
-            self.upto(100, 2_000)
+            self.between(100, 2_000)
         };
         self.after(delay, Item::Begin);
     }
 
     fn repeat_old_messages(&mut self) {
-        self.say(|| "fault: old messages come again".to_owned());
-        for _ in 0..self.upto(1, 6) {
+        self.log(|| "fault: old messages come again".to_owned());
+        for _ in 0..self.between(1, 6) {
             self.repeat_an_old_message();
         }
     }
@@ -177,9 +174,9 @@ impl Cluster {
         } else {
             0
         };
-        let at = self.upto(first as u64, last as u64);
+        let at = self.between(first as u64, last as u64);
         let event = self.record[at as usize].clone();
-        self.tell(event);
+        self.submit(event);
     }
 
     /// The links between the workers fail; those to the coordinator do not.
@@ -187,7 +184,7 @@ impl Cluster {
         if let Some(pid) = self.pick(|p| p.assignment.is_some())
             && let Some((ring, _)) = self.processes[pid].assignment
         {
-            self.say(|| format!("fault: the group of process {pid} breaks"));
+            self.log(|| format!("fault: the group of process {pid} breaks"));
             self.break_ring(ring);
         }
     }
@@ -216,18 +213,18 @@ impl Cluster {
         }
         let event = self.nonsense(worker);
         self.up(pid, |_| event);
-        let delay = self.upto(1, 1_000);
+        let delay = self.between(1, 1_000);
         self.after(delay, Item::Nonsense(sid));
     }
 
     fn nonsense(&mut self, worker: WorkerId) -> Event {
-        let generation = self.upto(0, 3);
+        let generation = self.between(0, 3);
         let position = Position {
-            epoch: self.upto(0, 5) as u32,
-            completed: self.upto(0, 9) as u32,
+            epoch: self.between(0, 5) as u32,
+            completed: self.between(0, 9) as u32,
         };
         let Position { epoch, completed } = position;
-        match self.upto(0, 10) {
+        match self.between(0, 10) {
             0 => Event::Preparing {
                 worker,
                 done: completed,

@@ -1,10 +1,14 @@
 //! The invariants: what must hold after every event, whatever went wrong.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use worker_control::{EpochPlan, EpochReport, Order, SaveState};
 
 use super::cluster::Cluster;
 use super::lineage::{Reference, State};
 use super::process::Doing;
+use super::wire::to_core;
 use crate::early_stopping::Standing;
 use crate::event::{Fact, FinishedEpoch, Origin, Position};
 use crate::{Action, Command, Event};
@@ -77,6 +81,53 @@ impl Cluster {
             .is_none_or(|most| at.completed >= *most)
         {
             self.fail("no step runs without a grant", &at.to_string());
+        }
+    }
+
+    /// A state that goes to other ranks or into a file.
+    pub(super) fn check_usable(&self, state: &State) {
+        // None after the last epoch, of which a stopped run may still make a checkpoint.
+        let expected = self.scenario.reference.mark(state.position);
+        let wrong = expected.unwrap_or(state.mark) != state.mark;
+        if state.in_step || wrong || state.mark == State::blank().mark {
+            self.fail(
+                "only complete steps are handed on",
+                &format!("in a step: {}, {state:?}", state.in_step),
+            );
+        }
+    }
+
+    /// Orders that the core must not send to a rank in the middle of an epoch.
+    pub(super) fn check_orders(&self, pid: usize) {
+        let process = &self.processes[pid];
+        let within = |(plan, next): &(Arc<EpochPlan>, usize)| *next < plan.local_counts.len();
+        if !process.step.as_ref().is_some_and(within) {
+            return;
+        }
+        let wrong = match process.inbox.orders().next() {
+            Some(Order::Plan(_) | Order::Assign(_)) => true,
+            // A run that was told to stop does not end its epoch.
+            Some(Order::SaveState(SaveState::Best(_))) => !self.invariants.stopping,
+            _ => false,
+        };
+        if wrong {
+            self.fail(
+                "no rank gets another order in the middle of an epoch",
+                &format!("process {pid}: {:?}", process.inbox),
+            );
+        }
+    }
+
+    pub(super) fn check_validated(&self, pid: usize, report: &EpochReport) {
+        let complete = self.state(pid).is_some_and(|state| {
+            let steps = self.scenario.reference.steps;
+            (state.position.epoch, state.position.completed) == (report.epoch, steps)
+        });
+        if !complete {
+            self.fail(
+                "a whole epoch is validated",
+                &format!("{report:?} of {:?}", self.state(pid)),
+            );
         }
     }
 
@@ -186,9 +237,10 @@ impl Cluster {
                 && session.prepared
                 && !session.cut
                 && process.alive
-                && !process.draining
+                && !process.is_draining()
                 && process.session == Some(*sid)
                 && process.doing == Doing::Idle
+                && process.assignment.is_none()
                 && coordinator.run.is_member(*worker);
             there.then_some(process)
         });
@@ -199,7 +251,7 @@ impl Cluster {
             !stored
                 && !workers
                     .iter()
-                    .any(|p| p.best.is_some_and(|b| retained(b.0)))
+                    .any(|p| p.control.retained().best.is_some_and(retained))
         });
         let whole = |epoch| Position {
             epoch,
@@ -207,7 +259,7 @@ impl Cluster {
         };
         let usable = |at: &Position| missing.is_none_or(|best| *at <= whole(best.epoch));
         let retained = workers.iter().filter_map(|process| {
-            let at = process.state.as_ref()?.position;
+            let at = to_core(process.control.retained().retained?);
             let validation_losses = missing.is_none() && at.epoch <= known && at.completed == steps;
             Some(if validation_losses {
                 Position::start_of(at.epoch + 1)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
+use super::wire::to_worker;
 use crate::Recipe;
 use crate::early_stopping::{Best, EarlyStopping, Judgement};
 use crate::event::{Position, StopReason};
@@ -16,6 +17,9 @@ pub(super) struct State {
     pub(super) position: Position,
     /// Depends on every sample of every step, and on their order.
     pub(super) mark: u64,
+    /// A step is under way: what it has moved is to be taken back if it breaks.
+    pub(super) in_step: bool,
+    pub(super) loss_sum: f64,
     past: Option<Rc<Step>>,
 }
 
@@ -30,7 +34,17 @@ impl State {
         Self {
             position: Position::start_of(1),
             mark: 0,
+            in_step: false,
+            loss_sum: 0.0,
             past: None,
+        }
+    }
+
+    /// What has yet to be filled; no run may go on from it.
+    pub(super) fn blank() -> Self {
+        Self {
+            mark: u64::MAX,
+            ..Self::fresh()
         }
     }
 
@@ -40,15 +54,33 @@ impl State {
         let keys = [self.mark, epoch.into(), completed.into()];
         let keys = keys.into_iter().chain(samples.iter().map(|s| (*s).into()));
         self.mark = SplitMix64::keyed(&keys.collect::<Vec<u64>>()).next_u64();
+        self.in_step = false;
         self.past = Some(Rc::new(Step {
             made: self.position,
             samples: samples.into(),
             before: self.past.take(),
         }));
     }
+}
 
-    pub(super) fn next_epoch(&mut self) {
+impl worker_control::State for State {
+    /// The mark.
+    type Weights = u64;
+
+    fn position(&self) -> worker_control::Position {
+        to_worker(self.position)
+    }
+
+    fn loss_sum(&self) -> f64 {
+        self.loss_sum
+    }
+
+    fn next_epoch(&mut self) {
         self.position = Position::start_of(self.position.epoch + 1);
+    }
+
+    fn undo_step(&mut self) {
+        self.in_step = false;
     }
 }
 
@@ -124,7 +156,7 @@ impl Reference {
                     open = false;
                 }
             }
-            state.next_epoch();
+            worker_control::State::next_epoch(&mut state);
         }
         reference.best = stopping.best();
         reference

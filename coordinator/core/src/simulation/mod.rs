@@ -1,6 +1,8 @@
-//! A simulated cluster: one seed is one schedule, in virtual time. Workers die, hang, come late
-//! and drain; sessions break; the coordinator is killed and resumed; old messages come again; and
-//! after every event the invariants of [`invariants`] and [`outcomes`] must hold.
+//! A simulated cluster: one seed is one schedule, in virtual time. The coordinator's `Run` and the
+//! workers' own control code (`worker_control`) are the shipped ones; the network, the disk, the
+//! collectives and the arithmetic are simulated. Workers die, hang, come late and drain; sessions
+//! break; the coordinator is killed and resumed; old messages come again; and after every event
+//! the invariants of [`invariants`] and [`outcomes`] must hold.
 //!
 //! `SIMULATIONS` is the number of schedules, `SIMULATION_SEED` the one that `one_seed` prints.
 
@@ -8,7 +10,6 @@ mod cluster;
 mod disk;
 mod driver;
 mod faults;
-mod forming;
 mod invariants;
 mod lineage;
 mod network;
@@ -16,8 +17,9 @@ mod outcomes;
 mod process;
 mod ring;
 mod scenario;
+mod tasks;
 mod thread;
-mod training;
+mod wire;
 
 use std::collections::BTreeMap;
 

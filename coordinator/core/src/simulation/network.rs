@@ -1,7 +1,10 @@
 //! Sessions: an ordered stream each way, of any delay, that may be cut at any moment.
 
+use worker_control::{Effect, Session as Link};
+
 use super::cluster::{Cluster, Item};
-use super::process::{Kind, Order};
+use super::process::Kind;
+use super::wire;
 use crate::Command;
 use crate::event::{Event, Heartbeat, WorkerId};
 
@@ -28,10 +31,10 @@ pub(super) struct Session {
 
 impl Cluster {
     fn delay(&mut self) -> u64 {
-        match self.upto(0, 39) {
-            0 => self.upto(0, 2_000),
-            1..4 => self.upto(0, 200),
-            _ => self.upto(0, 15),
+        match self.between(0, 39) {
+            0 => self.between(0, 2_000),
+            1..4 => self.between(0, 200),
+            _ => self.between(0, 15),
         }
     }
 
@@ -41,7 +44,7 @@ impl Cluster {
             return;
         }
         let Some(incarnation) = self.incarnation() else {
-            let delay = self.upto(100, 400);
+            let delay = self.between(100, 400);
             return self.after(delay, Item::Connect(pid));
         };
         let sid = self.sessions.len();
@@ -75,7 +78,7 @@ impl Cluster {
         let worker = self.coordinator_name(sid);
         self.sessions[sid].worker = Some(worker);
         // A client that sends nonsense may also claim to be another's process.
-        self.tell(Event::Joined {
+        self.submit(Event::Joined {
             worker,
             host: "host".to_owned(),
             pid: pid as u32,
@@ -99,7 +102,7 @@ impl Cluster {
         self.at(at, Item::Up(sid, event(worker)));
     }
 
-    pub(super) fn hear(&mut self, sid: usize, event: Event) {
+    pub(super) fn receive_up(&mut self, sid: usize, event: Event) {
         let session = &mut self.sessions[sid];
         if session.cut || !session.heard || Some(session.incarnation) != self.incarnation() {
             return;
@@ -128,7 +131,7 @@ impl Cluster {
     }
 
     /// The agent of a worker reads a message.
-    pub(super) fn take(&mut self, sid: usize, command: Command) {
+    pub(super) fn receive_down(&mut self, sid: usize, command: Command) {
         let session = &mut self.sessions[sid];
         let pid = session.pid;
         if session.cut || !self.processes[pid].alive || self.processes[pid].session != Some(sid) {
@@ -144,49 +147,47 @@ impl Cluster {
             }
             return;
         }
-        match command {
-            Command::Registered => {
-                process.orders.push_back(Order::Scan);
-                self.after(1_000, Item::Heartbeat(sid));
-            }
-            Command::Shutdown { abort, .. } if first || abort => {
+        if first {
+            if command != Command::Registered {
                 return self.end_process(pid, false);
             }
-            Command::Shutdown { .. } => {
-                process.over = true;
-                process.orders.push_back(Order::Do(command));
-            }
-            Command::Grant {
-                generation,
-                epoch,
-                granted,
-            } => {
-                if (process.grant.0, process.grant.1) == (generation, epoch) {
-                    process.grant.2 = process.grant.2.max(granted);
-                }
-            }
-            Command::AbortGeneration { .. } => {
-                process.orders.push_back(Order::Do(command));
-                self.abort(pid);
-            }
-            Command::Plan {
-                generation,
-                epoch,
-                granted,
-                ..
-            } => {
-                process.grant = (generation, epoch, granted);
-                process.orders.push_back(Order::Do(command));
-            }
-            _ => process.orders.push_back(Order::Do(command)),
+            process.link = Some(Link::open(&mut process.inbox));
+            self.after(1_000, Item::Heartbeat(sid));
+            return self.notify(pid);
         }
-        self.prod(pid);
+        let (Some(link), Some(message)) = (&mut process.link, wire::message(command)) else {
+            return;
+        };
+        let effect = link.receive(message, &mut process.inbox);
+        self.follow(pid, effect);
+    }
+
+    /// What the worker's process does about its session.
+    fn follow(&mut self, pid: usize, effect: Effect) {
+        match effect {
+            Effect::None => {}
+            Effect::AbortCollectives => self.abort(pid),
+            Effect::Exit => return self.end_process(pid, false),
+            Effect::Drain => {
+                self.up(pid, |worker| Event::Draining { worker });
+                self.after(20_000, Item::Expire(pid, 0));
+            }
+        }
+        self.notify(pid);
+    }
+
+    /// SIGTERM.
+    pub(super) fn ask_to_end(&mut self, pid: usize) {
+        match self.processes[pid].link.as_mut().map(Link::asked_to_end) {
+            Some(effect) => self.follow(pid, effect),
+            None => self.end_process(pid, false),
+        }
     }
 
     /// The link of a session fails; both sides notice it, each in its time.
     pub(super) fn cut(&mut self, sid: usize) {
         self.sessions[sid].cut = true;
-        let (lost, broken) = (self.upto(0, 3_000), self.upto(0, 3_000));
+        let (lost, broken) = (self.between(0, 3_000), self.between(0, 3_000));
         self.after(lost, Item::Lost(sid));
         self.after(broken, Item::Broken(sid));
     }
@@ -194,13 +195,13 @@ impl Cluster {
     /// The worker's side of a session is closed; what it said before may still arrive.
     pub(super) fn hang_up(&mut self, sid: usize, heard: bool) {
         self.sessions[sid].cut |= !heard;
-        let delay = self.upto(0, 50);
+        let delay = self.between(0, 50);
         let at = self.sessions[sid].last_up.max(self.now) + delay;
         self.at(at, Item::Lost(sid));
     }
 
     /// The coordinator gives a session up.
-    pub(super) fn lose(&mut self, sid: usize) {
+    pub(super) fn session_lost(&mut self, sid: usize) {
         let session = &mut self.sessions[sid];
         if !std::mem::replace(&mut session.heard, false) {
             return;
@@ -208,51 +209,53 @@ impl Cluster {
         let (worker, incarnation, pid) = (session.worker, session.incarnation, session.pid);
         // A stream that is closed on one side is closed on the other.
         if self.processes[pid].session == Some(sid) {
-            let delay = self.upto(0, 100);
+            let delay = self.between(0, 100);
             self.after(delay, Item::Broken(sid));
         }
         if Some(incarnation) == self.incarnation()
             && let Some(worker) = worker
         {
             self.forget(worker);
-            self.tell(Event::Lost { worker });
+            self.submit(Event::Lost { worker });
         }
     }
 
     /// The worker finds its session broken: it leaves its group and looks for the coordinator.
-    pub(super) fn notice_broken(&mut self, sid: usize) {
+    pub(super) fn session_broken(&mut self, sid: usize) {
         let pid = self.sessions[sid].pid;
         if !self.processes[pid].alive || self.processes[pid].session != Some(sid) {
             return;
         }
         self.sessions[sid].cut = true;
         let process = &mut self.processes[pid];
-        process.session = None;
-        process.uploads = 0;
-        if process.draining || process.over || process.kind == Kind::Nonsense {
+        (process.session, process.uploads) = (None, 0);
+        if process.kind == Kind::Nonsense {
             return self.end_process(pid, false);
         }
-        process
-            .orders
-            .push_back(Order::Do(Command::AbortGeneration { generation: 0 }));
-        self.abort(pid);
-        self.prod(pid);
+        if let Some(link) = process.link.take() {
+            let effect = link.broken(&mut process.inbox);
+            self.settled(pid);
+            self.follow(pid, effect);
+            if effect == Effect::Exit {
+                return;
+            }
+        }
         self.processes[pid].breaks += 1;
         let breaks = self.processes[pid].breaks;
-        self.after(HOLD, Item::GiveUp(pid, breaks));
-        let delay = match self.upto(0, 9) {
+        self.after(HOLD, Item::Expire(pid, breaks));
+        let delay = match self.between(0, 9) {
             0 => return,
-            1..4 => self.upto(0, 6_000),
-            _ => self.upto(0, 300),
+            1..4 => self.between(0, 6_000),
+            _ => self.between(0, 300),
         };
         self.after(delay, Item::Connect(pid));
     }
 
     /// No coordinator is there, or it does not release the worker.
-    pub(super) fn give_up(&mut self, pid: usize, breaks: u64) {
+    pub(super) fn expire(&mut self, pid: usize, breaks: u64) {
         let process = &self.processes[pid];
         let lonely = process.session.is_none() && process.breaks == breaks;
-        if process.alive && (lonely || process.draining) {
+        if process.alive && (lonely || process.is_draining()) {
             self.end_process(pid, false);
         }
     }

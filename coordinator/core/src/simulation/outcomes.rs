@@ -3,6 +3,7 @@
 
 use super::cluster::Cluster;
 use super::lineage::Reference;
+use super::wire::to_core;
 use crate::Outcome;
 use crate::event::{Position, RunError, StopReason};
 
@@ -76,10 +77,11 @@ impl Cluster {
             let session = &self.sessions[*sid];
             let process = &self.processes[session.pid];
             let there = session.introduced && !session.cut && coordinator.run.is_member(*worker);
-            let Some(state) = process.state.as_ref().filter(|_| there && process.alive) else {
+            let retained = process.control.retained().retained;
+            let Some(at) = retained.filter(|_| there && process.alive) else {
                 continue;
             };
-            let at = normal(state.position);
+            let at = normal(to_core(at));
             if at.epoch <= validation_losses + 1 && at > Position::start_of(1) && newest < Some(at)
             {
                 self.fail(
@@ -100,7 +102,7 @@ impl Cluster {
                     let sound = process.kind == super::process::Kind::Sound;
                     sound
                         && !process.hung
-                        && !process.draining
+                        && !process.is_draining()
                         && self.is_member(*pid)
                         // One whose first message is still on its way does not count.
                         && process.session.is_some_and(|sid| self.sessions[sid].introduced)

@@ -1,12 +1,13 @@
 //! A simulated worker process: what it is, and how it begins and ends.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::cluster::{Cluster, Item};
+use worker_control::{Control, EpochPlan, Inbox, Session, Task};
+
+use super::cluster::{Blob, Cluster, Item};
 use super::lineage::State;
-use crate::Command;
-use crate::event::{Activity, Event, ProcessStatus};
-use crate::shard::{Chunk, Shard};
+use crate::event::{Activity, Event, Position, ProcessStatus};
 
 /// What is unusual about a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,38 +19,23 @@ pub(super) enum Kind {
     Nonsense,
 }
 
-#[derive(Debug)]
-pub(super) enum Order {
-    Scan,
-    Do(Command),
-}
-
 /// What the training thread is in the middle of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doing {
+    /// It waits for its inbox.
     Idle,
     Scanning,
     Preparing,
     Fetching,
     Meeting,
     Sharing,
-    Parked,
     Computing,
     Reducing,
     Averaging,
     Validating,
     Showing,
-}
-
-/// An epoch's plan, and how far the rank is with it.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) generation: u64,
-    pub(super) epoch: u32,
-    pub(super) shard: Shard,
-    pub(super) chunks: Vec<Chunk>,
-    pub(super) next: usize,
-    pub(super) offset: usize,
+    /// It waits for its uploads.
+    Settling,
 }
 
 pub(super) struct Process {
@@ -65,28 +51,27 @@ pub(super) struct Process {
     pub(super) session: Option<usize>,
     /// Sessions that broke so far.
     pub(super) breaks: u64,
-    pub(super) orders: VecDeque<Order>,
-    pub(super) grant: (u64, u32, u32),
-    pub(super) halting: bool,
-    pub(super) draining: bool,
-    pub(super) over: bool,
-    pub(super) uploads: u32,
+    /// What the worker makes of its session, once the coordinator has accepted it.
+    pub(super) link: Option<Session>,
+    pub(super) inbox: Inbox,
+    pub(super) control: Control<State>,
+    /// What the thread performs.
+    pub(super) task: Task,
     pub(super) doing: Doing,
+    pub(super) uploads: u32,
     pub(super) since: u64,
-    pub(super) place: (u64, crate::event::Position),
-    pub(super) order: Option<Command>,
+    pub(super) place: (u64, Position),
     pub(super) token: u64,
-    /// What is decoded in its own cache, or nothing where it maps a shared one.
     pub(super) cache: Option<Cache>,
-    pub(super) state: Option<State>,
-    /// Epoch and mark of the best weights that it has a copy of.
-    pub(super) best: Option<(u32, u64)>,
+    /// Its ring, and its rank there.
     pub(super) assignment: Option<(usize, u32)>,
     /// The number of the collective that it has entered in its ring.
     pub(super) waits_for: Option<u32>,
-    pub(super) plan: Option<Plan>,
+    /// The epoch that it trains, and the next step of that.
+    pub(super) step: Option<(Arc<EpochPlan>, usize)>,
 }
 
+/// Where the images are decoded.
 pub(super) enum Cache {
     Own(BTreeSet<u32>),
     /// That of a coordinator.
@@ -94,7 +79,7 @@ pub(super) enum Cache {
 }
 
 impl Process {
-    fn new(kind: Kind, local_rank: Option<u32>, parent: Option<u32>) -> Self {
+    fn new(kind: Kind, local_rank: Option<u32>, parent: Option<u32>, averages: bool) -> Self {
         Self {
             kind,
             local_rank,
@@ -104,24 +89,24 @@ impl Process {
             hung: false,
             session: None,
             breaks: 0,
-            orders: VecDeque::new(),
-            grant: (0, 0, 0),
-            halting: false,
-            draining: false,
-            over: false,
-            uploads: 0,
+            link: None,
+            inbox: Inbox::default(),
+            control: Control::new(averages),
+            task: Task::Wait,
             doing: Doing::Idle,
+            uploads: 0,
             since: 0,
-            place: (0, crate::event::Position::start_of(0)),
-            order: None,
+            place: (0, Position::start_of(0)),
             token: 0,
             cache: None,
-            state: None,
-            best: None,
             assignment: None,
             waits_for: None,
-            plan: None,
+            step: None,
         }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.link.as_ref().is_some_and(Session::is_draining)
     }
 
     pub(super) fn is_blocked(&self) -> bool {
@@ -131,7 +116,7 @@ impl Process {
 
     pub(super) fn activity(&self) -> Activity {
         match self.doing {
-            Doing::Idle | Doing::Scanning | Doing::Parked | Doing::Showing => Activity::Idle,
+            Doing::Idle | Doing::Scanning | Doing::Showing | Doing::Settling => Activity::Idle,
             Doing::Preparing => Activity::Preparing,
             Doing::Fetching | Doing::Meeting | Doing::Sharing => Activity::Forming,
             Doing::Computing => Activity::DataWait,
@@ -150,8 +135,10 @@ impl Cluster {
         parent: Option<u32>,
     ) -> usize {
         let pid = self.processes.len();
-        self.processes.push(Process::new(kind, local_rank, parent));
-        let delay = self.upto(20, 1_500);
+        let averages = self.scenario.averages;
+        self.processes
+            .push(Process::new(kind, local_rank, parent, averages));
+        let delay = self.between(20, 1_500);
         self.after(delay, Item::Connect(pid));
         pid
     }
@@ -173,7 +160,7 @@ impl Cluster {
         if let Some((ring, _)) = assignment {
             self.break_ring(ring);
         }
-        let delay = self.upto(0, 100);
+        let delay = self.between(0, 100);
         match (local_rank, parent) {
             (Some(local_rank), Some(parent)) if Some(parent) == self.incarnation() => {
                 let exited = Event::ProcessExited {
@@ -193,7 +180,7 @@ impl Cluster {
 
     fn schedule_manual_start(&mut self) {
         if self.scenario.recipe.local_ranks == 0 && !self.one_in(4) {
-            let delay = self.upto(100, 4_000);
+            let delay = self.between(100, 4_000);
             self.after(delay, Item::Supervise);
         }
     }
@@ -201,7 +188,7 @@ impl Cluster {
     /// An operator, or an orchestrator, keeps up the number of workers that no launcher starts.
     pub(super) fn supervise(&mut self) {
         let sound = |p: &&super::process::Process| {
-            p.alive && p.kind == Kind::Sound && p.frozen != Some(u64::MAX) && !p.draining
+            p.alive && p.kind == Kind::Sound && p.frozen != Some(u64::MAX) && !p.is_draining()
         };
         let running = self.processes.iter().filter(sound).count();
         if running < self.scenario.recipe.workers && self.scenario.recipe.local_ranks == 0 {
@@ -220,5 +207,21 @@ impl Cluster {
             },
         };
         samples.iter().all(|sample| decoded.contains(sample))
+    }
+
+    /// Hands a blob over; it is on its way while the thread goes on.
+    pub(super) fn upload(&mut self, pid: usize, blob: Blob) {
+        let Some(sid) = self.processes[pid].session else {
+            return;
+        };
+        self.processes[pid].uploads += 1;
+        let delay = if self.one_in(4) {
+            self.between(0, 700)
+        } else {
+            self.between(1, 100)
+        };
+        let at = self.sessions[sid].last_upload.max(self.now) + delay;
+        self.sessions[sid].last_upload = at;
+        self.at(at, Item::Blob(sid, blob));
     }
 }

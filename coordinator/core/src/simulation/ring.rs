@@ -113,7 +113,7 @@ impl Cluster {
             self.rings[at].reduced = samples;
         }
         for pid in members {
-            let delay = self.upto(0, 12);
+            let delay = self.between(0, 12);
             self.wake_in(pid, delay);
         }
     }
@@ -153,9 +153,9 @@ impl Cluster {
     /// Usually at once, sometimes only when its patience ends.
     fn notice_break(&mut self, pid: usize) {
         let delay = if self.one_in(4) {
-            self.upto(500, 9_000)
+            self.between(500, 9_000)
         } else {
-            self.upto(0, 300)
+            self.between(0, 300)
         };
         self.wake_in(pid, delay);
     }

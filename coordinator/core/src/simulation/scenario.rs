@@ -27,64 +27,64 @@ pub(super) struct Scenario {
 impl Scenario {
     pub(super) fn new(seed: u64, quiet: bool) -> Self {
         let mut random = SplitMix64::keyed(&[seed, 0x5363_656e]);
-        let mut upto = |low: u64, high: u64| low + random.below(high - low + 1);
-        let workers = upto(1, 4) as usize;
-        let max_workers = workers + upto(0, 2) as usize;
+        let mut between = |low: u64, high: u64| low + random.below(high - low + 1);
+        let workers = between(1, 4) as usize;
+        let max_workers = workers + between(0, 2) as usize;
         let recipe = Recipe {
             workers,
-            local_ranks: if upto(0, 2) > 0 { workers as u32 } else { 0 },
-            min_workers: if upto(0, 2) > 0 {
+            local_ranks: if between(0, 2) > 0 { workers as u32 } else { 0 },
+            min_workers: if between(0, 2) > 0 {
                 1
             } else {
-                upto(1, workers as u64) as usize
+                between(1, workers as u64) as usize
             },
             max_workers,
-            rejoin_timeout: Duration::from_millis(upto(1, 6_000)),
-            max_restarts: upto(1, 3) as u32,
-            stall_timeout: Duration::from_millis(upto(3_000, 6_000)),
-            checkpoints: match upto(0, 2) {
+            rejoin_timeout: Duration::from_millis(between(1, 6_000)),
+            max_restarts: between(1, 3) as u32,
+            stall_timeout: Duration::from_millis(between(3_000, 6_000)),
+            checkpoints: match between(0, 2) {
                 0 => Cadence::EpochsOnly,
-                1 => Cadence::Steps(upto(1, 4) as u32),
-                _ => Cadence::Seconds(upto(1, 20) as f64 / 10.0),
+                1 => Cadence::Steps(between(1, 4) as u32),
+                _ => Cadence::Seconds(between(1, 20) as f64 / 10.0),
             },
-            grace: Duration::from_millis(upto(8_000, 12_000)),
-            global_batch: max_workers + upto(0, 3) as usize,
+            grace: Duration::from_millis(between(8_000, 12_000)),
+            global_batch: max_workers + between(0, 3) as usize,
             validation_fraction: 0.25,
-            validation_chunk: upto(1, 4) as usize,
+            validation_chunk: between(1, 4) as usize,
             seed,
             schedule: Schedule {
                 base: [1e-3; 6],
                 decay: Decay::Constant,
                 warmup_epochs: 0,
-                epochs: upto(2, 5) as u32,
+                epochs: between(2, 5) as u32,
             },
             stopping: Rule {
-                patience: upto(1, 4) as u32,
+                patience: between(1, 4) as u32,
                 min_delta: 0.0,
             },
             strict_data: false,
             precision: Precision::Fp32,
         };
-        let count = upto(12, 48) as u32;
+        let count = between(12, 48) as u32;
         let files = (0..count).map(|n| (format!("a/{n}.jpg"), 1)).collect();
-        let bad = match upto(0, 2) {
-            0 => vec![upto(0, u64::from(count) - 1) as u32],
+        let bad = match between(0, 2) {
+            0 => vec![between(0, u64::from(count) - 1) as u32],
             _ => Vec::new(),
         };
         let usable: Vec<u32> = (0..count).filter(|n| !bad.contains(n)).collect();
-        let averages = upto(0, 1) == 0;
-        let echoes = !quiet && upto(0, 3) == 0;
-        let poison = (upto(0, 11) == 0).then(|| Position {
-            epoch: upto(1, 3) as u32,
-            completed: upto(1, 3) as u32,
+        let averages = between(0, 1) == 0;
+        let echoes = !quiet && between(0, 3) == 0;
+        let poison = (between(0, 11) == 0).then(|| Position {
+            epoch: between(1, 3) as u32,
+            completed: between(1, 3) as u32,
         });
-        let faults = match (quiet, upto(0, 9)) {
+        let faults = match (quiet, between(0, 9)) {
             (true, _) => 0,
             (_, 0) => 1,
-            _ => upto(1, 6),
+            _ => between(1, 6),
         };
-        let life = [120, 400, 900][upto(0, 2) as usize];
-        let mut faults: Vec<u64> = (0..faults).map(|_| upto(1, life)).collect();
+        let life = [120, 400, 900][between(0, 2) as usize];
+        let mut faults: Vec<u64> = (0..faults).map(|_| between(1, life)).collect();
         faults.sort_unstable();
         Self {
             reference: Reference::new(&recipe, &usable, poison),

@@ -8,7 +8,7 @@ use proto::v1;
 use tonic::{Code, Status};
 
 use crate::agent::connect::{self, Client};
-use crate::control::{FetchError, Wanted};
+use crate::trainer::link::{FetchError, Wanted};
 
 impl From<Status> for FetchError {
     fn from(status: Status) -> Self {

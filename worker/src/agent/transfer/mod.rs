@@ -4,14 +4,16 @@
 mod images;
 
 use common::blob::{self, Assembly};
+use prost::Message;
 use proto::v1;
 use proto::v1::worker_message::Message as Up;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::agent::connect::Client;
+use crate::agent::convert;
 use crate::agent::session::say;
-use crate::control::{FetchError, Wanted};
+use crate::trainer::link::{Download, FetchError, Upload, Wanted};
 
 /// The uploads and downloads of one session.
 pub(crate) struct Transfers {
@@ -37,7 +39,8 @@ impl Transfers {
     }
 
     /// Sends a blob once those before it are there.
-    pub(crate) fn upload(&mut self, label: v1::BlobHeader, bytes: Vec<u8>) {
+    pub(crate) fn upload(&mut self, upload: Upload) {
+        let (label, bytes) = labelled(upload);
         let mut client = self.client.clone();
         let worker_id = self.worker_id;
         let outbox = self.outbox.clone();
@@ -78,27 +81,33 @@ impl Transfers {
         }));
     }
 
-    /// Waits until all uploads so far are with the coordinator.
-    pub(crate) async fn settle(&mut self) -> Result<(), String> {
-        match self.last.take() {
-            Some(upload) => outcome(upload.await),
-            None => Ok(()),
-        }
+    /// Waits until all uploads so far are with the coordinator. May be cancelled and called again.
+    pub(crate) async fn settled(&mut self) -> Result<(), String> {
+        let Some(upload) = &mut self.last else {
+            return Ok(());
+        };
+        let ended = outcome(upload.await);
+        self.last = None;
+        ended
     }
 
     /// Fetches a blob for somebody who waits for it.
     pub(crate) fn download(
         &self,
-        request: v1::DownloadRequest,
+        blob: Download,
         reply: std::sync::mpsc::Sender<Result<Vec<u8>, String>>,
     ) {
         let client = self.client.clone();
-        let worker_id = self.worker_id;
+        let (kind, position) = match blob {
+            Download::Best => (v1::BlobKind::BestState, None),
+            Download::Checkpoint(at) => (v1::BlobKind::Checkpoint, Some(convert::to_wire(at))),
+        };
+        let request = v1::DownloadRequest {
+            worker_id: self.worker_id,
+            kind: kind.into(),
+            position,
+        };
         tokio::spawn(async move {
-            let request = v1::DownloadRequest {
-                worker_id,
-                ..request
-            };
             // The asker waits for it, unless the process is about to end.
             let _ = reply.send(fetch(client, request).await);
         });
@@ -142,4 +151,27 @@ impl Drop for Transfers {
 
 fn outcome(ended: Result<Result<(), String>, tokio::task::JoinError>) -> Result<(), String> {
     ended.unwrap_or_else(|error| Err(format!("an upload failed: {error}")))
+}
+
+fn labelled(upload: Upload) -> (v1::BlobHeader, Vec<u8>) {
+    let (kind, epoch, completed, bytes) = match upload {
+        Upload::Best { epoch, file } => (v1::BlobKind::BestState, epoch, 0, file),
+        Upload::Checkpoint { position, file } => (
+            v1::BlobKind::Checkpoint,
+            position.epoch,
+            position.completed,
+            file,
+        ),
+        Upload::Predictions(predictions) => {
+            let bytes = convert::predictions(predictions).encode_to_vec();
+            (v1::BlobKind::Predictions, 0, 0, bytes)
+        }
+    };
+    let label = v1::BlobHeader {
+        kind: kind.into(),
+        epoch,
+        completed,
+        ..Default::default()
+    };
+    (label, bytes)
 }

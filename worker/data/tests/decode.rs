@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use worker::data::decode::{DecodeError, decode, decode_bytes};
+use worker_data::decode::{DecodeError, decode, decode_bytes};
 
 /// Grey levels, averaged over a picture. One is what is promised; the decoders differ in the
 /// rounding of the inverse DCT and of chroma, which costs half of that at most.

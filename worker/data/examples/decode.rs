@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use worker::data::decode::decode;
+use worker_data::decode::decode;
 
 fn main() -> ExitCode {
     let numbers: Vec<u32> = std::env::args()

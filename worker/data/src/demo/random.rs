@@ -1,6 +1,6 @@
 //! What the demo images draw from a seed: the same on every machine.
 
-use crate::random::SplitMix64;
+use common::random::SplitMix64;
 
 /// Draws the properties of one image.
 #[derive(Debug)]

@@ -114,8 +114,8 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::data::Manifest;
-    use crate::data::decode::decode_bytes;
+    use crate::Manifest;
+    use crate::decode::decode_bytes;
 
     #[test]
     fn workers_that_come_together_get_one_whole_set_and_old_ones_are_redrawn() {

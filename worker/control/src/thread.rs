@@ -1,0 +1,353 @@
+//! What the training thread does, one task after the other.
+//!
+//! ```text
+//! Scan ─▶ Prepare ─▶ Assign ─▶ ( Plan ─▶ EpochResult )* ─▶ Finish ─▶ Shutdown
+//!                           ▲             │ a peer or the coordinator is gone
+//!                           └──── AbortGeneration ◀──┘
+//! ```
+//!
+//! A group that breaks is no failure of this worker: it reports that, and waits with its state
+//! for the next order.
+
+mod forming;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::inbox::{Grant, Inbox};
+use crate::protocol::{
+    Assignment, EpochPlan, EpochReport, EpochResult, Order, Phases, Report, RetainedState,
+    SaveState, StepReport, TrainError, ValidationSum,
+};
+use crate::task::{Best, Done, State, Task};
+
+#[derive(Debug)]
+enum Doing {
+    Idle,
+    Preparing,
+    Meeting(Assignment),
+    Sharing(Assignment),
+    Training(Progress),
+    Averaging(Progress),
+    Validating(Progress),
+    Copying(EpochResult),
+    Showing { generation: u64 },
+}
+
+/// An epoch, and how far the rank is with it.
+#[derive(Debug)]
+struct Progress {
+    plan: Arc<EpochPlan>,
+    steps: usize,
+    sums: Vec<ValidationSum>,
+    phases: Phases,
+}
+
+/// The training thread's control flow. It owns the state and the best weights.
+#[derive(Debug)]
+pub struct Control<S: State> {
+    /// Whether an epoch ends with [`Task::AverageBatchNorm`].
+    averages: bool,
+    prepared: bool,
+    state: Option<S>,
+    /// The state is being filled for the first time: as it is, it is of no use.
+    incomplete: bool,
+    best: Option<Best<S::Weights>>,
+    /// Of the group that is formed.
+    generation: Option<u64>,
+    doing: Doing,
+    /// Tasks before whatever else `doing` asks for.
+    queue: VecDeque<Task>,
+}
+
+impl<S: State> Control<S> {
+    /// A thread that holds nothing. With `averages`, ranks average their BatchNorm statistics at
+    /// the end of each epoch.
+    pub fn new(averages: bool) -> Self {
+        Self {
+            averages,
+            prepared: false,
+            state: None,
+            incomplete: false,
+            best: None,
+            generation: None,
+            doing: Doing::Idle,
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// The state, also one that is being filled.
+    pub fn state(&self) -> Option<&S> {
+        self.state.as_ref()
+    }
+
+    /// The same, for the task that changes it.
+    pub fn state_mut(&mut self) -> Option<&mut S> {
+        self.state.as_mut()
+    }
+
+    /// The copy of the best weights.
+    pub fn best(&self) -> Option<&Best<S::Weights>> {
+        self.best.as_ref()
+    }
+
+    /// What the worker keeps without a group.
+    pub fn retained(&self) -> RetainedState {
+        let state = self.state.as_ref().filter(|_| !self.incomplete);
+        RetainedState {
+            prepared: self.prepared,
+            retained: state.map(State::position),
+            best: self.best.as_ref().map(|best| best.epoch),
+        }
+    }
+
+    /// The next task. Orders are taken from `inbox` one at a time, and only between tasks.
+    pub fn next(&mut self, inbox: &mut Inbox) -> Task {
+        loop {
+            if let Some(task) = self.queue.pop_front() {
+                if let Task::Share(assignment) = &task {
+                    self.catch_up(assignment);
+                }
+                return task;
+            }
+            match std::mem::replace(&mut self.doing, Doing::Idle) {
+                Doing::Training(progress) => {
+                    if let Some(task) = self.next_step(progress, inbox) {
+                        return task;
+                    }
+                }
+                Doing::Validating(progress) => {
+                    if let Some(task) = self.next_chunk(progress, inbox) {
+                        return task;
+                    }
+                }
+                Doing::Idle => match inbox.pop() {
+                    Some(order) => self.begin(order),
+                    None => return Task::Wait,
+                },
+                // Its task is still being performed.
+                busy => {
+                    self.doing = busy;
+                    return Task::Wait;
+                }
+            }
+        }
+    }
+
+    /// The last task came out so. [`TrainError::Collective`] breaks only the group; any other
+    /// error ends the thread.
+    pub fn done(&mut self, result: Result<Done<S>, TrainError>) {
+        let done = match result {
+            Ok(done) => done,
+            Err(TrainError::Collective(message)) => {
+                self.leave();
+                let report = Report::GroupBroken { message };
+                return self.queue.push_back(Task::Report(report));
+            }
+            Err(error) => return self.end(Err(error)),
+        };
+        // What was queued before the task that `doing` waits for has come out well.
+        let before = !self.queue.is_empty();
+        match (std::mem::replace(&mut self.doing, Doing::Idle), done) {
+            (doing, Done::Plain) if before => self.doing = doing,
+            (Doing::Preparing, Done::Prepared(bad)) => {
+                self.prepared = true;
+                self.report(Report::Prepared { bad });
+            }
+            (Doing::Meeting(assignment), _) => self.met(assignment),
+            (Doing::Sharing(assignment), Done::Created(state)) => {
+                self.state = Some(state);
+                self.doing = Doing::Sharing(assignment);
+            }
+            (Doing::Sharing(assignment), _) => self.shared(&assignment),
+            (
+                Doing::Training(progress),
+                Done::Stepped {
+                    loss_sum,
+                    seconds,
+                    phases,
+                },
+            ) => self.stepped(progress, loss_sum, seconds, phases),
+            (Doing::Averaging(progress), _) => self.doing = Doing::Validating(progress),
+            (Doing::Validating(mut progress), Done::Validated { sum, seconds }) => {
+                progress.sums.push(sum);
+                progress.phases.validation += seconds;
+                self.doing = Doing::Validating(progress);
+            }
+            (Doing::Copying(result), Done::Copied(weights)) => {
+                self.best = Some(Best {
+                    epoch: result.epoch,
+                    validation_loss: result.validation_loss,
+                    weights,
+                });
+                self.next_epoch();
+            }
+            (Doing::Showing { generation }, _) => self.report(Report::Finished { generation }),
+            // A report or a checkpoint between two steps.
+            (doing, _) => self.doing = doing,
+        }
+    }
+
+    fn begin(&mut self, order: Order) {
+        match order {
+            Order::Scan => {
+                self.leave();
+                self.queue.push_back(Task::Scan(self.retained()));
+            }
+            Order::Prepare(prepare) => {
+                self.doing = Doing::Preparing;
+                self.queue.push_back(Task::Prepare(prepare));
+            }
+            Order::Assign(assignment) => {
+                self.leave();
+                self.doing = Doing::Meeting(assignment.clone());
+                self.queue.push_back(Task::Meet(assignment));
+            }
+            // The plan of a group that this worker has left meanwhile is nothing to it.
+            Order::Plan(plan) if self.generation == Some(plan.generation) => {
+                self.doing = Doing::Training(Progress {
+                    plan,
+                    steps: 0,
+                    sums: Vec::new(),
+                    phases: Phases::default(),
+                });
+            }
+            Order::Plan(_) => {}
+            Order::EpochResult(result) => self.take_result(result),
+            Order::AbortGeneration(generation) => {
+                self.leave();
+                self.report(Report::GenerationAborted {
+                    generation,
+                    retained: self.retained().retained,
+                });
+            }
+            Order::SaveState(what) => self.save(what),
+            Order::Finish { generation, show } if show.is_empty() => {
+                self.report(Report::Finished { generation });
+            }
+            Order::Finish { generation, show } => {
+                self.doing = Doing::Showing { generation };
+                self.queue.push_back(Task::Show(show));
+            }
+            Order::Shutdown => self.end(Ok(())),
+        }
+    }
+
+    /// Waits for the grant of the next step; takes a checkpoint where one is wanted.
+    fn next_step(&mut self, progress: Progress, inbox: &mut Inbox) -> Option<Task> {
+        let index = progress.steps;
+        if index == progress.plan.local_counts.len() {
+            if !self.averages {
+                self.doing = Doing::Validating(progress);
+                return None;
+            }
+            self.doing = Doing::Averaging(progress);
+            return Some(Task::AverageBatchNorm);
+        }
+        let plan = Arc::clone(&progress.plan);
+        let completed = plan.completed + index as u32;
+        let task = match inbox.try_grant(completed) {
+            Grant::Go => Task::Step { plan, index },
+            Grant::Checkpoint => Task::Upload(SaveState::Checkpoint),
+            Grant::Wait => Task::Wait,
+            Grant::Stop => return None,
+        };
+        self.doing = Doing::Training(progress);
+        Some(task)
+    }
+
+    fn stepped(&mut self, mut progress: Progress, loss_sum: f64, seconds: f64, phases: Phases) {
+        let samples = progress.plan.local_counts[progress.steps];
+        progress.steps += 1;
+        progress.phases.add(&phases);
+        let (generation, epoch) = (progress.plan.generation, progress.plan.epoch);
+        let completed = progress.plan.completed + progress.steps as u32;
+        self.doing = Doing::Training(progress);
+        self.report(Report::Step(StepReport {
+            generation,
+            epoch,
+            completed,
+            loss_sum,
+            samples,
+            seconds,
+            phases,
+        }));
+    }
+
+    /// Validates chunk after chunk, until the epoch is done or called off.
+    fn next_chunk(&mut self, progress: Progress, inbox: &Inbox) -> Option<Task> {
+        if inbox.is_called_off() {
+            return None;
+        }
+        let (plan, index) = (Arc::clone(&progress.plan), progress.sums.len());
+        if index < plan.validation.len() {
+            self.doing = Doing::Validating(progress);
+            return Some(Task::Validate { plan, index });
+        }
+        let report = EpochReport {
+            generation: plan.generation,
+            epoch: plan.epoch,
+            loss_sum: self.state.as_ref().map_or(0.0, State::loss_sum),
+            samples: plan.local_counts.iter().sum(),
+            validation: progress.sums,
+            phases: progress.phases,
+        };
+        Some(Task::Report(Report::EpochDone(report)))
+    }
+
+    fn take_result(&mut self, result: EpochResult) {
+        let epoch = self.state.as_ref().map(|state| state.position().epoch);
+        match (epoch == Some(result.epoch), result.improved) {
+            (true, true) => {
+                self.doing = Doing::Copying(result);
+                self.queue.push_back(Task::CopyWeights);
+            }
+            (true, false) => self.next_epoch(),
+            // The state is of another epoch: it was taken over from another rank.
+            (false, _) => {}
+        }
+    }
+
+    fn next_epoch(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.next_epoch();
+        }
+    }
+
+    fn save(&mut self, what: SaveState) {
+        let retained = self.retained();
+        let there = match what {
+            SaveState::Best(epoch) => retained.best == Some(epoch),
+            SaveState::Checkpoint => retained.retained.is_some(),
+        };
+        if there {
+            return self.queue.push_back(Task::Upload(what));
+        }
+        let message = format!("asked for {what:?}, which this worker does not hold");
+        self.end(Err(TrainError::Internal(message)));
+    }
+
+    /// Leaves the group; what a broken step has moved is put back, and a state that never was
+    /// complete is dropped.
+    fn leave(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.undo_step();
+        }
+        if std::mem::replace(&mut self.incomplete, false) {
+            self.state = None;
+        }
+        self.generation = None;
+        self.doing = Doing::Idle;
+        self.queue.clear();
+        self.queue.push_back(Task::Leave);
+    }
+
+    fn report(&mut self, report: Report) {
+        self.queue.push_back(Task::Report(report));
+    }
+
+    fn end(&mut self, result: Result<(), TrainError>) {
+        self.queue.clear();
+        self.queue.push_back(Task::End(result));
+    }
+}

@@ -1,0 +1,277 @@
+//! One session after it has begun: messages to the training thread, and what that hands out to the
+//! coordinator. It decides nothing about training.
+
+use std::time::Duration;
+
+use common::trace::Spans;
+use proto::v1;
+use proto::v1::coordinator_message::Message as Down;
+use proto::v1::worker_message::Message as Up;
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tonic::Streaming;
+use worker_control::{Effect, Report, Session as Control, TrainError};
+
+use super::convert;
+use super::session::{Session, next, say};
+use super::transfer::Transfers;
+use crate::error::AgentError;
+use crate::trainer::activity::ActivityTracker;
+use crate::trainer::link::{Link, Outgoing, SharedInbox};
+use crate::trainer::{self, setup::Setup};
+
+/// How long a training thread may take to end after its collectives were aborted, and the
+/// coordinator to answer a failure.
+const ABORT_GRACE: Duration = Duration::from_secs(3);
+/// How long the coordinator may take to release a worker that was asked to end.
+const DRAIN_GRACE: Duration = Duration::from_secs(20);
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The training thread, and what connects it with the sessions.
+pub(super) struct Trainer {
+    inbox: SharedInbox,
+    pub(super) activity: ActivityTracker,
+    outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    end: oneshot::Receiver<Result<(), TrainError>>,
+    /// What is wrong with this machine.
+    warnings: Vec<String>,
+    store: Option<c10d::Store>,
+    group: Option<c10d::ProcessGroup>,
+}
+
+impl Trainer {
+    pub(super) fn start(
+        setup: Setup,
+        warnings: Vec<String>,
+        spans: Option<Spans>,
+    ) -> Result<Self, AgentError> {
+        let (link, outgoing) = mpsc::unbounded_channel();
+        let (ended, end) = oneshot::channel();
+        let (inbox, activity) = (SharedInbox::default(), ActivityTracker::default());
+        let (orders, tracker) = (inbox.clone(), activity.clone());
+        std::thread::Builder::new()
+            .name("train".to_owned())
+            .spawn(move || {
+                let link = Link::new(link);
+                let result = trainer::run(&setup, &orders, &link, &tracker, spans.as_ref());
+                // The agent may have given up waiting: then the process is about to exit.
+                let _ = ended.send(result);
+            })
+            .map_err(|error| AgentError::Training(format!("cannot start a thread: {error}")))?;
+        Ok(Self {
+            inbox,
+            activity,
+            outgoing,
+            end,
+            warnings,
+            store: None,
+            group: None,
+        })
+    }
+
+    /// Serves a session until the run or the session ends.
+    ///
+    /// # Errors
+    /// [`AgentError::Broken`] when another session may follow.
+    pub(super) async fn serve(
+        &mut self,
+        session: Session,
+        asked_to_end: &mut Signal,
+    ) -> Result<(), AgentError> {
+        // What the thread still says belongs to the last session.
+        while let Ok(stale) = self.outgoing.try_recv() {
+            self.keep_handle(stale);
+        }
+        let worker_id = session.registered.worker_id;
+        let control = self.inbox.change(Control::open);
+        let conversation = Conversation {
+            transfers: Transfers::new(session.client, worker_id, session.outbox.clone()),
+            outbox: session.outbox,
+            trainer: self,
+            control,
+            finished: None,
+            drained_by: None,
+        };
+        conversation.run(session.inbound, asked_to_end).await
+    }
+
+    /// Keeps what collectives are aborted by, and drops anything else. What is opened although
+    /// the thread has to leave is aborted at once.
+    fn keep_handle(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Store(store) => self.store = Some(store),
+            Outgoing::Group(group) => self.group = Some(group),
+            _ => return,
+        }
+        if self.inbox.is_called_off() {
+            self.abort();
+        }
+    }
+
+    /// Breaks collectives that will not complete, from outside of them. Nobody waits for the end
+    /// of that: the thread returns from its collective.
+    fn abort(&mut self) {
+        if let Some(store) = self.store.take() {
+            store.interrupt();
+        }
+        if let Some(group) = self.group.take() {
+            drop(tokio::task::spawn_blocking(move || group.abort()));
+        }
+    }
+}
+
+/// What a session is made of.
+struct Conversation<'a> {
+    trainer: &'a mut Trainer,
+    control: Control,
+    outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
+    transfers: Transfers,
+    /// "Finished", which promises that every upload has arrived, and waits for that.
+    finished: Option<Report>,
+    drained_by: Option<Instant>,
+}
+
+impl Conversation<'_> {
+    async fn run(
+        mut self,
+        mut inbound: Streaming<v1::CoordinatorMessage>,
+        asked_to_end: &mut Signal,
+    ) -> Result<(), AgentError> {
+        let mut heartbeats = tokio::time::interval(HEARTBEAT);
+        let result = loop {
+            tokio::select! {
+                biased;
+                Some(outgoing) = self.trainer.outgoing.recv() => self.pass_on(outgoing),
+                result = &mut self.trainer.end => break result,
+                settled = self.transfers.settled(), if self.finished.is_some() => {
+                    self.finish(settled);
+                }
+                _ = asked_to_end.recv() => match self.control.asked_to_end() {
+                    Effect::Drain => {
+                        self.say(Up::Draining(v1::Draining {}));
+                        self.drained_by = Some(Instant::now() + DRAIN_GRACE);
+                    }
+                    _ => return Ok(()),
+                },
+                () = at(self.drained_by) => return Ok(()),
+                // After its `Shutdown` the coordinator hangs up, which is no news.
+                message = next(&mut inbound), if !self.control.is_over() => match message {
+                    Ok(Down::Shutdown(shutdown)) if shutdown.abort => {
+                        self.receive(Down::Shutdown(shutdown.clone()));
+                        let end = &mut self.trainer.end;
+                        let _ = tokio::time::timeout(ABORT_GRACE, end).await;
+                        return Err(AgentError::Training(shutdown.reason));
+                    }
+                    Ok(message) => self.receive(message),
+                    Err(cause) => return self.broken(cause),
+                },
+                _ = heartbeats.tick() => {
+                    self.say(convert::heartbeat(&self.trainer.activity.snapshot()));
+                }
+            }
+        };
+        self.end(result, &mut inbound).await
+    }
+
+    fn say(&self, message: Up) {
+        say(&self.outbox, message);
+    }
+
+    fn receive(&mut self, message: Down) {
+        let message = match convert::message(message) {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(error) => return self.say(convert::failure(&TrainError::Internal(error))),
+        };
+        let control = &mut self.control;
+        let inbox = &self.trainer.inbox;
+        match inbox.change(|inbox| control.receive(message, inbox)) {
+            Effect::AbortCollectives | Effect::Exit => self.trainer.abort(),
+            Effect::None | Effect::Drain => {}
+        }
+    }
+
+    fn broken(self, cause: String) -> Result<(), AgentError> {
+        let inbox = &self.trainer.inbox;
+        match inbox.change(|inbox| self.control.broken(inbox)) {
+            Effect::Exit => Ok(()),
+            _ => {
+                self.trainer.abort();
+                Err(AgentError::Broken(cause))
+            }
+        }
+    }
+
+    fn pass_on(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Store(_) | Outgoing::Group(_) => self.trainer.keep_handle(outgoing),
+            Outgoing::Scanned(scanned) => {
+                self.say(convert::scanned(scanned, &self.trainer.warnings));
+            }
+            Outgoing::Preparing(done) => self.say(Up::Preparing(v1::Preparing { done })),
+            Outgoing::StoreListening {
+                generation,
+                port,
+                host,
+            } => self.say(Up::StoreListening(v1::StoreListening {
+                generation,
+                port: port.into(),
+                host: host.unwrap_or_default(),
+            })),
+            Outgoing::Report(report @ Report::Finished { .. }) => self.finished = Some(report),
+            Outgoing::Report(report) => self.say(convert::report(report)),
+            Outgoing::Upload(upload) => self.transfers.upload(upload),
+            Outgoing::Fetch { blob, reply } => self.transfers.download(blob, reply),
+            Outgoing::Images { wanted, reply } => self.transfers.images(wanted, reply),
+        }
+    }
+
+    fn finish(&mut self, settled: Result<(), String>) {
+        match (settled, self.finished.take()) {
+            (Ok(()), Some(report)) => self.say(convert::report(report)),
+            (Err(error), _) => self.say(convert::failure(&TrainError::Internal(error))),
+            (Ok(()), None) => {}
+        }
+    }
+
+    /// The training thread has ended.
+    async fn end(
+        mut self,
+        result: Result<Result<(), TrainError>, oneshot::error::RecvError>,
+        inbound: &mut Streaming<v1::CoordinatorMessage>,
+    ) -> Result<(), AgentError> {
+        while let Ok(outgoing) = self.trainer.outgoing.try_recv() {
+            self.pass_on(outgoing);
+        }
+        let settled = self.transfers.settled().await;
+        if let Err(error) = &settled {
+            tracing::error!(error);
+        }
+        self.finish(settled);
+        let error = match result {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => TrainError::Internal("the training thread panicked".to_owned()),
+        };
+        self.say(convert::failure(&error));
+        // A moment for the coordinator to read the failure and answer with its `Shutdown`.
+        let answer = async {
+            while let Ok(message) = next(inbound).await {
+                if matches!(message, Down::Shutdown(_)) {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(ABORT_GRACE, answer).await;
+        Err(AgentError::Training(error.to_string()))
+    }
+}
+
+/// Waits until then; for ever, if there is no such time.
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,234 @@
+//! What passes between the agent and the training thread: orders and step grants one way,
+//! reports and blobs the other.
+
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use common::manifest::Manifest;
+use tokio::sync::mpsc;
+use worker_control::{Control, Inbox, Position, Report, RetainedState, State, Task};
+
+/// The inbox as both sides share it.
+#[derive(Debug, Clone, Default)]
+pub struct SharedInbox(Arc<(Mutex<Inbox>, Condvar)>);
+
+impl SharedInbox {
+    /// Changes the inbox, and wakes the training thread.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Inbox) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.0.1.notify_all();
+        result
+    }
+
+    /// Whether what the thread does for a group is called off.
+    pub fn is_called_off(&self) -> bool {
+        self.lock().is_called_off()
+    }
+
+    /// The next task of `control`; `idle` runs before a wait.
+    pub(super) fn next<S: State>(&self, control: &mut Control<S>, idle: impl Fn()) -> Task {
+        let mut inbox = self.lock();
+        loop {
+            match control.next(&mut inbox) {
+                Task::Wait => {
+                    idle();
+                    inbox = self.0.1.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+                }
+                task => return task,
+            }
+        }
+    }
+
+    /// A poisoned lock means that the other side panicked; the inbox is plain values and stays
+    /// usable for the orderly end.
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the training thread hands to the agent.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// Data, device and retained state.
+    Scanned(Scanned),
+    /// So many images are decoded.
+    Preparing(u32),
+    /// Rank 0 serves a store.
+    StoreListening {
+        /// Of this generation.
+        generation: u64,
+        /// Its port.
+        port: u16,
+        /// Where its peers reach it, if not where the coordinator does.
+        host: Option<String>,
+    },
+    /// A report.
+    Report(Report),
+    /// A blob; it travels while training goes on.
+    Upload(Upload),
+    /// A blob of the run directory is needed; the thread waits for it.
+    Fetch {
+        /// Which.
+        blob: Download,
+        /// All of it, or why not.
+        reply: Sender<Result<Vec<u8>, String>>,
+    },
+    /// Images are needed that the coordinator has; the thread waits for them.
+    Images {
+        /// Which, and where they go.
+        wanted: Vec<Wanted>,
+        /// Whether all are there.
+        reply: Sender<Result<(), FetchError>>,
+    },
+    /// The store of a group being formed, for the agent to interrupt when a peer dies.
+    Store(c10d::Store),
+    /// A live process group, likewise to abort.
+    Group(c10d::ProcessGroup),
+}
+
+/// What a worker found in its data folder, and on what it computes.
+#[derive(Debug)]
+pub struct Scanned {
+    /// Its images.
+    pub manifest: Arc<Manifest>,
+    /// SHA-256 over paths and sizes, in hex.
+    pub fingerprint: String,
+    /// `cpu`, or `cuda:` and an index.
+    pub device: String,
+    /// Whether the device has native bf16.
+    pub native_bf16: bool,
+    /// As the driver names its GPU; empty on a CPU.
+    pub gpu_uuid: String,
+    /// What a worker that comes back brings with it.
+    pub retained: RetainedState,
+}
+
+/// A blob for the run directory.
+#[derive(Debug)]
+pub enum Upload {
+    /// The weights after this epoch, as a `.safetensors` file.
+    Best {
+        /// The epoch.
+        epoch: u32,
+        /// The file.
+        file: Vec<u8>,
+    },
+    /// The whole state, as a `.safetensors` file.
+    Checkpoint {
+        /// Where it stands.
+        position: Position,
+        /// The file.
+        file: Vec<u8>,
+    },
+    /// What the best weights predict.
+    Predictions(Predictions),
+}
+
+/// A blob of the run directory.
+#[derive(Debug, Clone, Copy)]
+pub enum Download {
+    /// The best weights.
+    Best,
+    /// The checkpoint at this position.
+    Checkpoint(Position),
+}
+
+/// Predictions of a few images.
+#[derive(Debug)]
+pub struct Predictions {
+    /// Pixels a side.
+    pub image_size: u32,
+    /// One for each image.
+    pub predictions: Vec<Prediction>,
+}
+
+/// The prediction of one image.
+#[derive(Debug)]
+pub struct Prediction {
+    /// Its place in the list of images.
+    pub sample: u32,
+    /// The likeliest class.
+    pub class: u32,
+    /// Its probability.
+    pub probability: f32,
+    /// RGB, row by row.
+    pub pixels: Vec<u8>,
+}
+
+/// An image that is to be fetched.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Its place in the coordinator's list.
+    pub sample: u32,
+    /// Where it is put.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Why images were not fetched. Those before are there.
+#[derive(Debug)]
+pub enum FetchError {
+    /// The session broke; another attempt may succeed.
+    Broken(String),
+    /// The coordinator does not give them, or there is no room.
+    Refused(String),
+}
+
+/// The way out of the training thread.
+#[derive(Debug, Clone)]
+pub struct Link(mpsc::UnboundedSender<Outgoing>);
+
+impl Link {
+    /// A link to the agent that reads `outgoing`.
+    pub fn new(outgoing: mpsc::UnboundedSender<Outgoing>) -> Self {
+        Self(outgoing)
+    }
+
+    /// Hands over. When the agent is gone, so is the session, and nobody is left to tell.
+    pub(super) fn send(&self, outgoing: Outgoing) {
+        let _ = self.0.send(outgoing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use worker_control::Order;
+
+    use super::*;
+
+    struct Nothing(Infallible);
+
+    impl State for Nothing {
+        type Weights = ();
+
+        fn position(&self) -> Position {
+            match self.0 {}
+        }
+
+        fn loss_sum(&self) -> f64 {
+            match self.0 {}
+        }
+
+        fn next_epoch(&mut self) {}
+
+        fn undo_step(&mut self) {}
+    }
+
+    #[test]
+    fn an_order_ends_the_wait_of_the_training_thread() {
+        let inbox = SharedInbox::default();
+        let (idle, is_idle) = std::sync::mpsc::channel();
+        let waiting = inbox.clone();
+        let thread = std::thread::spawn(move || {
+            let mut control = Control::<Nothing>::new(false);
+            waiting.next(&mut control, || idle.send(()).unwrap())
+        });
+        is_idle.recv().unwrap();
+        inbox.change(|inbox| inbox.push(Order::Shutdown));
+        assert_eq!(thread.join().unwrap(), Task::End(Ok(())));
+    }
+}

@@ -1,0 +1,72 @@
+//! What a worker trains with, beyond its orders.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::manifest::Manifest;
+
+/// What every worker of a run does alike.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Images of each class; all if `None`.
+    pub limit_per_class: Option<usize>,
+    /// Pixels a side.
+    pub image_size: u32,
+    /// A file of weights.
+    pub pretrained: Option<String>,
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// CPU threads; all cores if `None`.
+    pub threads: Option<usize>,
+    /// Of fresh weights.
+    pub seed: u64,
+    /// L2 penalty of the optimizer.
+    pub weight_decay: f64,
+    /// BatchNorm computes with its running statistics, and does not move them.
+    pub frozen_batch_norm: bool,
+    /// After which a collective counts as broken.
+    pub collective_timeout: Duration,
+}
+
+/// Where a worker computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// On the first visible GPU, else on the CPU.
+    Auto,
+    /// On the CPU.
+    Cpu,
+    /// On the first visible GPU.
+    Cuda,
+}
+
+/// Where the images are.
+#[derive(Debug)]
+pub enum Images {
+    /// In this folder, which is filled with the demo set if there is none.
+    Demo(PathBuf),
+    /// In this folder.
+    Folder(PathBuf),
+    /// With the coordinator: its list, of files that lie here once they were fetched.
+    Coordinator(Manifest),
+}
+
+/// The address at which peers reach this worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// Of this machine.
+    pub ip: IpAddr,
+    /// As its peers are to call it, if not by the address from which it came to the coordinator.
+    pub host: Option<String>,
+}
+
+/// All that the training thread begins with.
+#[derive(Debug)]
+pub struct Setup {
+    /// What every worker of the run does alike.
+    pub settings: Settings,
+    /// Where the images are.
+    pub images: Images,
+    /// Where peers reach this worker.
+    pub address: Announced,
+}

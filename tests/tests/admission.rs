@@ -369,7 +369,7 @@ fn what_cannot_protect_a_run_is_refused_before_it_starts() {
         ),
         (
             vec![&valid[0], &other[1], &valid[2]],
-            vec!["does not belong", "other/key.pem"],
+            vec!["is not that of the certificate", "other/key.pem"],
         ),
         (vec![&short], vec!["shorter than 16 bytes", "/token"]),
         (vec!["--token-file=/no/such/token"], vec!["/no/such/token"]),

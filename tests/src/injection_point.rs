@@ -83,7 +83,7 @@ impl InjectionPoint {
         let step = STEADY_STEPS as u64 + 1 + draw % (2 * STEADY_STEPS as u64 - 2);
         let epoch = 1 + (draw % 2) as usize;
         let mut phase = |name: &str, occurrence: u64| {
-            let mut tail = Tail::new(&log, format!("\"PHASE_{name}\""));
+            let mut tail = Tail::new(&log, format!("phase={name}"));
             poll(run, || tail.count() >= occurrence);
         };
         match self {
@@ -92,16 +92,16 @@ impl InjectionPoint {
                 // Most of this phase is the loading of libtorch.
                 std::thread::sleep(Duration::from_millis(draw % 400));
             }
-            Self::Decoding => phase("PREPARING", 1),
-            Self::Forming => phase("FORMING", 1),
-            Self::DataWait => phase("DATA_WAIT", step),
-            Self::Forward => phase("FORWARD", step),
-            Self::Backward => phase("BACKWARD", step),
-            Self::Optimizer => phase("OPTIMIZER", step),
+            Self::Decoding => phase("Preparing", 1),
+            Self::Forming => phase("Forming", 1),
+            Self::DataWait => phase("DataWait", step),
+            Self::Forward => phase("Forward", step),
+            Self::Backward => phase("Backward", step),
+            Self::Optimizer => phase("Optimizer", step),
             Self::Validation => {
                 // The phase is logged once for each chunk.
-                phase("OPTIMIZER", (STEADY_STEPS * (epoch + 1)) as u64);
-                let mut tail = Tail::new(&log, "\"PHASE_VALIDATION\"".to_owned());
+                phase("Optimizer", (STEADY_STEPS * (epoch + 1)) as u64);
+                let mut tail = Tail::new(&log, "phase=Validation".to_owned());
                 let before = tail.count();
                 poll(run, || tail.count() > before);
             }
@@ -196,18 +196,16 @@ impl<'a> Tail<'a> {
 /// The steps that the workers with this local rank have made, one worker after the other.
 pub(crate) fn steps_made(run_dir: &Path, local_rank: u32) -> u64 {
     let log = run_dir.join(format!("logs/worker-{local_rank}.log"));
-    Tail::new(&log, "\"PHASE_OPTIMIZER\"".to_owned()).count()
+    Tail::new(&log, "phase=Optimizer".to_owned()).count()
 }
 
 /// The phases of the two ranks, by their own logs.
 pub(crate) fn phases(run_dir: &Path) -> String {
     let phase = |local_rank: u32| {
         let log = crate::read(&run_dir.join(format!("logs/worker-{local_rank}.log")));
-        let last = log.rsplit_once("\"PHASE_");
-        let word = last.and_then(|(_, rest)| rest.split('"').next());
-        let word = word.unwrap_or("starting").to_lowercase().replace('_', " ");
-        // Between two phases it waits for the coordinator.
-        word.replace("unspecified", "idle")
+        let last = log.rsplit_once("phase=");
+        let word = last.and_then(|(_, rest)| rest.split_whitespace().next());
+        word.unwrap_or("Starting").to_owned()
     };
     format!("rank 0 in {}, rank 1 in {}", phase(0), phase(1))
 }

@@ -74,10 +74,10 @@ fn gaps(log: &str) -> Vec<f64> {
     let mut gaps = Vec::new();
     let mut validated = None;
     let mut validating = false;
-    for line in log.lines().filter(|line| line.contains("PHASE_")) {
+    for line in log.lines().filter(|line| line.contains("phase=")) {
         let (validation, step) = (
-            line.contains("PHASE_VALIDATION"),
-            line.contains("PHASE_FORWARD\""),
+            line.contains("phase=Validation"),
+            line.contains("phase=Forward"),
         );
         match (validating, validated, seconds(line)) {
             (true, _, Some(at)) if !validation => validated = Some(at),

@@ -37,7 +37,7 @@ impl Default for ActivityTracker {
 impl ActivityTracker {
     /// Begins something; also when it is the same again, as with the next chunk of a validation.
     pub fn enter(&self, activity: Activity) {
-        tracing::debug!(?activity, "enters");
+        tracing::debug!(phase = ?activity, "training thread");
         self.change(|now| {
             now.activity = activity;
             now.since = Instant::now();

@@ -140,7 +140,7 @@ lint: setup ## Check formatting, lints, documentation, and dependencies (with ca
 
 .PHONY: deploy-check
 deploy-check: setup ## Check the Dockerfile, the compose file and the Kubernetes manifests
-	cargo build --locked -p coordinator -p worker
+	cargo build --locked --workspace
 	python3 -m venv $(TARGET)/deploy-check
 	$(TARGET)/deploy-check/bin/pip install --quiet --disable-pip-version-check \
 	    -r deploy/check/requirements.txt

@@ -9,8 +9,9 @@ use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
@@ -155,15 +156,18 @@ fn to_rgb(jpeg: &[u8]) -> Result<(Vec<u8>, u32, u32), DecodeError> {
 }
 
 /// Triangle filter widened by the scale, in 8-bit fixed point, rows first: the algorithm of
-/// Pillow's `Image.resize(…, BILINEAR)`, which torchvision's `Resize` calls.
+/// Pillow's `Image.resize(…, BILINEAR)`, which torchvision's `Resize` calls. The type of pixel is
+/// fixed here: to choose it at run time, this crate would compile the resizer for thirteen of them.
 fn resize(rgb: &[u8], width: u32, height: u32, size: u32) -> Result<Vec<u8>, DecodeError> {
     let refused = |error: &dyn std::fmt::Display| DecodeError::Resize(error.to_string());
-    let source =
-        ImageRef::new(width, height, rgb, PixelType::U8x3).map_err(|error| refused(&error))?;
-    let mut target = Image::new(size, size, PixelType::U8x3);
+    let source = TypedImageRef::<U8x3>::from_buffer(width, height, rgb);
+    let source = source.map_err(|error| refused(&error))?;
+    let mut resized = vec![0; 3 * size as usize * size as usize];
+    let target = TypedImage::<U8x3>::from_buffer(size, size, &mut resized);
+    let mut target = target.map_err(|error| refused(&error))?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
     Resizer::new()
-        .resize(&source, &mut target, &options)
+        .resize_typed(&source, &mut target, &options)
         .map_err(|error| refused(&error))?;
-    Ok(target.into_vec())
+    Ok(resized)
 }

@@ -91,6 +91,8 @@ impl Running {
         let outcome = driver.drive(&mut inputs).await;
         // Workers that connect from now on are told that the run is over.
         inputs.inbox.close();
+        // Those that wait for an answer get none, and hear the same.
+        while inputs.inbox.try_recv().is_some() {}
         if let Some(local_rank) = outcome.as_ref().err().and_then(RunError::local_rank) {
             await_exit(local_rank, driver.observers(), &mut inputs).await;
         }

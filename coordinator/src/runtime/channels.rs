@@ -66,7 +66,8 @@ impl Inbox {
         self.0.recv().await.map(|(input, _)| input)
     }
 
-    pub(super) fn try_recv(&mut self) -> Option<DriverInput> {
+    /// The next input, if one waits.
+    pub fn try_recv(&mut self) -> Option<DriverInput> {
         self.0.try_recv().ok().map(|(input, _)| input)
     }
 

@@ -90,6 +90,10 @@ impl Effects {
             Cache::Creating(waiting)
                 if needs_cache || waiting.iter().any(|(of, _)| *of == worker) =>
             {
+                // A run that fails meanwhile does not wait for the cache.
+                if matches!(command, Command::Shutdown { .. }) {
+                    return self.send_now(worker, command);
+                }
                 waiting.push((worker, command));
             }
             _ => self.send_now(worker, command),
@@ -139,6 +143,7 @@ impl Effects {
         let cache = match created {
             Ok(cache) => cache,
             Err(error) => {
+                self.cache = Cache::None;
                 return Some(Event::StoreFailed {
                     error: format!("cannot create the shared image cache: {error}"),
                 });

@@ -10,6 +10,8 @@
 //! for the next order.
 
 mod forming;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -323,7 +325,11 @@ impl<S: State> Control<S> {
         if there {
             return self.queue.push_back(Task::Upload(what));
         }
-        let message = format!("asked for {what:?}, which this worker does not hold");
+        let what = match what {
+            SaveState::Best(epoch) => format!("the best weights of epoch {epoch}"),
+            SaveState::Checkpoint => "a checkpoint".to_owned(),
+        };
+        let message = format!("the coordinator asked for {what}, which this worker does not hold");
         self.end(Err(TrainError::Internal(message)));
     }
 

@@ -102,7 +102,12 @@ fn plan(plan: v1::EpochPlan) -> Result<EpochPlan, String> {
     };
     let steps = plan.local_counts.len();
     let samples: u64 = plan.local_counts.iter().map(|n| u64::from(*n)).sum();
-    if plan.global_counts.len() != steps || plan.samples.len() as u64 != samples {
+    let mut counts = plan.local_counts.iter().zip(&plan.global_counts);
+    let wrong = plan.global_counts.len() != steps
+        || plan.samples.len() as u64 != samples
+        || counts.any(|(local, global)| local > global)
+        || u32::try_from(steps).is_ok_and(|steps| plan.completed.checked_add(steps).is_none());
+    if wrong {
         return Err("EpochPlan has counts that do not add up".to_owned());
     }
     Ok(EpochPlan {

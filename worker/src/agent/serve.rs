@@ -9,6 +9,7 @@ use proto::v1::coordinator_message::Message as Down;
 use proto::v1::worker_message::Message as Up;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::Streaming;
 use worker_control::{Effect, Report, Session as Control, TrainError};
@@ -38,6 +39,9 @@ pub(super) struct Trainer {
     warnings: Vec<String>,
     store: Option<c10d::Store>,
     group: Option<c10d::ProcessGroup>,
+    /// An abort that is under way. No order reaches the thread before its end, so that the next
+    /// group does not meet while the last one is torn down.
+    aborting: Option<JoinHandle<()>>,
 }
 
 impl Trainer {
@@ -67,6 +71,7 @@ impl Trainer {
             warnings,
             store: None,
             group: None,
+            aborting: None,
         })
     }
 
@@ -109,15 +114,28 @@ impl Trainer {
         }
     }
 
-    /// Breaks collectives that will not complete, from outside of them. Nobody waits for the end
-    /// of that: the thread returns from its collective.
+    /// Breaks collectives that will not complete, from outside of them.
     fn abort(&mut self) {
         if let Some(store) = self.store.take() {
             store.interrupt();
         }
         if let Some(group) = self.group.take() {
-            drop(tokio::task::spawn_blocking(move || group.abort()));
+            let before = self.aborting.take();
+            self.aborting = Some(tokio::spawn(async move {
+                if let Some(before) = before {
+                    let _ = before.await;
+                }
+                let abort = tokio::task::spawn_blocking(move || group.abort());
+                let _ = tokio::time::timeout(ABORT_GRACE, abort).await;
+            }));
         }
+    }
+
+    /// The thread has left its group: the handles are of no use. The last handle ends the group,
+    /// which may take a while.
+    fn release(&mut self) {
+        let handles = (self.store.take(), self.group.take());
+        drop(tokio::task::spawn_blocking(move || drop(handles)));
     }
 }
 
@@ -156,14 +174,19 @@ impl Conversation<'_> {
                 },
                 () = at(self.drained_by) => return Ok(()),
                 // After its `Shutdown` the coordinator hangs up, which is no news.
-                message = next(&mut inbound), if !self.control.is_over() => match message {
-                    Ok(Down::Shutdown(shutdown)) if shutdown.abort => {
-                        self.receive(Down::Shutdown(shutdown.clone()));
-                        let end = &mut self.trainer.end;
-                        let _ = tokio::time::timeout(ABORT_GRACE, end).await;
-                        return Err(AgentError::Training(shutdown.reason));
+                () = ended(&mut self.trainer.aborting), if self.trainer.aborting.is_some() => {}
+                message = next(&mut inbound), if self.reads() => match message {
+                    Ok(message) => {
+                        let reason = match &message {
+                            Down::Shutdown(shutdown) => shutdown.reason.clone(),
+                            _ => String::new(),
+                        };
+                        match self.receive(message) {
+                            Effect::Exit => return self.abort_and_exit(reason).await,
+                            Effect::AbortCollectives => self.trainer.abort(),
+                            Effect::None | Effect::Drain => {}
+                        }
                     }
-                    Ok(message) => self.receive(message),
                     Err(cause) => return self.broken(cause),
                 },
                 _ = heartbeats.tick() => {
@@ -171,24 +194,36 @@ impl Conversation<'_> {
                 }
             }
         };
-        self.end(result, &mut inbound).await
+        self.end(result, &mut inbound, asked_to_end).await
+    }
+
+    fn reads(&self) -> bool {
+        !self.control.is_over() && self.trainer.aborting.is_none()
+    }
+
+    /// A peer is gone, and the run with it.
+    async fn abort_and_exit(self, reason: String) -> Result<(), AgentError> {
+        self.trainer.abort();
+        let _ = tokio::time::timeout(ABORT_GRACE, &mut self.trainer.end).await;
+        Err(AgentError::Training(reason))
     }
 
     fn say(&self, message: Up) {
         say(&self.outbox, message);
     }
 
-    fn receive(&mut self, message: Down) {
-        let message = match convert::message(message) {
-            Ok(Some(message)) => message,
-            Ok(None) => return,
-            Err(error) => return self.say(convert::failure(&TrainError::Internal(error))),
-        };
-        let control = &mut self.control;
-        let inbox = &self.trainer.inbox;
-        match inbox.change(|inbox| control.receive(message, inbox)) {
-            Effect::AbortCollectives | Effect::Exit => self.trainer.abort(),
-            Effect::None | Effect::Drain => {}
+    fn receive(&mut self, message: Down) -> Effect {
+        match convert::message(message) {
+            Ok(Some(message)) => {
+                let control = &mut self.control;
+                let inbox = &self.trainer.inbox;
+                inbox.change(|inbox| control.receive(message, inbox))
+            }
+            Ok(None) => Effect::None,
+            Err(error) => {
+                self.say(convert::failure(&TrainError::Internal(error)));
+                Effect::None
+            }
         }
     }
 
@@ -207,6 +242,7 @@ impl Conversation<'_> {
         match outgoing {
             Outgoing::Store(_) | Outgoing::Group(_) => self.trainer.keep_handle(outgoing),
             Outgoing::Scanned(scanned) => {
+                self.trainer.release();
                 self.say(convert::scanned(scanned, &self.trainer.warnings));
             }
             Outgoing::Preparing(done) => self.say(Up::Preparing(v1::Preparing { done })),
@@ -220,7 +256,12 @@ impl Conversation<'_> {
                 host: host.unwrap_or_default(),
             })),
             Outgoing::Report(report @ Report::Finished { .. }) => self.finished = Some(report),
-            Outgoing::Report(report) => self.say(convert::report(report)),
+            Outgoing::Report(report) => {
+                if let Report::GenerationAborted { .. } | Report::GroupBroken { .. } = report {
+                    self.trainer.release();
+                }
+                self.say(convert::report(report));
+            }
             Outgoing::Upload(upload) => self.transfers.upload(upload),
             Outgoing::Fetch { blob, reply } => self.transfers.download(blob, reply),
             Outgoing::Images { wanted, reply } => self.transfers.images(wanted, reply),
@@ -240,17 +281,22 @@ impl Conversation<'_> {
         mut self,
         result: Result<Result<(), TrainError>, oneshot::error::RecvError>,
         inbound: &mut Streaming<v1::CoordinatorMessage>,
+        asked_to_end: &mut Signal,
     ) -> Result<(), AgentError> {
         while let Ok(outgoing) = self.trainer.outgoing.try_recv() {
             self.pass_on(outgoing);
         }
-        let settled = self.transfers.settled().await;
-        if let Err(error) = &settled {
-            tracing::error!(error);
-        }
-        self.finish(settled);
         let error = match result {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(())) => {
+                tokio::select! {
+                    settled = self.transfers.settled() => match (settled, &self.finished) {
+                        (Err(error), None) => tracing::error!(error),
+                        (settled, _) => self.finish(settled),
+                    },
+                    _ = asked_to_end.recv() => {}
+                }
+                return Ok(());
+            }
             Ok(Err(error)) => error,
             Err(_) => TrainError::Internal("the training thread panicked".to_owned()),
         };
@@ -265,6 +311,14 @@ impl Conversation<'_> {
         };
         let _ = tokio::time::timeout(ABORT_GRACE, answer).await;
         Err(AgentError::Training(error.to_string()))
+    }
+}
+
+/// Waits for a task. May be cancelled and called again.
+async fn ended(task: &mut Option<JoinHandle<()>>) {
+    if let Some(running) = task {
+        let _ = running.await;
+        *task = None;
     }
 }
 

@@ -21,7 +21,8 @@ pub(super) struct EpochRun {
 impl Worker<'_> {
     /// The run of this epoch, which begins with the first task that needs it.
     pub(super) fn begin_epoch(&mut self, plan: &Arc<EpochPlan>) -> Result<(), TrainError> {
-        if self.epoch.is_none() {
+        let runs = |run: &EpochRun| Arc::ptr_eq(&run.plan, plan);
+        if !self.epoch.as_ref().is_some_and(runs) {
             let run = EpochRun {
                 training: self.loader(batches(plan))?,
                 validation: None,

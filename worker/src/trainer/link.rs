@@ -27,12 +27,15 @@ impl SharedInbox {
     }
 
     /// The next task of `control`; `idle` runs before a wait.
-    pub(super) fn next<S: State>(&self, control: &mut Control<S>, idle: impl Fn()) -> Task {
+    pub(super) fn next<S: State>(&self, control: &mut Control<S>, idle: impl FnOnce()) -> Task {
         let mut inbox = self.lock();
+        let mut idle = Some(idle);
         loop {
             match control.next(&mut inbox) {
                 Task::Wait => {
-                    idle();
+                    if let Some(idle) = idle.take() {
+                        idle();
+                    }
                     inbox = self.0.1.wait(inbox).unwrap_or_else(PoisonError::into_inner);
                 }
                 task => return task,

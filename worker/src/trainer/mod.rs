@@ -67,11 +67,15 @@ pub fn run(
     let idle = || activity.enter(Activity::Idle);
     loop {
         let done = match inbox.next(&mut worker.control, idle) {
-            Task::End(result) => return result,
+            Task::End(result) => {
+                worker.end_epoch(Err("the training thread ended"));
+                return result;
+            }
             task => worker.perform(task),
         };
-        if let Err(TrainError::Collective(reason)) = &done {
-            tracing::warn!(reason, "the process group broke");
+        if let Err(error) = &done {
+            tracing::warn!(reason = %error, "the process group broke or cannot be used");
+            worker.end_epoch(Err(&error.to_string()));
         }
         worker.control.done(done);
     }
@@ -135,17 +139,24 @@ impl Worker<'_> {
             Task::Step { plan, index } => return self.step(&plan, index),
             Task::AverageBatchNorm => self.average_batch_norm()?,
             Task::Validate { plan, index } => return self.validate(&plan, index),
-            Task::CopyWeights => return Ok(Done::Copied(best::copy(self.state()?))),
+            Task::CopyWeights => {
+                self.activity.enter(Activity::Idle);
+                return Ok(Done::Copied(best::copy(self.state()?)));
+            }
             Task::Upload(what) => self.upload(what)?,
             Task::Show(samples) => {
+                self.end_epoch(Err("stopped"));
+                self.activity.enter(Activity::Idle);
                 // A run without its last image is still a run.
                 if let Err(error) = self.show(&samples) {
                     tracing::warn!(reason = %error, "no predictions are drawn");
                 }
             }
             Task::Report(report) => {
-                if let Report::EpochDone(report) = &report {
-                    self.end_epoch(Ok(report));
+                match &report {
+                    Report::EpochDone(report) => self.end_epoch(Ok(report)),
+                    Report::Finished { .. } => self.end_epoch(Err("stopped")),
+                    _ => {}
                 }
                 self.link.send(Outgoing::Report(report));
             }
@@ -179,13 +190,15 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn show(&mut self, samples: &[u32]) -> Result<(), TrainError> {
-        let file = self.fetch(Download::Best)?;
-        best::load(&mut self.state()?.model, &file)?;
-        let (Some(replica), Some(cache)) = (self.control.state(), &self.cache) else {
-            return Err(internal("there is no model to show it with"));
+    /// With a model of its own: the state stays what the run would go on from.
+    fn show(&self, samples: &[u32]) -> Result<(), TrainError> {
+        let (Some(state), Some(cache)) = (self.control.state(), &self.cache) else {
+            return Err(internal("predictions without images or without a state"));
         };
-        let predictions = predict::show(replica, cache, samples, &self.compute)?;
+        let mut best = self.create(false)?;
+        best.compute_in(state.precision());
+        best::load(&mut best.model, &self.fetch(Download::Best)?)?;
+        let predictions = predict::show(&best, cache, samples, &self.compute)?;
         self.link
             .send(Outgoing::Upload(Upload::Predictions(predictions)));
         Ok(())

@@ -52,6 +52,14 @@ impl Replica {
         self.bf16 = precision == Precision::Bf16;
     }
 
+    /// What it computes in.
+    pub(super) fn precision(&self) -> Precision {
+        match self.bf16 {
+            true => Precision::Bf16,
+            false => Precision::Fp32,
+        }
+    }
+
     /// The type of images that [`logits`](Self::logits) need not cast.
     pub(super) fn image_kind(&self) -> Kind {
         if self.bf16 {

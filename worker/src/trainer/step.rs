@@ -29,6 +29,7 @@ impl Worker<'_> {
         else {
             return Err(internal("a step without a group or a state"));
         };
+        self.activity.at(plan.generation, replica.position());
         let batch = epoch
             .training
             .next()

@@ -1,8 +1,9 @@
 //! A simulated cluster: one seed is one schedule, in virtual time. The coordinator's `Run` and the
-//! workers' own control code (`worker_control`) are the shipped ones; the network, the disk, the
-//! collectives and the arithmetic are simulated. Workers die, hang, come late and drain; sessions
-//! break; the coordinator is killed and resumed; old messages come again; and after every event
-//! the invariants of [`invariants`] and [`outcomes`] must hold.
+//! workers' own control code (`worker_control`) are the shipped ones; the network with its
+//! conversions and transfers, the disk, the collectives and the arithmetic are simulated. Workers
+//! die, hang, come late and drain; sessions break; the coordinator is killed and resumed; old
+//! messages come again; and after every event the invariants of [`invariants`] and [`outcomes`]
+//! must hold.
 //!
 //! `SIMULATIONS` is the number of schedules, `SIMULATION_SEED` the one that `one_seed` prints.
 

@@ -228,7 +228,7 @@ impl Cluster {
         }
         self.sessions[sid].cut = true;
         let process = &mut self.processes[pid];
-        (process.session, process.uploads) = (None, 0);
+        (process.session, process.uploads, process.finished) = (None, 0, None);
         if process.kind == Kind::Nonsense {
             return self.end_process(pid, false);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use worker_control::{Control, EpochPlan, Inbox, Session, Task};
+use worker_control::{Control, EpochPlan, Inbox, Report, Session, Task};
 
 use super::cluster::{Blob, Cluster, Item};
 use super::lineage::State;
@@ -34,7 +34,7 @@ pub(super) enum Doing {
     Averaging,
     Validating,
     Showing,
-    /// It waits for its uploads.
+    /// The process is about to end, and waits for its uploads.
     Settling,
 }
 
@@ -59,6 +59,8 @@ pub(super) struct Process {
     pub(super) task: Task,
     pub(super) doing: Doing,
     pub(super) uploads: u32,
+    /// A report that waits for the uploads.
+    pub(super) finished: Option<Report>,
     pub(super) since: u64,
     pub(super) place: (u64, Position),
     pub(super) token: u64,
@@ -95,6 +97,7 @@ impl Process {
             task: Task::Wait,
             doing: Doing::Idle,
             uploads: 0,
+            finished: None,
             since: 0,
             place: (0, Position::start_of(0)),
             token: 0,

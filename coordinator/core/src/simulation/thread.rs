@@ -122,9 +122,11 @@ impl Cluster {
                     self.upload(pid, Blob::Picture);
                     return self.busy(pid, Doing::Showing, 1, 100);
                 }
-                // "Finished" promises that every upload has arrived.
-                Task::Report(Report::Finished { .. }) if self.processes[pid].uploads > 0 => {
-                    return self.enter_doing(pid, Doing::Settling);
+                // "Finished" promises that every upload has arrived: the session holds it back.
+                Task::Report(report @ Report::Finished { .. })
+                    if self.processes[pid].uploads > 0 =>
+                {
+                    self.processes[pid].finished = Some(report);
                 }
                 Task::Report(report) => self.report(pid, report),
                 Task::End(Ok(())) => return self.end_if_settled(pid),
@@ -151,13 +153,11 @@ impl Cluster {
         if self.processes[pid].uploads > 0 {
             return;
         }
-        match (self.processes[pid].doing, self.processes[pid].task.clone()) {
-            (Doing::Settling, Task::Report(report)) => {
-                self.report(pid, report);
-                self.done(pid, Ok(Done::Plain));
-            }
-            (Doing::Settling, _) => self.end_process(pid, false),
-            _ => {}
+        if let Some(report) = self.processes[pid].finished.take() {
+            self.report(pid, report);
+        }
+        if self.processes[pid].doing == Doing::Settling {
+            self.end_process(pid, false);
         }
     }
 

@@ -21,7 +21,24 @@ pub(crate) struct Transfers {
     worker_id: u64,
     /// For the one thing that nobody waits for: that an upload failed.
     outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
-    last: Option<JoinHandle<Result<(), String>>>,
+    last: Option<PendingUpload>,
+}
+
+/// An upload and, inside of it, those before. Dropping it aborts all of them.
+struct PendingUpload(JoinHandle<Result<(), String>>);
+
+impl PendingUpload {
+    /// Waits for the end. May be cancelled and called again.
+    async fn ended(&mut self) -> Result<(), String> {
+        let ended = (&mut self.0).await;
+        ended.unwrap_or_else(|error| Err(format!("an upload failed: {error}")))
+    }
+}
+
+impl Drop for PendingUpload {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Transfers {
@@ -45,9 +62,9 @@ impl Transfers {
         let worker_id = self.worker_id;
         let outbox = self.outbox.clone();
         let previous = self.last.take();
-        self.last = Some(tokio::spawn(async move {
-            if let Some(previous) = previous {
-                outcome(previous.await)?;
+        self.last = Some(PendingUpload(tokio::spawn(async move {
+            if let Some(mut previous) = previous {
+                previous.ended().await?;
             }
             let kind = label.kind();
             let label = v1::BlobHeader { worker_id, ..label };
@@ -78,7 +95,7 @@ impl Transfers {
                     Err(message)
                 }
             }
-        }));
+        })));
     }
 
     /// Waits until all uploads so far are with the coordinator. May be cancelled and called again.
@@ -86,7 +103,7 @@ impl Transfers {
         let Some(upload) = &mut self.last else {
             return Ok(());
         };
-        let ended = outcome(upload.await);
+        let ended = upload.ended().await;
         self.last = None;
         ended
     }
@@ -112,9 +129,7 @@ impl Transfers {
             let _ = reply.send(fetch(client, request).await);
         });
     }
-}
 
-impl Transfers {
     /// Fetches images for somebody who waits for them.
     pub(crate) fn images(
         &self,
@@ -139,18 +154,6 @@ async fn fetch(mut client: Client, request: v1::DownloadRequest) -> Result<Vec<u
     }
     let (_, bytes) = assembly.finish().map_err(|error| error.to_string())?;
     Ok(bytes)
-}
-
-impl Drop for Transfers {
-    fn drop(&mut self) {
-        if let Some(upload) = &self.last {
-            upload.abort();
-        }
-    }
-}
-
-fn outcome(ended: Result<Result<(), String>, tokio::task::JoinError>) -> Result<(), String> {
-    ended.unwrap_or_else(|error| Err(format!("an upload failed: {error}")))
 }
 
 fn labelled(upload: Upload) -> (v1::BlobHeader, Vec<u8>) {

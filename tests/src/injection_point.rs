@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::{Run, STEADY_EPOCHS, STEADY_STEPS};
 
 /// The value of `RUST_LOG` with which workers log the phases of a step.
-pub const LOGS: &str = "warn,worker=info,worker::agent::activity=debug";
+pub const LOGS: &str = "warn,worker=info,worker::trainer::activity=debug";
 
 const POLL_INTERVAL: Duration = Duration::from_micros(300);
 const TIMEOUT: Duration = Duration::from_secs(120);

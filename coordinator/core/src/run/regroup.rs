@@ -171,11 +171,14 @@ impl Run {
         }
         let retained = self.furthest_retained(ready);
         let newest = self.checkpoints.newest().max(Some(self.known()));
+        // A member that left before the first group had formed may have saved the state that it
+        // brought.
+        let nothing_yet = !self.initialized && self.checkpoints.newest().is_none();
         let Phase::Assembling(assembling) = &mut self.phase else {
             return;
         };
         let stored = match assembling.checkpoint {
-            _ if !self.initialized => None,
+            _ if nothing_yet => None,
             CheckpointLookup::Asked => return,
             CheckpointLookup::Found(stored) => stored.filter(|at| self.is_usable(*at)),
             CheckpointLookup::NotYet => match retained {

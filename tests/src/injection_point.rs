@@ -99,8 +99,9 @@ impl InjectionPoint {
             Self::Backward => phase("Backward", step),
             Self::Optimizer => phase("Optimizer", step),
             Self::Validation => {
-                // The phase is logged once for each chunk.
-                phase("Optimizer", (STEADY_STEPS * (epoch + 1)) as u64);
+                // The phase is logged once for each chunk: those before the last step of this epoch
+                // are of epochs before.
+                phase("Optimizer", (STEADY_STEPS * (epoch + 1) - 1) as u64);
                 let mut tail = Tail::new(&log, "phase=Validation".to_owned());
                 let before = tail.count();
                 poll(run, || tail.count() > before);

@@ -41,7 +41,7 @@ impl Scenario {
             max_workers,
             rejoin_timeout: Duration::from_millis(between(1, 6_000)),
             max_restarts: between(1, 3) as u32,
-            stall_timeout: Duration::from_millis(between(3_000, 6_000)),
+            stall_timeout: Duration::from_millis(between(5_000, 8_000)),
             checkpoints: match between(0, 2) {
                 0 => Cadence::EpochsOnly,
                 1 => Cadence::Steps(between(1, 4) as u32),

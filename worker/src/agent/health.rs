@@ -1,35 +1,35 @@
-//! Says to whoever watches the process that it lives, and what it is at: one word in a file,
-//! written every second, that goes with the process. So a health check needs no port and no
-//! program: the file is there and young.
+//! The health file: one word for the state of the process, rewritten every second and removed when
+//! the worker ends. A health check needs no port and no program: it tests that the file is recent.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use worker_control::Activity;
 
 use crate::trainer::activity::ActivityTracker;
 
-const EVERY: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the process is at.
+/// The state of the process.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum State {
-    /// It looks for its coordinator, and holds no state yet.
+    /// It tries to reach its coordinator, and has no state yet.
     #[default]
     Connecting,
-    /// It is in a session, and does what the training thread does.
+    /// It is in a session; the word is the activity of the training thread.
     Joined(ActivityTracker),
-    /// Its coordinator is gone, and it holds its state.
-    Holding,
+    /// It lost its coordinator, and retains its state.
+    Reconnecting,
 }
 
 impl State {
     fn word(&self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
-            Self::Holding => "holding",
+            Self::Reconnecting => "reconnecting",
             Self::Joined(activity) => match activity.snapshot().activity {
                 Activity::Idle => "waiting",
                 Activity::Preparing => "preparing",
@@ -39,62 +39,80 @@ impl State {
     }
 }
 
-/// The writer of the file. Dropping it removes the file.
+/// The writer of the file.
 #[derive(Debug)]
 pub(crate) struct Health {
     state: Arc<Mutex<State>>,
-    file: Option<(PathBuf, JoinHandle<()>)>,
+    writer: Option<Writer>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    /// Dropping it ends the task.
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
 }
 
 impl Health {
-    /// Begins to write to `file`, if there is one. Must be called within a tokio runtime.
+    /// Begins to write to `file`, if there is one. Must be called within a tokio runtime, whose
+    /// task rewrites the file: if the runtime hangs, the file grows old.
     ///
     /// # Errors
     /// The file cannot be written; later failures are only logged.
-    pub(crate) fn start(file: Option<&Path>) -> std::io::Result<Self> {
+    pub(crate) async fn start(file: Option<&Path>) -> std::io::Result<Self> {
         let state = Arc::new(Mutex::new(State::default()));
         let Some(path) = file else {
-            return Ok(Self { state, file: None });
+            return Ok(Self {
+                state,
+                writer: None,
+            });
         };
-        write(path, State::default().word())?;
-        let (target, shown) = (path.to_path_buf(), Arc::clone(&state));
-        let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(EVERY);
-            loop {
-                ticks.tick().await;
-                let word = lock(&shown).word();
-                if let Err(error) = write(&target, word) {
-                    tracing::warn!(path = %target.display(), %error, "cannot write the health file");
-                }
-            }
-        });
-        let file = Some((path.to_path_buf(), task));
-        Ok(Self { state, file })
+        write(path, State::default().word()).await?;
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(rewrite(path.to_path_buf(), Arc::clone(&state), stopped));
+        let writer = Some(Writer { stop, task });
+        Ok(Self { state, writer })
     }
 
     pub(crate) fn set(&self, state: State) {
         *lock(&self.state) = state;
     }
-}
 
-impl Drop for Health {
-    fn drop(&mut self) {
-        if let Some((path, task)) = &self.file {
-            task.abort();
-            // A file that stays grows old, which says the same.
-            let _ = std::fs::remove_file(path);
+    /// Removes the file.
+    pub(crate) async fn stop(self) {
+        if let Some(Writer { stop, task }) = self.writer {
+            drop(stop);
+            // It fails when the task panicked, which leaves a file that grows old.
+            let _ = task.await;
         }
     }
 }
 
-/// Readers see the old word or the new one, never half of it.
-fn write(path: &Path, word: &str) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    std::fs::write(&new, format!("{word}\n"))?;
-    std::fs::rename(&new, path)
+/// Rewrites the file until `stopped`, then removes it.
+async fn rewrite(path: PathBuf, state: Arc<Mutex<State>>, mut stopped: oneshot::Receiver<()>) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    loop {
+        tokio::select! {
+            _ = &mut stopped => break,
+            _ = ticks.tick() => {}
+        }
+        let word = lock(&state).word();
+        if let Err(error) = write(&path, word).await {
+            tracing::warn!(path = %path.display(), %error, "cannot write the health file");
+        }
+    }
+    // A file that stays grows old, which means the same.
+    let _ = tokio::fs::remove_file(&path).await;
 }
 
-/// A word is whole after any panic.
+/// Readers see the old word or the new one, never a part of it.
+async fn write(path: &Path, word: &str) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    tokio::fs::write(&new, format!("{word}\n")).await?;
+    tokio::fs::rename(&new, path).await
+}
+
+/// The state is valid after any panic.
 fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -104,11 +122,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_file_says_the_state_and_goes_with_it() {
+    async fn the_file_contains_the_state_until_the_worker_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("health");
         let read = || std::fs::read_to_string(&path).unwrap();
-        let health = Health::start(Some(&path)).unwrap();
+        let health = Health::start(Some(&path)).await.unwrap();
         assert_eq!(read(), "connecting\n");
         let activity = ActivityTracker::default();
         health.set(State::Joined(activity.clone()));
@@ -118,9 +136,9 @@ mod tests {
             assert!(tokio::time::Instant::now() < deadline, "{}", read());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        drop(health);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        health.stop().await;
         assert!(!path.exists());
-        assert!(Health::start(Some(&folder.path().join("absent/health"))).is_err());
+        let absent = folder.path().join("absent/health");
+        assert!(Health::start(Some(&absent)).await.is_err());
     }
 }

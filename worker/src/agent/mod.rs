@@ -1,4 +1,4 @@
-//! The worker's side of the wire, over as many sessions as it takes. It touches no tensor and
+//! The worker's side of the wire, over any number of sessions. It touches no tensor and
 //! decides nothing about training.
 //!
 //! ```text
@@ -32,25 +32,40 @@ use crate::cli::Cli;
 use crate::error::AgentError;
 
 /// Joins the run at `cli.coordinator` and trains until it ends, also when the coordinator is
-/// gone for a while. From then on `logs` carry the trace of that run.
+/// unavailable for a while. `logs` carry the trace of the run from then on.
 ///
 /// # Errors
-/// When the coordinator cannot be reached, refuses, or stays away, and when training fails.
+/// The coordinator cannot be reached, refuses the worker, or does not come back; or training
+/// fails.
 pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
     let local_rank = local_rank(std::env::var_os(proto::LOCAL_RANK_VARIABLE))?;
     let who = Identity::new(local_rank)
-        .map_err(|error| AgentError::Training(format!("cannot draw an id: {error}")))?;
+        .map_err(|error| AgentError::Training(format!("cannot generate an id: {error}")))?;
     let health = Health::start(cli.health_file.as_deref())
+        .await
         .map_err(|error| AgentError::Usage(format!("cannot write --health-file: {error}")))?;
+    let ended = join(&cli, logs, who, local_rank.is_some(), &health).await;
+    health.stop().await;
+    ended
+}
+
+/// Joins the run. `launched` is whether a coordinator started this worker.
+async fn join(
+    cli: &Cli,
+    logs: &LogTrace,
+    who: Identity,
+    launched: bool,
+    health: &Health,
+) -> Result<(), AgentError> {
     let mut asked_to_end = signal(SignalKind::terminate())
         .map_err(|error| AgentError::Training(format!("cannot watch for signals: {error}")))?;
     let patience = Duration::from_secs(cli.connect_timeout);
-    let mut parent = local_rank.map(|_| ParentPipe::of_process());
-    let coordinator = Coordinator::of(&cli)?;
+    let mut parent = launched.then(ParentPipe::of_process);
+    let coordinator = Coordinator::of(cli)?;
     let first = tokio::select! {
         first = session::open(&coordinator, who, patience) => first?,
         () = ParentPipe::closed(&mut parent) => {
-            let cause = "the coordinator that started this worker is gone".to_owned();
+            let cause = "the coordinator that started this worker has exited".to_owned();
             return Err(AgentError::Broken(cause));
         }
         _ = asked_to_end.recv() => return Ok(()),
@@ -59,7 +74,7 @@ pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
     let trace = TraceId::of_run(&run_id);
     logs.set(trace);
     tracing::info!("joined run {run_id}, trace {trace}");
-    let prepared = setup::prepare(&cli, &coordinator, &first.client, &first.registered).await?;
+    let prepared = setup::prepare(cli, &coordinator, &first.client, &first.registered).await?;
     let spans = Spans::start(&prepared.otlp_endpoint, "finetune-worker", trace);
     let run = JoinedRun {
         coordinator: &coordinator,
@@ -68,7 +83,7 @@ pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
         hold_timeout: prepared.hold_timeout,
         trainer: Trainer::start(prepared.setup, prepared.warnings, spans.clone())?,
     };
-    let ended = run.stay(first, &health, &mut asked_to_end).await;
+    let ended = run.stay(first, health, &mut asked_to_end).await;
     if let Some(spans) = spans {
         spans.finish().await;
     }
@@ -95,7 +110,7 @@ struct JoinedRun<'a> {
     coordinator: &'a Coordinator,
     who: Identity,
     run_id: String,
-    /// How long the worker looks for a coordinator that is gone.
+    /// How long the worker tries to reach a lost coordinator.
     hold_timeout: Duration,
     trainer: Trainer,
 }
@@ -117,7 +132,7 @@ impl JoinedRun<'_> {
                         cause,
                         "lost the coordinator; retaining the state and retrying for {seconds} s"
                     );
-                    health.set(health::State::Holding);
+                    health.set(health::State::Reconnecting);
                 }
                 ended => return ended,
             }
@@ -126,7 +141,7 @@ impl JoinedRun<'_> {
                 _ = asked_to_end.recv() => return Ok(()),
             };
             if session.registered.run_id != self.run_id {
-                let message = "another run is at this address; a fresh worker can join it";
+                let message = "another run is at this address; start a new worker to join it";
                 return Err(AgentError::Refused(message.to_owned()));
             }
             tracing::info!("rejoined the run");

@@ -1,6 +1,6 @@
-//! Measures the bare step of one rank in bf16 on pictures made of noise: forward, backward, update,
-//! and nothing else. It is the ceiling of what training can reach on a device, and what a profile
-//! is made of.
+//! Measures the bare step of one rank in bf16 on images of noise: forward, backward, update,
+//! and nothing else. It is an upper bound of the training throughput on a device, and what to
+//! profile.
 
 use std::error::Error;
 use std::process::ExitCode;

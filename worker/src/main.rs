@@ -39,6 +39,6 @@ fn main() {
             }
         }
     };
-    // Not a return: a thread that is stuck in a collective must not keep the process.
+    // Not a return: a thread that hangs in a collective must not keep the process alive.
     std::process::exit(code);
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use tch::{Device, Kind, Reduction, Tensor};
-use worker::model::{LayerGroup, Parameter, ResNet18, Statistics};
+use worker::model::{Parameter, ParameterGroup, ResNet18, Statistics};
 use worker::trainer::optimizer::{Adam, GroupLrs, StepError};
 
 #[derive(Deserialize)]
@@ -282,7 +282,7 @@ fn small_parameter() -> Parameter {
     Parameter {
         name: "small".to_owned(),
         tensor,
-        group: LayerGroup::Stem,
+        group: ParameterGroup::Stem,
     }
 }
 
@@ -322,6 +322,6 @@ fn a_rate_of_zero_moves_nothing() {
     let before = parameters[0].tensor.detach().copy();
     let mut adam = Adam::new(&parameters, 0.0);
     back_propagate(&parameters[0], 1);
-    adam.step(&[0.0; LayerGroup::COUNT]).unwrap();
+    adam.step(&[0.0; ParameterGroup::COUNT]).unwrap();
     assert_eq!(parameters[0].tensor.detach(), before);
 }

@@ -1,5 +1,5 @@
-//! Reading weight files: what torch.save wrote (`fixtures/record_weights.py`), what nobody should
-//! have written, and what this project writes.
+//! Weight files: those of torch.save (`fixtures/record_weights.py`), invalid ones, and those that
+//! this project writes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -47,14 +47,14 @@ struct DeviceInfo {
   uint64_t total_memory;
 };
 
-// Takes over `listen_fd`, bound to `port`, also when it fails.
+// Takes ownership of `listen_fd`, bound to `port`, also when it fails.
 Status c10d_store_serve(
     const char* host, uint16_t port, int listen_fd, int64_t timeout_ms, ShimStore** out);
 Status c10d_store_connect(const char* host, uint16_t port, int64_t timeout_ms, ShimStore** out);
 void c10d_store_interrupt(ShimStore* store);
 void c10d_store_free(ShimStore* store);
 
-// `host` may be NULL. Blocks until every rank has come, or connect_ms have passed.
+// `host` may be NULL. Blocks until every rank has joined, or connect_ms have passed.
 Status c10d_group_new_gloo(
     ShimStore* store, const char* prefix, int32_t rank, int32_t world_size, const char* host,
     int64_t connect_ms, int64_t timeout_ms, ShimGroup** out);
@@ -76,7 +76,7 @@ Status c10d_reducer_timings(ShimReducer* reducer, Timings* out);
 void c10d_reducer_free(ShimReducer* reducer);
 
 // Loads libtorch_cuda, from beside libtorch_cpu or the library path.
-// kFailed says why there is none.
+// kFailed says why that is not possible.
 Status c10d_cuda_load_libtorch();
 // Loads libc10d_nccl.so from `path`.
 Status c10d_cuda_load_shim(const char* path);

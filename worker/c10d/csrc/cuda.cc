@@ -15,7 +15,7 @@
 
 namespace {
 
-// Set once, after the library is loaded for good.
+// Set once, after the library is loaded; it is never unloaded.
 std::atomic<const shim::NcclTable*> table{nullptr};
 
 const shim::NcclTable& loaded() {
@@ -24,7 +24,7 @@ const shim::NcclTable& loaded() {
   return *found;
 }
 
-// The folder that libtorch_cpu was loaded from, with a slash, or nothing.
+// The folder that libtorch_cpu was loaded from, with a slash, or an empty string.
 std::string libtorch_folder() {
   Dl_info info;
   // By a class's type information, which only libtorch_cpu has: the address of a
@@ -64,7 +64,7 @@ c10::intrusive_ptr<c10d::Backend> shim::nccl_backend(
 
 Status c10d_cuda_load_libtorch() {
   return shim::guarded([] {
-    // The driver first: without it there is no use in mapping half a gigabyte.
+    // The driver first: without it, mapping half a gigabyte would be useless.
     TORCH_CHECK(
         ::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) != nullptr,
         "no NVIDIA driver: ", reason());

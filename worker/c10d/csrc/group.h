@@ -22,7 +22,7 @@ struct ShimGroup {
 
 namespace shim {
 
-// Like `guarded`, and an abort by this process is told apart from other failures.
+// Like `guarded`, and distinguishes an abort by this process from other failures.
 template <typename Body>
 Status guarded_by(const AbortFlag& aborted, Body&& body) noexcept {
   Status result = guarded(std::forward<Body>(body));

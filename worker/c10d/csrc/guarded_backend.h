@@ -1,4 +1,4 @@
-// What both backends get on top of libtorch's own: an abort that later calls see,
+// What both backends add to libtorch's own: an abort that later calls see,
 // and a lock that makes starting collectives safe from more than one thread.
 #pragma once
 

@@ -1,4 +1,4 @@
-// libc10d_nccl.so: NCCL process groups and what is asked of the CUDA runtime.
+// libc10d_nccl.so: NCCL process groups and calls of the CUDA runtime.
 // Built against libtorch_cuda and loaded only where that could be loaded first.
 #include "nccl_abi.h"
 
@@ -75,7 +75,7 @@ Status synchronize(int32_t index) {
 extern "C" __attribute__((visibility("default"))) const shim::NcclTable* c10d_nccl_table() {
   // By default c10d's watchdog ends the process when a collective fails or hangs.
   // Here the owner of the group decides: it aborts, keeps process and CUDA context,
-  // and forms a new group. What the user has set is kept.
+  // and forms a new group. Variables that the user has set are kept.
   ::setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", /*overwrite=*/0);
   ::setenv("TORCH_NCCL_ENABLE_MONITORING", "0", /*overwrite=*/0);
   static const shim::NcclTable table{backend_new, device_count, device_info, synchronize};

@@ -1,4 +1,4 @@
-// What libc10d_nccl.so offers to the shim that loads it. C++ types may cross here,
+// The interface of libc10d_nccl.so for the shim that loads it. C++ types may cross here,
 // exceptions may not: both sides are built from one tree against one libtorch.
 #pragma once
 
@@ -10,7 +10,7 @@
 namespace shim {
 
 struct NcclTable {
-  // `*out` carries one reference, which the caller takes over.
+  // `*out` has one reference, which the caller owns.
   Status (*backend_new)(
       const c10::intrusive_ptr<c10d::Store>& store, int32_t rank, int32_t world_size,
       int32_t device, int64_t timeout_ms, const AbortFlag& aborted, c10d::Backend** out);

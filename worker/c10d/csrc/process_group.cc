@@ -24,8 +24,8 @@ class AbortableGloo final : public shim::GuardedBackend<c10d::ProcessGroupGloo> 
     fail_connections();
   }
 
-  // The base class joins threads that may still sit in a collective whose caller
-  // gave up on it (a failed backward leaves some): they must not wait for a peer.
+  // The base class joins threads that may still be blocked in a collective whose
+  // caller gave up on it (a failed backward leaves some): they must not wait for a peer.
   ~AbortableGloo() override {
     shim::swallowed([this] { fail_connections(); });
   }

@@ -7,13 +7,13 @@
 
 namespace {
 
-// Opens the Reducer's own timer, which PyTorch shows only to its logger.
+// Gives access to the Reducer's own timer, which PyTorch exposes only to its logger.
 class TimedReducer final : public c10d::Reducer {
  public:
   using Reducer::Reducer;
 
   int64_t measure(c10d::Timer::Event start, c10d::Timer::Event end) {
-    // CpuTimer does not tell "not yet" from a time: ask for both ends first.
+    // CpuTimer does not distinguish "not yet" from a time: check both ends first.
     if (!timer_ || !timer_->getTimestamp(start) || !timer_->getTimestamp(end)) {
       return -1;
     }

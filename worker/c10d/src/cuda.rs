@@ -1,5 +1,5 @@
 //! CUDA and NCCL, loaded at run time where there is a GPU: one binary serves both
-//! kinds of machine. Which device a worker takes is decided elsewhere.
+//! kinds of machine. The choice of a worker's device is made elsewhere.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -19,10 +19,10 @@ pub const LIBRARY_NAME: &str = "libc10d_nccl.so";
 pub enum Cuda {
     /// CUDA and NCCL are loaded and there is at least one GPU.
     Ready {
-        /// How many GPUs this process sees.
+        /// The number of GPUs that are visible to this process.
         devices: u32,
     },
-    /// This machine runs on its CPU.
+    /// There is no usable GPU.
     Absent {
         /// Why: which library is missing, or what the driver said.
         reason: String,
@@ -36,7 +36,7 @@ pub struct DeviceInfo {
     pub name: String,
     /// The UUID as `nvidia-smi -L` and DCGM print it: `GPU-` and five groups of hex.
     pub uuid: String,
-    /// The compute capability, major then minor. bfloat16 is in silicon from (8, 0).
+    /// The compute capability, major then minor. bfloat16 is native from (8, 0).
     pub compute_capability: (u32, u32),
     /// The memory of the device in bytes.
     pub total_memory: u64,
@@ -54,7 +54,7 @@ pub struct DeviceInfo {
 /// [`Error::NcclLibrary`] when CUDA's libraries are there but this crate's is not.
 pub fn load() -> Result<Cuda, Error> {
     static LOADING: Mutex<()> = Mutex::new(());
-    // The lock guards no data, so a panic under it has left nothing half done.
+    // The lock guards no data, so a panic under it leaves nothing inconsistent.
     let _lock = LOADING
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -109,8 +109,8 @@ pub fn device_info(index: u32) -> Result<DeviceInfo, Error> {
     })
 }
 
-/// Blocks until the GPU with this index has done everything that was asked of it. A
-/// device that waits for a lost peer comes back when the group is aborted.
+/// Blocks until the GPU with this index has completed all queued work. A device that waits
+/// for a lost peer returns when the group is aborted.
 ///
 /// # Errors
 /// [`Error::Failed`] with what CUDA reports, or when it is not loaded.
@@ -138,7 +138,8 @@ fn load_shim() -> Result<(), Error> {
     })
 }
 
-/// Where the NCCL library may be, best first. What the user names stands alone.
+/// Where the NCCL library may be, in order of preference. A path that the user sets is the only
+/// candidate.
 fn candidates() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os(LIBRARY_VARIABLE) {
         return vec![path.into()];

@@ -1,4 +1,4 @@
-//! What can go wrong, and how a failure of the C++ side becomes one of these.
+//! The errors of this crate, and the conversion of a failure of the C++ side.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use shim::Failure;
 
 use crate::ffi;
 
-/// A failure of this crate's calls. The text that libtorch, Gloo or NCCL gave is kept.
+/// A failure of this crate's calls. It contains the message of libtorch, Gloo or NCCL.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -20,16 +20,16 @@ pub enum Error {
     },
 
     /// A collective failed: a peer died, aborted or was too slow, or the arguments
-    /// do not suit it. The group is of no further use: build another one.
+    /// do not suit it. The group cannot be used any more: form another one.
     #[error("{operation} failed: {message}")]
     Failed {
         /// What was asked for.
         operation: &'static str,
-        /// What libtorch, Gloo or NCCL said.
+        /// The message of libtorch, Gloo or NCCL.
         message: String,
     },
 
-    /// Not every rank came to the new group in time.
+    /// Not every rank joined the new group in time.
     #[error(
         "rank {rank} of {world_size} waited {timeout:?} for the other ranks; \
          start the missing ones, or allow more time: {message}"
@@ -57,7 +57,7 @@ pub enum Error {
         port: u16,
         /// How long it was tried.
         timeout: Duration,
-        /// What the socket said.
+        /// The error of the socket.
         message: String,
     },
 
@@ -66,7 +66,7 @@ pub enum Error {
     Serve {
         /// The host asked for.
         host: String,
-        /// What the socket said.
+        /// The error of the socket.
         message: String,
     },
 
@@ -94,7 +94,7 @@ pub enum Error {
          or name it in C10D_NCCL_LIBRARY. tried: {tried}"
     )]
     NcclLibrary {
-        /// Each path and what the loader said of it.
+        /// Each path and the loader's error.
         tried: String,
     },
 }

@@ -1,5 +1,5 @@
 //! The shim's C interface, as `csrc/abi.h` declares and documents it. It only
-//! declares and passes on: the modules above own the handles and keep the preconditions.
+//! declares functions: the modules above own the handles and uphold the preconditions.
 
 use std::ffi::c_char;
 

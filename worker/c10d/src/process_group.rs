@@ -1,5 +1,5 @@
 //! A group of ranks that run collectives together, over Gloo (CPU) or NCCL (CUDA).
-//! It owns the connections; when to abort it is decided elsewhere.
+//! It owns the connections; the decision to abort it is made elsewhere.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::error::{Error, of};
 use crate::ffi;
 use crate::store::{Store, c_string, millis};
 
-/// What carries a group's collectives.
+/// The transport of a group's collectives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// TCP between CPUs; the tensors live in host memory.
@@ -31,10 +31,10 @@ pub enum Backend {
     },
 }
 
-/// How a group is built and how patient it is.
+/// The transport and the timeouts of a group.
 #[derive(Clone, Debug)]
 pub struct GroupOptions {
-    /// What carries the collectives.
+    /// The transport of the collectives.
     pub backend: Backend,
     /// How long [`ProcessGroup::new`] waits for the other ranks.
     pub connect_timeout: Duration,
@@ -43,7 +43,7 @@ pub struct GroupOptions {
 }
 
 impl GroupOptions {
-    /// Two minutes to come together, five for a collective.
+    /// Two minutes for the rendezvous, five for a collective.
     pub fn new(backend: Backend) -> Self {
         Self {
             backend,
@@ -59,7 +59,7 @@ impl GroupOptions {
 /// shape, dtype and strides; c10d does not check that. Calls block until the
 /// collective is done (NCCL: until it is queued on the device's current stream,
 /// where later work finds it done). After any failure, [`abort`](Self::abort)
-/// included, the group stays failed: drop it and build another on fresh keys.
+/// included, the group stays failed: drop it and form another with new keys.
 #[derive(Clone, Debug)]
 pub struct ProcessGroup {
     handle: Arc<Handle>,
@@ -79,7 +79,7 @@ unsafe impl Sync for Handle {}
 
 impl ProcessGroup {
     /// Joins a new group of `world_size` ranks as `rank`, and returns when all of
-    /// them have come. `prefix` names the group within the store: equal for its
+    /// them have joined. `prefix` names the group within the store: equal for its
     /// ranks, never used before.
     ///
     /// Another thread ends the wait with [`Store::interrupt`].
@@ -190,7 +190,7 @@ impl ProcessGroup {
     }
 
     /// Overwrites the elements of every tensor, on every rank, with those of rank
-    /// `root`. In place, autograd unaware: leaves that require gradients are welcome.
+    /// `root`. In place, without autograd: leaves that require gradients are allowed.
     ///
     /// # Errors
     /// As for [`all_reduce_sum`](Self::all_reduce_sum), and [`Error::NoSuchRank`].
@@ -214,12 +214,12 @@ impl ProcessGroup {
         status.check().map_err(of("broadcast"))
     }
 
-    /// Asks, without communicating, whether the group is still sound. NCCL runs
-    /// behind the caller's back: after a synchronisation with the device, this says
-    /// whether the collectives before it worked.
+    /// Checks, without communicating, whether the group has failed. NCCL runs
+    /// asynchronously: after a synchronisation with the device, this reports whether
+    /// the collectives before it succeeded.
     ///
     /// # Errors
-    /// [`Error::Aborted`], or what NCCL's watchdog has found.
+    /// [`Error::Aborted`], or the error that NCCL's watchdog has found.
     pub fn check(&self) -> Result<(), Error> {
         // SAFETY: the handle is alive for the call.
         unsafe { ffi::c10d_group_check(self.as_ptr()) }

@@ -34,7 +34,7 @@ impl Default for ReducerOptions {
     }
 }
 
-/// Where one step's time went.
+/// The time of one step, by phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timings {
     /// From `prepare_for_forward` to the first gradient that is ready.
@@ -55,7 +55,7 @@ pub struct Timings {
 /// already weighted by a rank's share of the batch), scale the loss by the world size.
 ///
 /// It keeps the parameters and the group's connections alive. It stays on its thread
-/// because a backward pass that runs elsewhere must not meet its end. After a failed
+/// because it must not be dropped while a backward pass runs on another thread. After a failed
 /// backward pass, drop it.
 #[derive(Debug)]
 pub struct Reducer {
@@ -151,7 +151,7 @@ impl Reducer {
         })
     }
 
-    /// Where the last step's time went, or `None` before the first one is complete.
+    /// The time of the last step by phase, or `None` before the first one is complete.
     /// On CUDA it waits for the device to finish that step.
     ///
     /// # Errors

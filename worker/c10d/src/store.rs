@@ -40,7 +40,7 @@ impl Store {
     /// the port, before any other rank has connected. The server lives until the
     /// last clone, and the last group built on it, are dropped.
     ///
-    /// Whoever reaches the port can write to the store: bind it to a trusted network.
+    /// Any process that reaches the port can write to the store: bind it to a trusted network.
     ///
     /// # Errors
     /// [`Error::Serve`] when the host cannot be bound.
@@ -101,7 +101,7 @@ impl Store {
 
     /// Makes every [`ProcessGroup::new`](crate::ProcessGroup::new) that waits on this
     /// store, or will, return [`Error::Aborted`] within some 20 ms. It cannot be
-    /// undone: connect anew.
+    /// undone: connect again.
     pub fn interrupt(&self) {
         // SAFETY: the handle is alive as long as `self`; the flag it sets is atomic.
         unsafe { ffi::c10d_store_interrupt(self.as_ptr()) }
@@ -129,7 +129,7 @@ fn own_address(bound: SocketAddr) -> IpAddr {
     }
 }
 
-/// Milliseconds for the shim; what does not fit is as good as forever.
+/// Milliseconds for the shim; a longer time than fits is as good as forever.
 pub(crate) fn millis(duration: Duration) -> i64 {
     // A year, because c10d adds timeouts to time points without checking for overflow.
     const FOREVER: i64 = 365 * 24 * 3600 * 1000;

@@ -1,4 +1,4 @@
-//! What waits for the training thread: orders, and the grant of the running epoch.
+//! The queue of the training thread: orders, and the step grant of the running epoch.
 
 use std::collections::VecDeque;
 
@@ -7,17 +7,17 @@ use crate::protocol::{Order, SaveState, StepGrant};
 /// Whether the next step may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grant {
-    /// It may.
+    /// It may run.
     Go,
-    /// It will not run: another order waits.
+    /// It will not run: another order is queued.
     Stop,
-    /// First a checkpoint is wanted.
+    /// A checkpoint comes first.
     Checkpoint,
-    /// The coordinator has not said yet.
+    /// The coordinator has not granted it yet.
     Wait,
 }
 
-/// The session puts in, the training thread takes out.
+/// The session adds orders, and the training thread takes them.
 #[derive(Debug, Default)]
 pub struct Inbox {
     orders: VecDeque<Order>,
@@ -48,14 +48,14 @@ impl Inbox {
         self.orders.pop_front()
     }
 
-    /// The orders that wait.
+    /// The queued orders.
     pub fn orders(&self) -> impl Iterator<Item = &Order> {
         self.orders.iter()
     }
 
-    /// Whether an order waits that ends whatever the thread does for a group. Until the thread
-    /// takes that order, a store or a group that it opens is to be broken at once.
-    pub fn is_called_off(&self) -> bool {
+    /// Whether a queued order ends the thread's work in its group. Until the thread takes that
+    /// order, a store or a group that it opens has to be aborted at once.
+    pub fn is_cancelled(&self) -> bool {
         self.orders.iter().any(|order| {
             matches!(
                 order,
@@ -65,7 +65,7 @@ impl Inbox {
     }
 
     /// Whether a rank that completed `completed` steps of the running epoch may make another.
-    /// Takes the order of a checkpoint out.
+    /// Removes the order of a checkpoint from the queue.
     pub fn try_grant(&mut self, completed: u32) -> Grant {
         match self.orders.front() {
             Some(Order::SaveState(SaveState::Checkpoint)) => {
@@ -116,8 +116,8 @@ mod tests {
         assert_eq!(inbox.try_grant(1), Grant::Go);
         inbox.push(Order::SaveState(SaveState::Best(1)));
         assert_eq!(inbox.try_grant(1), Grant::Stop);
-        assert!(!inbox.is_called_off());
+        assert!(!inbox.is_cancelled());
         inbox.push(Order::AbortGeneration(1));
-        assert!(inbox.is_called_off());
+        assert!(inbox.is_cancelled());
     }
 }

@@ -1,4 +1,4 @@
-//! What a worker is told and what it reports. Values only; `trainer.proto` has the same messages
+//! The orders to a worker and its reports. Values only; `trainer.proto` has the same messages
 //! on the wire.
 
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ pub struct Position {
     pub completed: u32,
 }
 
-/// What the training thread is told to do, in order.
+/// The orders to the training thread, which carries them out one after the other.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Order {
     /// Report data, device and retained state. The first order of each session.
@@ -35,7 +35,7 @@ pub enum Order {
         /// The generation.
         generation: u64,
         /// Validation samples to upload predictions of; empty for none.
-        show: Vec<u32>,
+        predict: Vec<u32>,
     },
     /// End the thread.
     Shutdown,
@@ -198,17 +198,17 @@ pub enum Report {
     GenerationAborted {
         /// As in the order.
         generation: u64,
-        /// What it holds now.
+        /// The state that it retains.
         retained: Option<Position>,
     },
-    /// Everything that the run needs of this worker is handed over.
+    /// Everything that the run needs of this worker is uploaded.
     Finished {
         /// The generation.
         generation: u64,
     },
-    /// The group broke; the thread has left it and waits.
+    /// The group broke; the thread has left it and waits for an order.
     GroupBroken {
-        /// What libtorch says.
+        /// The error of libtorch.
         message: String,
     },
 }
@@ -262,7 +262,7 @@ pub struct StepReport {
     pub samples: u32,
     /// Wall seconds.
     pub seconds: f64,
-    /// Where they went.
+    /// The same seconds, by phase.
     pub phases: Phases,
 }
 
@@ -317,7 +317,7 @@ pub enum Activity {
     Validation,
 }
 
-/// Why the training thread cannot do what it is told.
+/// Why the training thread cannot carry out an order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrainError {
     /// The data folder cannot be used.
@@ -329,7 +329,7 @@ pub enum TrainError {
     /// A device or library is missing.
     #[error("{0}")]
     Environment(String),
-    /// A collective or a session broke, usually because a peer died: the worker can go on.
+    /// A collective or a session broke, usually because a peer died: the worker can continue.
     #[error("{0}")]
     Collective(String),
     /// Anything else.

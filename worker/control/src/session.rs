@@ -1,4 +1,4 @@
-//! What a worker makes of its coordinator's messages, and of a session that breaks.
+//! How a worker responds to its coordinator's messages, and to a broken session.
 
 use crate::inbox::Inbox;
 use crate::protocol::{Order, StepGrant};
@@ -12,17 +12,17 @@ pub enum Message {
     Grant(StepGrant),
     /// The run is over for this worker.
     Shutdown {
-        /// A peer is gone: collectives will not complete, and the process exits with an error.
+        /// A peer was lost: collectives will not complete, and the process exits with an error.
         abort: bool,
     },
 }
 
-/// What the session does now.
+/// What the session has to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing.
     None,
-    /// Break the collectives that the training thread may be in, from outside of them.
+    /// Abort the collectives in which the training thread may be blocked.
     AbortCollectives,
     /// Tell the coordinator that the worker wants to leave, and wait for its `Shutdown`.
     Drain,
@@ -44,7 +44,7 @@ impl Session {
         Self::default()
     }
 
-    /// Whether the coordinator has ended it: it may hang up now.
+    /// Whether the coordinator has ended it, and may close the connection.
     pub fn is_over(&self) -> bool {
         self.over
     }
@@ -54,7 +54,7 @@ impl Session {
         self.draining
     }
 
-    /// Takes a message. An order is in the inbox before collectives are aborted, so that the
+    /// Handles a message. An order is in the inbox before collectives are aborted, so that the
     /// thread finds it when its collective fails.
     pub fn receive(&mut self, message: Message, inbox: &mut Inbox) -> Effect {
         match message {

@@ -1,5 +1,5 @@
-//! The interface between the control flow and what performs it: tasks, how they come out, and the
-//! state that they change.
+//! The interface between the control flow and the code that performs it: tasks, their results,
+//! and the state that they change.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::protocol::{
     TrainError, ValidationSum,
 };
 
-/// What all ranks hold alike: weights, optimizer, position. It outlives the group in which it was
-/// trained.
+/// The replicated state of a rank: weights, optimizer, position. It outlives the process group in
+/// which it was trained.
 pub trait State {
     /// A copy of the weights.
     type Weights;
@@ -19,7 +19,7 @@ pub trait State {
     fn loss_sum(&self) -> f64;
     /// Moves on to the start of the next epoch.
     fn next_epoch(&mut self);
-    /// Takes back what a step that broke has changed.
+    /// Reverts the changes of a step that failed.
     fn undo_step(&mut self);
 }
 
@@ -34,7 +34,8 @@ pub struct Best<W> {
     pub weights: W,
 }
 
-/// What is to be done next. Each but [`Wait`](Self::Wait) is answered by [`Control::done`](crate::Control::done).
+/// The next task. [`Control::done`](crate::Control::done) takes the result of each but
+/// [`Wait`](Self::Wait).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Task {
     /// Wait until the inbox changes.
@@ -46,17 +47,17 @@ pub enum Task {
     /// Leave the process group, if there is one.
     Leave,
     /// Form the process group; rank 0 reports where its store listens.
-    Meet(Assignment),
-    /// Make a state, from the pretrained weights or to be overwritten: [`Done::Created`].
+    Rendezvous(Assignment),
+    /// Create a state, from the pretrained weights or to be overwritten: [`Done::Created`].
     Create {
-        /// Whether the weights matter.
+        /// Whether to load the pretrained weights.
         pretrained: bool,
     },
     /// Replace the state by the run directory's checkpoint at this position, all or nothing.
     LoadCheckpoint(Position),
-    /// Make all ranks hold the source's state. A retained state stays whole until all of the
+    /// Broadcast the source's state to all ranks. A retained state stays valid until all of the
     /// other has arrived.
-    Share(Assignment),
+    Broadcast(Assignment),
     /// Train one step: [`Done::Stepped`].
     Step {
         /// The epoch.
@@ -75,20 +76,20 @@ pub enum Task {
     },
     /// Copy the weights, which are the best so far: [`Done::Copied`].
     CopyWeights,
-    /// Upload what is asked for; it is there.
+    /// Upload this state, which the worker has.
     Upload(SaveState),
     /// Upload predictions of these samples by the best weights. A failure ends nothing.
-    Show(Vec<u32>),
+    Predict(Vec<u32>),
     /// Send this to the coordinator.
     Report(Report),
     /// End the thread.
     End(Result<(), TrainError>),
 }
 
-/// How a task came out.
+/// The result of a task.
 #[derive(Debug)]
 pub enum Done<S: State> {
-    /// It is done.
+    /// Done, without a value.
     Plain,
     /// Images are decoded, but for these.
     Prepared(Vec<BadFile>),
@@ -100,7 +101,7 @@ pub enum Done<S: State> {
         loss_sum: f64,
         /// Wall seconds.
         seconds: f64,
-        /// Where they went.
+        /// The same seconds, by phase.
         phases: Phases,
     },
     /// A chunk is evaluated.

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! Scan ─▶ Prepare ─▶ Assign ─▶ ( Plan ─▶ EpochResult )* ─▶ Finish ─▶ Shutdown
-//!                           ▲             │ a peer or the coordinator is gone
+//!                           ▲             │ a peer or the coordinator is lost
 //!                           └──── AbortGeneration ◀──┘
 //! ```
 //!
-//! A group that breaks is no failure of this worker: it reports that, and waits with its state
-//! for the next order.
+//! A broken group is not a failure of this worker: the worker reports it, retains its state, and
+//! waits for the next order.
 
 mod forming;
 #[cfg(test)]
@@ -27,16 +27,16 @@ use crate::task::{Best, Done, State, Task};
 enum Doing {
     Idle,
     Preparing,
-    Meeting(Assignment),
-    Sharing(Assignment),
+    Rendezvous(Assignment),
+    Broadcasting(Assignment),
     Training(Progress),
     Averaging(Progress),
     Validating(Progress),
     Copying(EpochResult),
-    Showing { generation: u64 },
+    Predicting { generation: u64 },
 }
 
-/// An epoch, and how far the rank is with it.
+/// An epoch, and the rank's progress in it.
 #[derive(Debug)]
 struct Progress {
     plan: Arc<EpochPlan>,
@@ -52,7 +52,7 @@ pub struct Control<S: State> {
     averages: bool,
     prepared: bool,
     state: Option<S>,
-    /// The state is being filled for the first time: as it is, it is of no use.
+    /// The state is being filled for the first time, and is not usable yet.
     incomplete: bool,
     best: Option<Best<S::Weights>>,
     /// Of the group that is formed.
@@ -63,7 +63,7 @@ pub struct Control<S: State> {
 }
 
 impl<S: State> Control<S> {
-    /// A thread that holds nothing. With `averages`, ranks average their BatchNorm statistics at
+    /// A thread without a state. With `averages`, ranks average their BatchNorm statistics at
     /// the end of each epoch.
     pub fn new(averages: bool) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl<S: State> Control<S> {
     pub fn next(&mut self, inbox: &mut Inbox) -> Task {
         loop {
             if let Some(task) = self.queue.pop_front() {
-                if let Task::Share(assignment) = &task {
+                if let Task::Broadcast(assignment) = &task {
                     self.catch_up(assignment);
                 }
                 return task;
@@ -136,8 +136,8 @@ impl<S: State> Control<S> {
         }
     }
 
-    /// The last task came out so. [`TrainError::Collective`] breaks only the group; any other
-    /// error ends the thread.
+    /// Handles the result of the last task. [`TrainError::Collective`] breaks only the group; any
+    /// other error ends the thread.
     pub fn done(&mut self, result: Result<Done<S>, TrainError>) {
         let done = match result {
             Ok(done) => done,
@@ -148,7 +148,7 @@ impl<S: State> Control<S> {
             }
             Err(error) => return self.end(Err(error)),
         };
-        // What was queued before the task that `doing` waits for has come out well.
+        // A task that was queued before the one that `doing` waits for has succeeded.
         let before = !self.queue.is_empty();
         match (std::mem::replace(&mut self.doing, Doing::Idle), done) {
             (doing, Done::Plain) if before => self.doing = doing,
@@ -156,12 +156,12 @@ impl<S: State> Control<S> {
                 self.prepared = true;
                 self.report(Report::Prepared { bad });
             }
-            (Doing::Meeting(assignment), _) => self.met(assignment),
-            (Doing::Sharing(assignment), Done::Created(state)) => {
+            (Doing::Rendezvous(assignment), _) => self.joined(assignment),
+            (Doing::Broadcasting(assignment), Done::Created(state)) => {
                 self.state = Some(state);
-                self.doing = Doing::Sharing(assignment);
+                self.doing = Doing::Broadcasting(assignment);
             }
-            (Doing::Sharing(assignment), _) => self.shared(&assignment),
+            (Doing::Broadcasting(assignment), _) => self.received(&assignment),
             (
                 Doing::Training(progress),
                 Done::Stepped {
@@ -184,7 +184,7 @@ impl<S: State> Control<S> {
                 });
                 self.next_epoch();
             }
-            (Doing::Showing { generation }, _) => self.report(Report::Finished { generation }),
+            (Doing::Predicting { generation }, _) => self.report(Report::Finished { generation }),
             // A report or a checkpoint between two steps.
             (doing, _) => self.doing = doing,
         }
@@ -202,10 +202,10 @@ impl<S: State> Control<S> {
             }
             Order::Assign(assignment) => {
                 self.leave();
-                self.doing = Doing::Meeting(assignment.clone());
-                self.queue.push_back(Task::Meet(assignment));
+                self.doing = Doing::Rendezvous(assignment.clone());
+                self.queue.push_back(Task::Rendezvous(assignment));
             }
-            // The plan of a group that this worker has left meanwhile is nothing to it.
+            // A plan for a group that this worker has left meanwhile is ignored.
             Order::Plan(plan) if self.generation == Some(plan.generation) => {
                 self.doing = Doing::Training(Progress {
                     plan,
@@ -224,18 +224,24 @@ impl<S: State> Control<S> {
                 });
             }
             Order::SaveState(what) => self.save(what),
-            Order::Finish { generation, show } if show.is_empty() => {
+            Order::Finish {
+                generation,
+                predict,
+            } if predict.is_empty() => {
                 self.report(Report::Finished { generation });
             }
-            Order::Finish { generation, show } => {
-                self.doing = Doing::Showing { generation };
-                self.queue.push_back(Task::Show(show));
+            Order::Finish {
+                generation,
+                predict,
+            } => {
+                self.doing = Doing::Predicting { generation };
+                self.queue.push_back(Task::Predict(predict));
             }
             Order::Shutdown => self.end(Ok(())),
         }
     }
 
-    /// Waits for the grant of the next step; takes a checkpoint where one is wanted.
+    /// Waits for the grant of the next step, or uploads a checkpoint that was ordered.
     fn next_step(&mut self, progress: Progress, inbox: &mut Inbox) -> Option<Task> {
         let index = progress.steps;
         if index == progress.plan.local_counts.len() {
@@ -276,9 +282,9 @@ impl<S: State> Control<S> {
         }));
     }
 
-    /// Validates chunk after chunk, until the epoch is done or called off.
+    /// Validates chunk after chunk, until the epoch is done or cancelled.
     fn next_chunk(&mut self, progress: Progress, inbox: &Inbox) -> Option<Task> {
-        if inbox.is_called_off() {
+        if inbox.is_cancelled() {
             return None;
         }
         let (plan, index) = (Arc::clone(&progress.plan), progress.sums.len());
@@ -305,7 +311,7 @@ impl<S: State> Control<S> {
                 self.queue.push_back(Task::CopyWeights);
             }
             (true, false) => self.next_epoch(),
-            // The state is of another epoch: it was taken over from another rank.
+            // The state is of another epoch: it came from another rank.
             (false, _) => {}
         }
     }
@@ -329,11 +335,11 @@ impl<S: State> Control<S> {
             SaveState::Best(epoch) => format!("the best weights of epoch {epoch}"),
             SaveState::Checkpoint => "a checkpoint".to_owned(),
         };
-        let message = format!("the coordinator asked for {what}, which this worker does not hold");
+        let message = format!("the coordinator asked for {what}, which this worker does not have");
         self.end(Err(TrainError::Internal(message)));
     }
 
-    /// Leaves the group; what a broken step has moved is put back, and a state that never was
+    /// Leaves the group. The changes of a failed step are reverted, and a state that is not
     /// complete is dropped.
     fn leave(&mut self) {
         if let Some(state) = &mut self.state {

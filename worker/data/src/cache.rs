@@ -23,24 +23,24 @@ pub struct Cache {
     size: i64,
 }
 
-/// An image that gave no picture; its place in the cache is black.
+/// A file that could not be decoded; its pixels in the cache are black.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadFile {
     /// Index in the manifest.
     pub index: u32,
     /// Path relative to the folder of classes.
     pub path: String,
-    /// Why, worded so that it reads on after the path.
+    /// The error, as text that follows the path.
     pub reason: String,
 }
 
 impl Cache {
-    /// Room for `images` pictures of `size`×`size`: in memory without `file`, else mapped
-    /// from that file, which is created where it is missing and grown to size. What the file
-    /// held before stays until [`fill`](Self::fill) writes over it.
+    /// A cache for `images` images of `size`×`size`: in memory without `file`, else mapped
+    /// from that file, which is created if it is missing and extended to the size. The former
+    /// content of the file stays until [`fill`](Self::fill) overwrites it.
     ///
     /// # Errors
-    /// When the file cannot be made or the disk has no room for it.
+    /// When the file cannot be created or the disk has no space for it.
     pub fn open(file: Option<&Path>, images: usize, size: i64) -> Result<Self, DataError> {
         let bytes = bytes_needed(images, size);
         let options = (Kind::Uint8, Device::Cpu);
@@ -61,7 +61,7 @@ impl Cache {
         })
     }
 
-    /// A second handle on the same pixels, for another thread: nothing is copied.
+    /// Another handle to the same pixels, for another thread: nothing is copied.
     #[must_use]
     pub fn share(&self) -> Self {
         Self {
@@ -70,21 +70,21 @@ impl Cache {
         }
     }
 
-    /// How many images there is room for.
+    /// The number of images in the cache.
     #[must_use]
     pub fn images(&self) -> usize {
         self.images
     }
 
-    /// The side S of each picture, in pixels.
+    /// The side S of each image, in pixels.
     #[must_use]
     pub fn size(&self) -> i64 {
         self.size
     }
 
     /// Decodes the images with these manifest indices on `threads` threads of its own and
-    /// stores them; the calling thread only copies. `progress` hears how many are done.
-    /// Returns the images that gave no picture, by index; their places are made black.
+    /// stores them; the calling thread only copies. `progress` is called with the number done.
+    /// Returns the files that could not be decoded, by index; their pixels are set to black.
     ///
     /// # Errors
     /// On an index outside the manifest or the cache, or when no threads can be started.
@@ -107,7 +107,7 @@ impl Cache {
             })?;
 
         let side = self.size as u32;
-        // Bounded, so that decoded pictures do not pile up behind a slow disk.
+        // Bounded, so that decoded images do not pile up behind a slow disk.
         let (sender, receiver) = mpsc::sync_channel(4 * threads.max(1));
         pool.in_place_scope(|scope| {
             scope.spawn(move |_| {
@@ -130,14 +130,14 @@ impl Cache {
         progress: impl Fn(usize),
     ) -> Result<Vec<BadFile>, DataError> {
         let mut bad = Vec::new();
-        for (done, (index, picture)) in decoded.into_iter().enumerate() {
+        for (done, (index, image)) in decoded.into_iter().enumerate() {
             let mut place = self.pixels.f_select(0, i64::from(index))?;
-            match picture {
+            match image {
                 Ok(bytes) => {
                     place.f_copy_(&Tensor::f_from_slice(&bytes)?.f_view_as(&place)?)?;
                 }
                 Err(error) => {
-                    // The file may hold an earlier run's picture here.
+                    // The file may hold an image of an earlier run here.
                     let _ = place.f_zero_()?;
                     let path = manifest.files[index as usize].path.clone();
                     bad.push(BadFile {
@@ -174,7 +174,7 @@ fn in_range(indices: &[u32], images: usize) -> Result<(), DataError> {
 }
 
 /// Makes the file at least `bytes` long with its blocks on disk. Writing to a mapped page
-/// that the disk has no block for kills the process, so a full disk has to show here.
+/// that the disk has no block for kills the process, so a full disk has to be detected here.
 fn reserve(path: &Path, bytes: u64) -> Result<(), DataError> {
     let file = OpenOptions::new()
         .read(true)
@@ -190,7 +190,7 @@ fn reserve(path: &Path, bytes: u64) -> Result<(), DataError> {
     };
     match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
         Ok(()) => Ok(()),
-        // Some network file systems cannot promise blocks: ask how many are free instead.
+        // Some network file systems cannot allocate blocks: check how many are free instead.
         Err(rustix::io::Errno::OPNOTSUPP) => {
             let room = rustix::fs::fstatvfs(&file).map_err(no_room)?;
             if room.f_bavail.saturating_mul(room.f_frsize) < bytes {
@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
 
-    /// Three grey pictures of 16×16, levels 40, 80 and 120, the middle one broken.
+    /// Three grey images of 16×16, levels 40, 80 and 120, the middle one broken.
     fn manifest() -> (tempfile::TempDir, Manifest) {
         let dir = tempfile::tempdir().unwrap();
         for (class, name, level) in [("a", "1.jpg", 40), ("a", "2.jpg", 80), ("b", "3.jpg", 120)] {

@@ -1,8 +1,8 @@
 //! One JPEG file to S×S RGB bytes, as the notebook's transform makes them: Pillow's
 //! `convert("RGB")`, then torchvision's `Resize((S, S))`.
 //!
-//! It knows no manifest, no tensor and no thread; the same bytes give the same picture on
-//! every worker, and a picture that cannot be had is a reason in words, never a panic.
+//! It knows no manifest, no tensor and no thread. The same bytes give the same pixels on every
+//! worker, and a file that cannot be decoded is an error, never a panic.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,15 +17,15 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-/// Larger pictures are refused: decoding needs up to 9 bytes a pixel, and the header alone
+/// Larger images are refused: decoding needs up to 9 bytes a pixel, and the header alone
 /// may claim any size.
 pub const MAX_PIXELS: u64 = 100_000_000;
 
 /// Larger files are refused before they are read.
 pub const MAX_BYTES: u64 = 256 << 20;
 
-/// Why a file gives no picture. The messages do not repeat the file's name; whoever knows
-/// it puts it in front.
+/// Why a file cannot be decoded. The messages do not contain the file's name; the caller puts it in
+/// front.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The file could not be read.
@@ -43,7 +43,7 @@ pub enum DecodeError {
     /// The file is larger than [`MAX_BYTES`].
     #[error("has {0} bytes, more than the limit of {MAX_BYTES}")]
     TooManyBytes(u64),
-    /// The picture is larger than [`MAX_PIXELS`].
+    /// The image is larger than [`MAX_PIXELS`].
     #[error("is {width}x{height} pixels, more than the limit of {MAX_PIXELS} in all")]
     TooManyPixels {
         /// Pixels in a row, as the header says.
@@ -55,7 +55,7 @@ pub enum DecodeError {
     /// (arithmetic coding, 12 bits, lossless).
     #[error("is corrupt or unsupported: {0}")]
     Corrupt(String),
-    /// The picture could not be resized.
+    /// The image could not be resized.
     #[error("cannot be resized: {0}")]
     Resize(String),
 }
@@ -91,10 +91,10 @@ pub fn decode_bytes(jpeg: &[u8], size: u32) -> Result<Vec<u8>, DecodeError> {
         return Err(DecodeError::Truncated);
     }
     // zune-jpeg has asserts and unwraps on its way, and its README calls a panic an acceptable
-    // answer to a malformed stream. One bad file must not end a run, so a panic is a verdict
-    // on that file here; the decoder is dropped with it, no state survives.
+    // answer to a malformed stream. One bad file must not end a run, so a panic is an error
+    // of that file here; the decoder is dropped with it, no state survives.
     let (rgb, width, height) = catch_unwind(AssertUnwindSafe(|| to_rgb(jpeg)))
-        .unwrap_or_else(|_| Err(DecodeError::Corrupt("the decoder gave up on it".into())))?;
+        .unwrap_or_else(|_| Err(DecodeError::Corrupt("the decoder panicked".into())))?;
     resize(&rgb, width, height, size)
 }
 
@@ -132,7 +132,7 @@ fn has_end_marker(jpeg: &[u8]) -> bool {
     }
 }
 
-/// RGB bytes, width and height of the picture in its own size.
+/// RGB bytes, width and height of the image in its original size.
 fn to_rgb(jpeg: &[u8]) -> Result<(Vec<u8>, u32, u32), DecodeError> {
     let corrupt = |error: zune_jpeg::errors::DecodeErrors| {
         DecodeError::Corrupt(error.to_string().trim_matches('"').to_lowercase())

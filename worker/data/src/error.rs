@@ -1,5 +1,6 @@
-//! What can go wrong with a data set as a whole. A single bad image is no error here: it
-//! is a [`BadFile`](super::BadFile) with a [`DecodeError`](super::decode::DecodeError)'s words.
+//! Errors of a data set as a whole. A single bad image is not one of them: it is a
+//! [`BadFile`](super::BadFile) with the message of a
+//! [`DecodeError`](super::decode::DecodeError).
 
 use std::io;
 use std::path::PathBuf;
@@ -7,10 +8,10 @@ use std::path::PathBuf;
 use common::manifest::ManifestError;
 
 /// Why a data set, its cache or the demo set cannot be used. Each message is one line that
-/// names the place and what to do.
+/// names the path and a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The data folder is none.
+    /// The folder is not a data folder.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
 
@@ -26,11 +27,11 @@ pub enum DataError {
     /// Reading or writing failed.
     #[error("cannot {action} `{}`: {source}", .path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The failed action, as a verb.
         action: &'static str,
-        /// What it was tried on.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
@@ -44,7 +45,7 @@ pub enum DataError {
         path: PathBuf,
         /// Its size.
         bytes: u64,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
@@ -53,7 +54,7 @@ pub enum DataError {
     Threads {
         /// How many were asked for.
         threads: usize,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
 
@@ -61,16 +62,16 @@ pub enum DataError {
     #[error("libtorch on the image cache: {0}")]
     Tensor(#[from] tch::TchError),
 
-    /// The demo set's place is taken.
+    /// The folder for the demo set holds other files.
     #[error("`{}` is no demo set and is left as it is: name another folder or empty it", .0.display())]
     NotADemoSet(PathBuf),
 
-    /// A demo picture could not be written as JPEG.
-    #[error("cannot encode the demo picture `{}`: {reason}", .path.display())]
+    /// A demo image could not be encoded as JPEG.
+    #[error("cannot encode the demo image `{}`: {reason}", .path.display())]
     Encode {
-        /// The picture.
+        /// The image.
         path: PathBuf,
-        /// What the encoder said.
+        /// The encoder's error.
         reason: String,
     },
 }

@@ -1,8 +1,8 @@
 //! Images from the folder of classes to normalised batches: scan, decode once, keep as
 //! bytes, gather ahead of the training thread.
 //!
-//! This module must not know what an epoch, a split or a rank is: it is told indices into
-//! the manifest and does as it is told.
+//! This crate must not know what an epoch, a split or a rank is: its callers pass indices into
+//! the manifest.
 
 pub mod cache;
 pub mod decode;

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Cache, DataError, normalise};
 
-/// Batches that may wait ready: two hide the gathering, more only take memory.
+/// Batches that are loaded ahead: two hide the gathering, more only take memory.
 const DEPTH: usize = 2;
 
 /// One batch, on the device that the [`Loader`] was made for.

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-/// Bytes that a cache of so many `size`×`size` RGB pictures takes.
+/// Bytes that a cache of so many `size`×`size` RGB images takes.
 #[must_use]
 pub fn bytes_needed(images: usize, size: i64) -> u64 {
     images as u64 * size.unsigned_abs().pow(2) * 3
@@ -47,8 +47,8 @@ fn meminfo_available(meminfo: &str) -> Option<u64> {
         .map(|kib| kib * 1024)
 }
 
-/// What is left under a cgroup v2 limit. Pages of files that nobody used lately count as
-/// current, yet the kernel drops them on need. "max" means no limit.
+/// What is left under a cgroup v2 limit. Pages of files that were not used lately count as
+/// current, but the kernel reclaims them when needed. "max" means no limit.
 fn cgroup_available(max: Option<&str>, current: Option<&str>, stat: Option<&str>) -> Option<u64> {
     let max: u64 = max?.trim().parse().ok()?;
     let current: u64 = current?.trim().parse().ok()?;

@@ -1,4 +1,4 @@
-//! Bytes to what the network takes: 0–1, minus the ImageNet mean, over its deviation.
+//! Converts bytes to the network's input: 0–1, minus the ImageNet mean, divided by its deviation.
 
 use tch::{Device, Kind, Tensor};
 

@@ -1,5 +1,5 @@
 //! The decoder against Pillow and torchvision, by what `fixtures/record_decode.py` recorded,
-//! and against bytes that are no picture.
+//! and against bytes that are not an image.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use worker_data::decode::{DecodeError, decode, decode_bytes};
 
-/// Grey levels, averaged over a picture. One is what is promised; the decoders differ in the
+/// Grey levels, averaged over an image. The promise is one; the decoders differ in the
 /// rounding of the inverse DCT and of chroma, which costs half of that at most.
 const LIMIT: f64 = 0.6;
 
@@ -137,7 +137,7 @@ fn broken_files_are_refused_where_pillow_refuses_them_each_in_its_own_words() {
 }
 
 #[test]
-fn a_header_that_claims_a_huge_picture_is_refused_before_memory_is_taken() {
+fn a_header_that_claims_a_huge_image_is_refused_before_memory_is_taken() {
     let mut jpeg = fs::read(fixture("color_420.jpg")).unwrap();
     let frame = jpeg
         .windows(2)
@@ -177,8 +177,8 @@ proptest! {
         }
         jpeg.truncate((jpeg.len() as f64 * keep) as usize);
         jpeg.extend([0xFF, 0xD9]);
-        if let Ok(picture) = decode_bytes(&jpeg, 8) {
-            prop_assert_eq!(picture.len(), 8 * 8 * 3);
+        if let Ok(image) = decode_bytes(&jpeg, 8) {
+            prop_assert_eq!(image.len(), 8 * 8 * 3);
         }
     }
 }

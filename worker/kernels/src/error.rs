@@ -1,8 +1,8 @@
-//! What can go wrong, and how a failure of the C++ side becomes one of these.
+//! The errors of this crate, and the conversion of a failure of the C++ side.
 
 use shim::Failure;
 
-/// A failure of this crate's calls. The text that libtorch gave is kept.
+/// A failure of this crate's calls. It contains the message of libtorch.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -11,7 +11,7 @@ pub enum Error {
     Failed {
         /// What was asked for.
         operation: &'static str,
-        /// What libtorch said.
+        /// The message of libtorch.
         message: String,
     },
 

@@ -1,5 +1,5 @@
-//! The C interface of `csrc/`, as `csrc/abi.h` declares and documents it. It only declares and
-//! passes on: the modules above keep the preconditions.
+//! The C interface of `csrc/`, as `csrc/abi.h` declares and documents it. It only declares
+//! functions: the modules above uphold the preconditions.
 
 use std::ffi::c_char;
 

@@ -1,4 +1,4 @@
-//! How the C library deals with memory that was freed.
+//! Keeps freed memory in the process.
 
 use crate::ffi;
 

@@ -1,4 +1,4 @@
-// Turns C++ exceptions into Status values: the wall that none of them crosses.
+// Turns C++ exceptions into Status values, so that none leaves the C interface.
 #pragma once
 
 #include "status_abi.h"
@@ -15,7 +15,7 @@ inline Status status(int32_t kind, const char* message) {
 }
 
 // Runs `body` and reports what it throws. The backtrace that c10 appends to its
-// messages is left out: it names frames of libtorch, which help nobody here.
+// messages is left out: it names frames of libtorch, which do not help a user.
 template <typename Body>
 Status guarded(Body&& body) noexcept {
   try {
@@ -30,7 +30,7 @@ Status guarded(Body&& body) noexcept {
   }
 }
 
-// For destructors: what they throw is lost, because nobody could act on it.
+// For destructors: what they throw is ignored, because no caller could handle it.
 template <typename Body>
 void swallowed(Body&& body) noexcept {
   try {

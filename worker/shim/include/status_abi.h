@@ -5,7 +5,7 @@
 
 enum StatusKind : int32_t {
   kOk = 0,
-  // A library failed; the message is its own. Kinds from 2 on belong to each shim.
+  // A library failed; the message is that of the library. Kinds from 2 on belong to each shim.
   kFailed = 1,
 };
 

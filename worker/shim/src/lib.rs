@@ -25,7 +25,7 @@ pub struct Status {
 pub struct Failure {
     /// [`FAILED`], or a kind of the shim.
     pub kind: i32,
-    /// The library's own words.
+    /// The message of the library.
     pub message: String,
 }
 

@@ -1,5 +1,5 @@
-//! Where this worker's peers reach it: what the user says, else the interface that the user chose
-//! for Gloo or NCCL, else the way to the coordinator.
+//! The address at which peers reach this worker: --advertise, else the interface that the user
+//! chose for Gloo or NCCL, else the one on the route to the coordinator.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -9,7 +9,7 @@ use crate::trainer::setup::Announced;
 /// Finds the address.
 ///
 /// # Errors
-/// In words: what was asked for is no address of this machine.
+/// A message: the requested address is not one of this machine.
 pub(crate) async fn announced(
     asked: Option<&str>,
     coordinator: &Coordinator,
@@ -48,7 +48,7 @@ async fn resolve(host: &str) -> Result<Announced, String> {
     let Some(ip) = ours.copied() else {
         return Err(format!(
             "--advertise {host} is {found:?}, which is no address of this machine: peers could \
-             not connect to what listens here"
+             not connect to this worker"
         ));
     };
     let host = match bare.parse::<IpAddr>() {
@@ -84,7 +84,7 @@ fn in_front_of_a_port(ip: IpAddr) -> String {
     }
 }
 
-/// The address of this machine on the way to the coordinator, where its peers reach it too.
+/// The address of this machine on the route to the coordinator, where its peers reach it too.
 async fn on_the_way_to(coordinator: &Coordinator) -> IpAddr {
     let route = async {
         let peer = coordinator.address().await?;
@@ -128,7 +128,7 @@ mod tests {
         let named = resolve("localhost").await.unwrap();
         assert!(named.ip.is_loopback());
         assert_eq!(named.host.as_deref(), Some("localhost"));
-        // RFC 5737: an address for documentation, which is nobody's.
+        // RFC 5737: an address for documentation, which no machine has.
         let error = resolve("192.0.2.1").await.unwrap_err();
         assert!(error.contains("no address of this machine"), "{error}");
     }

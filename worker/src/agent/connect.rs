@@ -27,7 +27,7 @@ use crate::error::AgentError;
 
 /// One attempt to connect, TLS included.
 const ATTEMPT: Duration = Duration::from_secs(5);
-/// HTTP/2 wants an authority, which a Unix socket has none of.
+/// HTTP/2 requires an authority, and a Unix socket has none.
 const ANY_AUTHORITY: &str = "http://localhost";
 
 /// A client whose calls carry the join token, where there is one.
@@ -105,7 +105,7 @@ impl Coordinator {
     /// that the client makes when it breaks.
     ///
     /// # Errors
-    /// The innermost cause in words; another attempt may succeed.
+    /// The innermost cause as text; another attempt may succeed.
     pub(crate) async fn client(&self) -> Result<Client, String> {
         let token = self.token().map_err(|error| error.to_string())?;
         let endpoint = self
@@ -145,7 +145,7 @@ impl Coordinator {
 }
 
 /// Why the connection of a call broke; `None` when the coordinator itself answered with this
-/// status. What breaks has a cause below the status, what is answered has none.
+/// status. A broken connection has a source error below the status; an answer has none.
 pub(crate) fn broken(status: &Status) -> Option<String> {
     let source = std::error::Error::source(status)?;
     Some(format!(

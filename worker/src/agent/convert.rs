@@ -1,5 +1,4 @@
-//! Messages of the wire as the training thread's types, and back. Nothing behind this file knows
-//! the wire.
+//! Converts wire messages to the training thread's types and back. The wire types stop here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +12,15 @@ use worker_control::{
     ValidationChunk,
 };
 
-use crate::model::LayerGroup;
+use crate::model::ParameterGroup;
 use crate::trainer::activity::Snapshot;
 use crate::trainer::link::{Predictions, Scanned};
 use crate::trainer::setup::{DeviceChoice, Settings};
 
-/// What a session makes of a message; nothing of one that only begins it.
+/// A message as the session handles it; `None` for one that only opens the session.
 ///
 /// # Errors
-/// In words: the message lacks something that the training thread needs.
+/// The message lacks something that the training thread needs.
 pub(super) fn message(down: Down) -> Result<Option<Message>, String> {
     Ok(Some(Message::Order(match down {
         Down::Registered(_) => return Ok(None),
@@ -55,7 +54,7 @@ pub(super) fn message(down: Down) -> Result<Option<Message>, String> {
         }),
         Down::Finish(order) => Order::Finish {
             generation: order.generation,
-            show: order.show,
+            predict: order.predict,
         },
     })))
 }
@@ -90,7 +89,7 @@ fn assignment(order: v1::Assignment) -> Result<Assignment, String> {
 
 fn plan(plan: v1::EpochPlan) -> Result<EpochPlan, String> {
     let mut lrs = [0.0; 6];
-    for (lr, group) in lrs.iter_mut().zip(LayerGroup::ALL) {
+    for (lr, group) in lrs.iter_mut().zip(ParameterGroup::ALL) {
         let name = group.as_str();
         let found = plan.lrs.iter().find(|entry| entry.group == name);
         let found = found.ok_or_else(|| format!("EpochPlan has no learning rate for {name}"))?;

@@ -1,5 +1,5 @@
-//! What is wrong with this machine, in words, before training meets it. It looks and warns; what
-//! cannot work at all is an error where it is needed.
+//! Warnings about this machine before training starts. It only checks and warns; a requirement that
+//! is missing is an error where it is needed.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use std::path::Path;
 const SHM_NEEDED: u64 = 512 << 20;
 /// The oldest driver for CUDA 13: its release notes, table of driver versions.
 const DRIVER_NEEDED: u32 = 580;
-/// Certificates and the order of logs can bear so many seconds.
+/// The clock skew, in seconds, that certificates and the order of logs tolerate.
 const CLOCK_TOLERANCE: f64 = 5.0;
 
 /// What was found.
@@ -24,7 +24,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Looks around. `device` is `auto`, `cpu` or `cuda`.
+    /// Inspects this machine. `device` is `auto`, `cpu` or `cuda`.
     pub(crate) fn gather(device: &str, clock_ahead: f64) -> Self {
         let driver = std::fs::read_to_string("/proc/driver/nvidia/version")
             .ok()
@@ -41,7 +41,7 @@ impl Facts {
         }
     }
 
-    /// A line for each thing that is wrong, with the way out.
+    /// One line for each problem, with a remedy.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.gpu {

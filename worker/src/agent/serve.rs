@@ -1,5 +1,5 @@
-//! One session after it has begun: messages to the training thread, and what that hands out to the
-//! coordinator. It decides nothing about training.
+//! An open session: messages of the coordinator to the training thread, and messages of that thread
+//! to the coordinator. It decides nothing about training.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tonic::Streaming;
 use worker_control::{Effect, Report, Session as Control, TrainError};
 
 use super::convert;
-use super::session::{Session, next, say};
+use super::session::{Session, next, send};
 use super::transfer::Transfers;
 use crate::error::AgentError;
 use crate::trainer::activity::ActivityTracker;
@@ -29,7 +29,7 @@ const ABORT_GRACE: Duration = Duration::from_secs(3);
 const DRAIN_GRACE: Duration = Duration::from_secs(20);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// The training thread, and what connects it with the sessions.
+/// The training thread, and its connection to the sessions.
 pub(super) struct Trainer {
     inbox: SharedInbox,
     pub(super) activity: ActivityTracker,
@@ -59,7 +59,7 @@ impl Trainer {
             .spawn(move || {
                 let link = Link::new(link);
                 let result = trainer::run(&setup, &orders, &link, &tracker, spans.as_ref());
-                // The agent may have given up waiting: then the process is about to exit.
+                // It fails if the agent waits no longer: then the process is about to exit.
                 let _ = ended.send(result);
             })
             .map_err(|error| AgentError::Training(format!("cannot start a thread: {error}")))?;
@@ -84,7 +84,7 @@ impl Trainer {
         session: Session,
         asked_to_end: &mut Signal,
     ) -> Result<(), AgentError> {
-        // What the thread still says belongs to the last session.
+        // Messages that are still queued belong to the last session.
         while let Ok(stale) = self.outgoing.try_recv() {
             self.keep_handle(stale);
         }
@@ -101,20 +101,20 @@ impl Trainer {
         conversation.run(session.inbound, asked_to_end).await
     }
 
-    /// Keeps what collectives are aborted by, and drops anything else. What is opened although
-    /// the thread has to leave is aborted at once.
+    /// Keeps the handles by which collectives are aborted, and drops anything else. A group that
+    /// is opened after an order to leave is aborted at once.
     fn keep_handle(&mut self, outgoing: Outgoing) {
         match outgoing {
             Outgoing::Store(store) => self.store = Some(store),
             Outgoing::Group(group) => self.group = Some(group),
             _ => return,
         }
-        if self.inbox.is_called_off() {
+        if self.inbox.is_cancelled() {
             self.abort();
         }
     }
 
-    /// Breaks collectives that will not complete, from outside of them.
+    /// Aborts collectives that will not complete.
     fn abort(&mut self) {
         if let Some(store) = self.store.take() {
             store.interrupt();
@@ -131,21 +131,21 @@ impl Trainer {
         }
     }
 
-    /// The thread has left its group: the handles are of no use. The last handle ends the group,
-    /// which may take a while.
+    /// The thread has left its group, and the handles are not needed any more. Dropping the last
+    /// one ends the group, which may take a while.
     fn release(&mut self) {
         let handles = (self.store.take(), self.group.take());
         drop(tokio::task::spawn_blocking(move || drop(handles)));
     }
 }
 
-/// What a session is made of.
+/// The state of a session.
 struct Conversation<'a> {
     trainer: &'a mut Trainer,
     control: Control,
     outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
     transfers: Transfers,
-    /// "Finished", which promises that every upload has arrived, and waits for that.
+    /// The report `Finished`. It promises that every upload has arrived, so it waits for that.
     finished: Option<Report>,
     drained_by: Option<Instant>,
 }
@@ -167,13 +167,13 @@ impl Conversation<'_> {
                 }
                 _ = asked_to_end.recv() => match self.control.asked_to_end() {
                     Effect::Drain => {
-                        self.say(Up::Draining(v1::Draining {}));
+                        self.send(Up::Draining(v1::Draining {}));
                         self.drained_by = Some(Instant::now() + DRAIN_GRACE);
                     }
                     _ => return Ok(()),
                 },
                 () = at(self.drained_by) => return Ok(()),
-                // After its `Shutdown` the coordinator hangs up, which is no news.
+                // After its `Shutdown` the coordinator closes the session, which is expected.
                 () = ended(&mut self.trainer.aborting), if self.trainer.aborting.is_some() => {}
                 message = next(&mut inbound), if self.reads() => match message {
                     Ok(message) => {
@@ -190,7 +190,7 @@ impl Conversation<'_> {
                     Err(cause) => return self.broken(cause),
                 },
                 _ = heartbeats.tick() => {
-                    self.say(convert::heartbeat(&self.trainer.activity.snapshot()));
+                    self.send(convert::heartbeat(&self.trainer.activity.snapshot()));
                 }
             }
         };
@@ -201,15 +201,15 @@ impl Conversation<'_> {
         !self.control.is_over() && self.trainer.aborting.is_none()
     }
 
-    /// A peer is gone, and the run with it.
+    /// A peer was lost, and the run ended.
     async fn abort_and_exit(self, reason: String) -> Result<(), AgentError> {
         self.trainer.abort();
         let _ = tokio::time::timeout(ABORT_GRACE, &mut self.trainer.end).await;
         Err(AgentError::Training(reason))
     }
 
-    fn say(&self, message: Up) {
-        say(&self.outbox, message);
+    fn send(&self, message: Up) {
+        send(&self.outbox, message);
     }
 
     fn receive(&mut self, message: Down) -> Effect {
@@ -221,7 +221,7 @@ impl Conversation<'_> {
             }
             Ok(None) => Effect::None,
             Err(error) => {
-                self.say(convert::failure(&TrainError::Internal(error)));
+                self.send(convert::failure(&TrainError::Internal(error)));
                 Effect::None
             }
         }
@@ -243,14 +243,14 @@ impl Conversation<'_> {
             Outgoing::Store(_) | Outgoing::Group(_) => self.trainer.keep_handle(outgoing),
             Outgoing::Scanned(scanned) => {
                 self.trainer.release();
-                self.say(convert::scanned(scanned, &self.trainer.warnings));
+                self.send(convert::scanned(scanned, &self.trainer.warnings));
             }
-            Outgoing::Preparing(done) => self.say(Up::Preparing(v1::Preparing { done })),
+            Outgoing::Preparing(done) => self.send(Up::Preparing(v1::Preparing { done })),
             Outgoing::StoreListening {
                 generation,
                 port,
                 host,
-            } => self.say(Up::StoreListening(v1::StoreListening {
+            } => self.send(Up::StoreListening(v1::StoreListening {
                 generation,
                 port: port.into(),
                 host: host.unwrap_or_default(),
@@ -260,7 +260,7 @@ impl Conversation<'_> {
                 if let Report::GenerationAborted { .. } | Report::GroupBroken { .. } = report {
                     self.trainer.release();
                 }
-                self.say(convert::report(report));
+                self.send(convert::report(report));
             }
             Outgoing::Upload(upload) => self.transfers.upload(upload),
             Outgoing::Fetch { blob, reply } => self.transfers.download(blob, reply),
@@ -270,8 +270,8 @@ impl Conversation<'_> {
 
     fn finish(&mut self, settled: Result<(), String>) {
         match (settled, self.finished.take()) {
-            (Ok(()), Some(report)) => self.say(convert::report(report)),
-            (Err(error), _) => self.say(convert::failure(&TrainError::Internal(error))),
+            (Ok(()), Some(report)) => self.send(convert::report(report)),
+            (Err(error), _) => self.send(convert::failure(&TrainError::Internal(error))),
             (Ok(()), None) => {}
         }
     }
@@ -300,8 +300,8 @@ impl Conversation<'_> {
             Ok(Err(error)) => error,
             Err(_) => TrainError::Internal("the training thread panicked".to_owned()),
         };
-        self.say(convert::failure(&error));
-        // A moment for the coordinator to read the failure and answer with its `Shutdown`.
+        self.send(convert::failure(&error));
+        // Time for the coordinator to read the failure and answer with its `Shutdown`.
         let answer = async {
             while let Ok(message) = next(inbound).await {
                 if matches!(message, Down::Shutdown(_)) {
@@ -322,7 +322,7 @@ async fn ended(task: &mut Option<JoinHandle<()>>) {
     }
 }
 
-/// Waits until then; for ever, if there is no such time.
+/// Waits until the deadline; without one, forever.
 async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,

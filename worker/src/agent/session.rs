@@ -1,4 +1,4 @@
-//! How a worker gets to its coordinator: it tries until somebody answers, or its patience ends.
+//! How a worker connects and registers: it retries until a coordinator answers, or until a timeout.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::error::AgentError;
 
 const RETRY: Duration = Duration::from_millis(200);
 
-/// An open session, with the coordinator's welcome.
+/// An open session, with the coordinator's `Registered`.
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
@@ -23,7 +23,7 @@ pub(crate) struct Session {
     pub(crate) registered: v1::Registered,
 }
 
-/// By what the coordinator knows this process, over all of its sessions.
+/// What identifies this process to the coordinator, over all of its sessions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Identity {
     local_rank: Option<u32>,
@@ -31,7 +31,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Of a process in a launcher's `local_rank`, or in none.
+    /// The identity of a process with the `local_rank` of a launcher, or without one.
     pub(crate) fn new(local_rank: Option<u32>) -> Result<Self, getrandom::Error> {
         Ok(Self {
             local_rank,
@@ -41,23 +41,23 @@ impl Identity {
     }
 }
 
-/// Opens a session within `patience`.
+/// Opens a session within `timeout`.
 pub(crate) async fn open(
     coordinator: &Coordinator,
     who: Identity,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Session, AgentError> {
     let unreachable = |cause: String| AgentError::Unreachable {
         url: coordinator.url().to_owned(),
-        seconds: patience.as_secs(),
+        seconds: timeout.as_secs(),
         cause,
     };
-    let deadline = Instant::now() + patience;
-    let mut said = String::new();
+    let deadline = Instant::now() + timeout;
+    let mut logged = String::new();
     loop {
         let attempt = async {
             let client = coordinator.client().await.map_err(Attempt::Again)?;
-            greet(client, who).await
+            register(client, who).await
         };
         match attempt.await {
             Ok(session) => return Ok(session),
@@ -66,9 +66,9 @@ pub(crate) async fn open(
                 return Err(unreachable(cause));
             }
             Err(Attempt::Again(cause)) => {
-                if said != cause {
-                    tracing::info!("no coordinator yet: {cause}");
-                    said = cause;
+                if logged != cause {
+                    tracing::info!("cannot reach the coordinator yet: {cause}");
+                    logged = cause;
                 }
                 tokio::time::sleep(RETRY).await;
             }
@@ -87,19 +87,19 @@ impl Attempt {
         if let Some(cause) = connect::broken(status) {
             return Self::Again(cause);
         }
-        let words = status.message().to_owned();
+        let message = status.message().to_owned();
         match status.code() {
             Code::Unavailable
             | Code::Unknown
             | Code::Cancelled
             | Code::DeadlineExceeded
-            | Code::ResourceExhausted => Self::Again(words),
-            _ => Self::Final(AgentError::Refused(words)),
+            | Code::ResourceExhausted => Self::Again(message),
+            _ => Self::Final(AgentError::Refused(message)),
         }
     }
 }
 
-async fn greet(mut client: Client, who: Identity) -> Result<Session, Attempt> {
+async fn register(mut client: Client, who: Identity) -> Result<Session, Attempt> {
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let register = v1::Register {
         protocol_version: proto::PROTOCOL_VERSION,
@@ -111,7 +111,7 @@ async fn greet(mut client: Client, who: Identity) -> Result<Session, Attempt> {
         local_rank: who.local_rank,
         instance: who.instance,
     };
-    say(&outbox, Up::Register(register));
+    send(&outbox, Up::Register(register));
     let mut inbound = client
         .session(UnboundedReceiverStream::new(outgoing))
         .await
@@ -126,7 +126,7 @@ async fn greet(mut client: Client, who: Identity) -> Result<Session, Attempt> {
         }),
         Ok(Down::Shutdown(shutdown)) => Err(Attempt::Final(AgentError::Refused(shutdown.reason))),
         Ok(_) => Err(Attempt::Again(
-            "the first message was no welcome".to_owned(),
+            "the first message was not Registered".to_owned(),
         )),
         Err(cause) => Err(Attempt::Again(cause)),
     }
@@ -138,12 +138,12 @@ pub(crate) async fn next(inbound: &mut Streaming<v1::CoordinatorMessage>) -> Res
         Ok(Some(v1::CoordinatorMessage {
             message: Some(message),
         })) => Ok(message),
-        Ok(_) => Err("the coordinator closed it".to_owned()),
+        Ok(_) => Err("the coordinator closed the session".to_owned()),
         Err(status) => Err(status.message().to_owned()),
     }
 }
 
-pub(crate) fn say(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up) {
+pub(crate) fn send(outbox: &mpsc::UnboundedSender<v1::WorkerMessage>, message: Up) {
     // A closed outbox means a broken session, which the reading side reports.
     let _ = outbox.send(v1::WorkerMessage {
         message: Some(message),

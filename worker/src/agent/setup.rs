@@ -13,24 +13,24 @@ use crate::cli::Cli;
 use crate::error::AgentError;
 use crate::trainer::setup::{Images, Setup};
 
-/// What `--data` says for images that the coordinator gives.
+/// The value of `--data` for images from the coordinator.
 const FROM_COORDINATOR: &str = "coordinator";
 
-/// What a worker finds out once.
+/// The setup of a worker, and what the agent needs beside it.
 pub(super) struct Prepared {
     pub(super) setup: Setup,
     /// What is wrong with this machine.
     pub(super) warnings: Vec<String>,
-    /// How long the worker looks for a coordinator that is gone.
+    /// How long the worker tries to reach a lost coordinator.
     pub(super) hold_timeout: Duration,
     /// Where traces go; empty for nowhere.
     pub(super) otlp_endpoint: String,
 }
 
-/// Finds it out.
+/// Prepares the setup.
 ///
 /// # Errors
-/// The flags name what is not there, or the coordinator does not give its list of images.
+/// A flag names something that does not exist, or the coordinator does not send its list of images.
 pub(super) async fn prepare(
     cli: &Cli,
     coordinator: &Coordinator,

@@ -1,9 +1,9 @@
-//! Makes the network's tensors, fresh, under torchvision's names and in its order.
+//! Creates the network's tensors, initialized, under torchvision's names and in its order.
 
 use tch::{Device, Kind, Tensor};
 
 use super::norm::Norm;
-use super::parameter::{LayerGroup, Parameter};
+use super::parameter::{Parameter, ParameterGroup};
 use super::random::Draws;
 use super::resnet18::{Block, Conv};
 
@@ -103,7 +103,7 @@ impl Builder {
     fn parameter(&mut self, name: String, tensor: Tensor) -> Tensor {
         let tensor = tensor.set_requires_grad(true);
         self.state.push((name.clone(), tensor.detach()));
-        let group = LayerGroup::of(&name);
+        let group = ParameterGroup::of(&name);
         self.parameters.push(Parameter {
             name,
             tensor: tensor.shallow_clone(),

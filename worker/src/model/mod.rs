@@ -11,6 +11,6 @@ mod parameter;
 mod random;
 
 pub use kernels::Statistics;
-pub use parameter::{LayerGroup, Parameter};
+pub use parameter::{Parameter, ParameterGroup};
 pub use resnet18::{Head, ResNet18};
 pub use state::{LoadError, Mismatch};

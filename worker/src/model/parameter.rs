@@ -4,7 +4,7 @@ use tch::Tensor;
 
 /// Layers that share a learning rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LayerGroup {
+pub enum ParameterGroup {
     /// `conv1` and `bn1`, before the first block.
     Stem,
     /// Two blocks of 64 channels.
@@ -19,7 +19,7 @@ pub enum LayerGroup {
     Fc,
 }
 
-impl LayerGroup {
+impl ParameterGroup {
     /// How many there are.
     pub const COUNT: usize = 6;
 
@@ -62,6 +62,6 @@ pub struct Parameter {
     pub name: String,
     /// float32 on the model's device, requiring gradients. Convolutions are channels_last.
     pub tensor: Tensor,
-    /// Which learning rate it takes.
-    pub group: LayerGroup,
+    /// The group whose learning rate it has.
+    pub group: ParameterGroup,
 }

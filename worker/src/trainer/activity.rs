@@ -35,7 +35,7 @@ impl Default for ActivityTracker {
 }
 
 impl ActivityTracker {
-    /// Begins something; also when it is the same again, as with the next chunk of a validation.
+    /// Begins an activity; also the same one again, as with the next chunk of a validation.
     pub fn enter(&self, activity: Activity) {
         tracing::debug!(phase = ?activity, "training thread");
         self.change(|now| {

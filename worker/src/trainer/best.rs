@@ -19,7 +19,7 @@ pub(super) fn copy(replica: &Replica) -> Weights {
     replica.model.state().into_iter().map(copy).collect()
 }
 
-/// A `.safetensors` file under torchvision's names, which says of itself what it is.
+/// A `.safetensors` file under torchvision's names, with metadata that describes it.
 pub(super) fn to_file(
     best: &Best<Weights>,
     classes: &[String],

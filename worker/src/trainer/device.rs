@@ -1,4 +1,4 @@
-//! On what this worker computes.
+//! The device of this worker.
 
 use c10d::cuda::Cuda;
 use tch::Device;
@@ -7,7 +7,7 @@ use worker_control::TrainError;
 use super::failure::environment;
 use super::setup::{DeviceChoice, Settings};
 
-/// The device and what it is good at.
+/// The device and its capabilities.
 #[derive(Debug, Clone)]
 pub(super) struct Compute {
     pub(super) device: Device,

@@ -10,7 +10,8 @@ use super::Worker;
 use super::failure::internal;
 use worker_data::Loader;
 
-/// What is there while an epoch is trained and validated. Loaders work ahead of the steps.
+/// The loaders and the span of an epoch that is trained and validated. Loaders work ahead of the
+/// steps.
 pub(super) struct EpochRun {
     plan: Arc<EpochPlan>,
     pub(super) training: Loader,
@@ -19,7 +20,7 @@ pub(super) struct EpochRun {
 }
 
 impl Worker<'_> {
-    /// The run of this epoch, which begins with the first task that needs it.
+    /// Begins the epoch with the first task that needs it.
     pub(super) fn begin_epoch(&mut self, plan: &Arc<EpochPlan>) -> Result<(), TrainError> {
         let runs = |run: &EpochRun| Arc::ptr_eq(&run.plan, plan);
         if !self.epoch.as_ref().is_some_and(runs) {

@@ -29,7 +29,7 @@ pub(super) fn internal(error: impl Display) -> TrainError {
     TrainError::Internal(first_line(error))
 }
 
-/// libtorch's messages end in a C++ stack trace that helps nobody here.
+/// libtorch's messages end in a C++ stack trace, which does not help a user.
 fn first_line(error: impl Display) -> String {
     let text = error.to_string();
     text.lines().next().unwrap_or_default().to_owned()

@@ -1,4 +1,4 @@
-//! Enters a generation: meets its group, and gets the state with which it begins.
+//! Enters a generation: joins its process group, and gets the state with which it begins.
 
 use worker_control::{Activity, Assignment, TrainError};
 
@@ -8,10 +8,10 @@ use super::group::{self, RankHandle};
 use super::replica::Replica;
 
 impl Worker<'_> {
-    pub(super) fn meet(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
+    pub(super) fn rendezvous(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
         self.activity.enter(Activity::Forming);
         self.activity.at(assignment.generation, assignment.position);
-        let group = group::meet(assignment, self.setup, &self.compute, self.link)?;
+        let group = group::rendezvous(assignment, self.setup, &self.compute, self.link)?;
         self.group = Some(group);
         Ok(())
     }
@@ -25,13 +25,13 @@ impl Worker<'_> {
         Ok(replica)
     }
 
-    pub(super) fn share(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
+    pub(super) fn broadcast(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
         let group = self.group.take();
         let group = group.ok_or_else(|| internal("there is no process group"))?;
         let device = self.compute.device;
         let replica = self.state()?;
         replica.compute_in(assignment.precision);
-        replica.share(&group, assignment.source)?;
+        replica.broadcast_state(&group, assignment.source)?;
         let rank = RankHandle::take(assignment, group, replica, device)?;
         self.rank = Some(rank);
         Ok(())

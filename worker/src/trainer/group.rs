@@ -1,10 +1,10 @@
 //! A rank's place in a generation: its process group, and the reducer of its gradients. It ends
-//! with the generation; what it trains, the replica, goes on.
+//! with the generation; the replica, which it trains, outlives it.
 //!
-//! Beside the gradients, the reducer sums up the loss: the `loss_carrier` is a parameter that nothing
-//! depends on, whose gradient is by construction the rank's part of the step's mean loss. So each
-//! rank knows the loss of the global batch at the very moment that it has the gradients, and no
-//! loss is lost with a rank.
+//! Beside the gradients, the reducer sums up the loss: the `loss_carrier` is a parameter on which
+//! nothing depends, whose gradient is by construction the rank's part of the step's mean loss. Each
+//! rank knows the loss of the global batch as soon as it has the gradients, and no loss value is
+//! lost with a rank.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use super::link::{Link, Outgoing};
 use super::replica::Replica;
 use super::setup::{Announced, Setup};
 
-/// How long ranks may take to find each other. A peer that died meanwhile cannot be told from
-/// a slow one, and the coordinator takes one that stays in here for stuck.
+/// How long ranks may take to find each other. A peer that died meanwhile looks like a
+/// slow one, and the coordinator treats a rank that stays in the rendezvous as stalled.
 const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(12);
 
 pub(super) struct RankHandle {
@@ -31,8 +31,8 @@ pub(super) struct RankHandle {
     device: Device,
 }
 
-/// Meets the other ranks of a generation.
-pub(super) fn meet(
+/// Forms the process group with the other ranks of a generation.
+pub(super) fn rendezvous(
     order: &Assignment,
     setup: &Setup,
     compute: &Compute,
@@ -59,7 +59,7 @@ pub(super) fn meet(
     let group = c10d::ProcessGroup::new(&store, &prefix, order.rank, order.world_size, &options)
         .map_err(|error| {
             collective(format!(
-                "not all workers of the group reach each other: {error}"
+                "not all workers of the group can reach each other: {error}"
             ))
         })?;
     link.send(Outgoing::Group(group.clone()));
@@ -119,9 +119,9 @@ impl RankHandle {
     }
 }
 
-/// Returns when the collectives so far have come through. On a GPU they are only queued when
-/// their calls return, and an abort lets the stream go on with results that are none: nothing
-/// that stays may follow from them before this.
+/// Returns when the collectives so far have completed. On a GPU they are only queued when their
+/// calls return, and an abort lets the stream continue with invalid results: nothing may be kept
+/// that depends on them before this returns.
 pub(super) fn settled(group: &c10d::ProcessGroup, device: Device) -> Result<(), TrainError> {
     if let (Device::Cuda(device), true) = (device, group.world_size() > 1) {
         c10d::cuda::synchronize(device as u32).map_err(collective)?;
@@ -152,12 +152,12 @@ fn open_store(
         .ok_or_else(|| internal(format!("`{address}` is no HOST:PORT")))?;
     c10d::Store::connect(host, port, timeout).map_err(|error| {
         collective(format!(
-            "no way to rank 0 at {address}, which every worker must reach (see --advertise): {error}"
+            "cannot reach rank 0 at {address}, which every worker must reach (see --advertise): {error}"
         ))
     })
 }
 
-/// The one address that Gloo listens on. The user's choice of interfaces goes first.
+/// The one address that Gloo listens on. The user's choice of interfaces takes precedence.
 fn gloo_host(address: IpAddr) -> Option<String> {
     let chosen = std::env::var_os("GLOO_SOCKET_IFNAME").is_some();
     (!chosen).then(|| address.to_string())

@@ -1,4 +1,5 @@
-//! Decodes what this worker is told to, and first gets from the coordinator what is not here.
+//! Decodes the images that this worker was ordered to, and first downloads the missing ones from
+//! the coordinator.
 
 use std::sync::mpsc::Receiver;
 
@@ -10,11 +11,11 @@ use super::link::{FetchError, Outgoing, Wanted};
 use super::setup::Images;
 use worker_data::{BadFile, Cache};
 
-/// Images that are asked for at once. While one batch is decoded, the next is on its way.
+/// Images in one request. While one batch is decoded, the next is downloaded.
 const BATCH: usize = 256;
 
 impl Worker<'_> {
-    /// Fills the cache; `progress` hears how many are done.
+    /// Fills the cache; `progress` is called with the number of images done.
     pub(super) fn decode(
         &self,
         cache: &Cache,
@@ -42,7 +43,7 @@ impl Worker<'_> {
         Ok(bad)
     }
 
-    /// Asks for those of `samples` that are not here.
+    /// Requests those of `samples` that are not on this machine.
     fn get(&self, samples: &[u32]) -> Option<Receiver<Result<(), FetchError>>> {
         let missing = samples.iter().filter_map(|&sample| {
             let size = self.manifest.files.get(sample as usize)?.size;
@@ -67,7 +68,7 @@ fn arrived(answer: Option<Receiver<Result<(), FetchError>>>) -> Result<(), Train
     match answer.recv() {
         Ok(Ok(())) => Ok(()),
         Ok(Err(FetchError::Refused(message))) => Err(data_failure(message)),
-        // No fault of the data: in its next session the worker is told again.
+        // Not an error of the data: the next session orders the images again.
         Ok(Err(FetchError::Broken(message))) => Err(collective(message)),
         Err(_) => Err(collective("the session broke while images were fetched")),
     }

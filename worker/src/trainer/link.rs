@@ -1,4 +1,4 @@
-//! What passes between the agent and the training thread: orders and step grants one way,
+//! The channels between the agent and the training thread: orders and step grants one way,
 //! reports and blobs the other.
 
 use std::path::PathBuf;
@@ -21,9 +21,9 @@ impl SharedInbox {
         result
     }
 
-    /// Whether what the thread does for a group is called off.
-    pub fn is_called_off(&self) -> bool {
-        self.lock().is_called_off()
+    /// Whether the thread's work in its group is cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.lock().is_cancelled()
     }
 
     /// The next task of `control`; `idle` runs before a wait.
@@ -50,7 +50,7 @@ impl SharedInbox {
     }
 }
 
-/// What the training thread hands to the agent.
+/// The messages of the training thread to the agent.
 #[derive(Debug)]
 pub enum Outgoing {
     /// Data, device and retained state.
@@ -68,25 +68,25 @@ pub enum Outgoing {
     },
     /// A report.
     Report(Report),
-    /// A blob; it travels while training goes on.
+    /// A blob; training continues while it is uploaded.
     Upload(Upload),
     /// A blob of the run directory is needed; the thread waits for it.
     Fetch {
-        /// Which.
+        /// Which one.
         blob: Download,
-        /// All of it, or why not.
+        /// Its bytes, or the error.
         reply: Sender<Result<Vec<u8>, String>>,
     },
     /// Images are needed that the coordinator has; the thread waits for them.
     Images {
-        /// Which, and where they go.
+        /// The images, and where to put them.
         wanted: Vec<Wanted>,
-        /// Whether all are there.
+        /// Whether all have arrived.
         reply: Sender<Result<(), FetchError>>,
     },
     /// The store of a group being formed, for the agent to interrupt when a peer dies.
     Store(c10d::Store),
-    /// A live process group, likewise to abort.
+    /// A live process group, for the agent to abort when a peer dies.
     Group(c10d::ProcessGroup),
 }
 
@@ -103,7 +103,7 @@ pub struct Scanned {
     pub native_bf16: bool,
     /// As the driver names its GPU; empty on a CPU.
     pub gpu_uuid: String,
-    /// What a worker that comes back brings with it.
+    /// What a worker that rejoins has retained.
     pub retained: RetainedState,
 }
 
@@ -119,12 +119,12 @@ pub enum Upload {
     },
     /// The whole state, as a `.safetensors` file.
     Checkpoint {
-        /// Where it stands.
+        /// Its position.
         position: Position,
         /// The file.
         file: Vec<u8>,
     },
-    /// What the best weights predict.
+    /// Predictions by the best weights.
     Predictions(Predictions),
 }
 
@@ -170,16 +170,16 @@ pub struct Wanted {
     pub size: u64,
 }
 
-/// Why images were not fetched. Those before are there.
+/// Why images were not fetched. Those before the failed one have arrived.
 #[derive(Debug)]
 pub enum FetchError {
     /// The session broke; another attempt may succeed.
     Broken(String),
-    /// The coordinator does not give them, or there is no room.
+    /// The coordinator refuses, or the images cannot be written.
     Refused(String),
 }
 
-/// The way out of the training thread.
+/// The sender of the training thread.
 #[derive(Debug, Clone)]
 pub struct Link(mpsc::UnboundedSender<Outgoing>);
 
@@ -189,7 +189,7 @@ impl Link {
         Self(outgoing)
     }
 
-    /// Hands over. When the agent is gone, so is the session, and nobody is left to tell.
+    /// Sends a message. It fails only when the agent has ended, and the session with it.
     pub(super) fn send(&self, outgoing: Outgoing) {
         let _ = self.0.send(outgoing);
     }

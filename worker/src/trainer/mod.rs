@@ -1,5 +1,5 @@
 //! The training thread: it owns every tensor, and performs the tasks of `worker_control` one at a
-//! time. What comes next is decided there; this thread knows neither messages nor sessions.
+//! time. The order of the tasks is decided there; this thread knows neither messages nor sessions.
 
 pub mod activity;
 pub mod link;
@@ -38,7 +38,7 @@ use worker_data::{Cache, demo};
 /// Performs one task after the other, until one of them ends the thread.
 ///
 /// # Errors
-/// What the coordinator is to be told when this worker cannot go on.
+/// The failure to report to the coordinator, when this worker cannot continue.
 pub fn run(
     setup: &Setup,
     inbox: &SharedInbox,
@@ -102,7 +102,7 @@ struct Worker<'a> {
     /// Class of each image.
     labels: Arc<[u32]>,
     cache: Option<Cache>,
-    /// A group that has met, and has no state yet.
+    /// A group that is complete, and has no state yet.
     group: Option<c10d::ProcessGroup>,
     rank: Option<RankHandle>,
     epoch: Option<EpochRun>,
@@ -126,16 +126,16 @@ impl Worker<'_> {
             }
             Task::Prepare(order) => return self.prepare(&order).map(Done::Prepared),
             Task::Leave => {
-                self.end_epoch(Err("called off"));
+                self.end_epoch(Err("cancelled"));
                 (self.group, self.rank) = (None, None);
             }
-            Task::Meet(assignment) => self.meet(&assignment)?,
+            Task::Rendezvous(assignment) => self.rendezvous(&assignment)?,
             Task::Create { pretrained } => return self.create(pretrained).map(Done::Created),
             Task::LoadCheckpoint(position) => {
                 let file = self.fetch(Download::Checkpoint(position))?;
                 self.state()?.load_checkpoint(&file)?;
             }
-            Task::Share(assignment) => self.share(&assignment)?,
+            Task::Broadcast(assignment) => self.broadcast(&assignment)?,
             Task::Step { plan, index } => return self.step(&plan, index),
             Task::AverageBatchNorm => self.average_batch_norm()?,
             Task::Validate { plan, index } => return self.validate(&plan, index),
@@ -144,12 +144,12 @@ impl Worker<'_> {
                 return Ok(Done::Copied(best::copy(self.state()?)));
             }
             Task::Upload(what) => self.upload(what)?,
-            Task::Show(samples) => {
+            Task::Predict(samples) => {
                 self.end_epoch(Err("stopped"));
                 self.activity.enter(Activity::Idle);
-                // A run without its last image is still a run.
-                if let Err(error) = self.show(&samples) {
-                    tracing::warn!(reason = %error, "no predictions are drawn");
+                // A run can end without its predictions.
+                if let Err(error) = self.predict(&samples) {
+                    tracing::warn!(reason = %error, "cannot compute the predictions");
                 }
             }
             Task::Report(report) => {
@@ -164,7 +164,7 @@ impl Worker<'_> {
         Ok(Done::Plain)
     }
 
-    /// The state, which `worker_control` asks to be changed only when it is there.
+    /// The state. `worker_control` requests a change only when there is one.
     fn state(&mut self) -> Result<&mut Replica, TrainError> {
         let state = self.control.state_mut();
         state.ok_or_else(|| internal("there is no state"))
@@ -191,14 +191,14 @@ impl Worker<'_> {
     }
 
     /// With a model of its own: the state stays what the run would go on from.
-    fn show(&self, samples: &[u32]) -> Result<(), TrainError> {
+    fn predict(&self, samples: &[u32]) -> Result<(), TrainError> {
         let (Some(state), Some(cache)) = (self.control.state(), &self.cache) else {
             return Err(internal("predictions without images or without a state"));
         };
         let mut best = self.create(false)?;
         best.compute_in(state.precision());
         best::load(&mut best.model, &self.fetch(Download::Best)?)?;
-        let predictions = predict::show(&best, cache, samples, &self.compute)?;
+        let predictions = predict::predict(&best, cache, samples, &self.compute)?;
         self.link
             .send(Outgoing::Upload(Upload::Predictions(predictions)));
         Ok(())

@@ -1,12 +1,12 @@
-//! Adam with a learning rate per layer group, by libtorch's fused kernels. Decides no rate and
-//! changes no gradient.
+//! Adam with a learning rate per parameter group, by libtorch's fused kernels. It decides no
+//! learning rate and changes no gradient.
 
 use tch::{Kind, Tensor};
 
-use crate::model::{LayerGroup, Parameter};
+use crate::model::{Parameter, ParameterGroup};
 
-/// Learning rates in the order of [`LayerGroup::ALL`].
-pub type GroupLrs = [f64; LayerGroup::COUNT];
+/// Learning rates in the order of [`ParameterGroup::ALL`].
+pub type GroupLrs = [f64; ParameterGroup::COUNT];
 
 /// Why a step was not made.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +22,7 @@ pub enum StepError {
     Kernel(#[from] kernels::Error),
 }
 
-/// The parameters of one layer group and what Adam remembers of them.
+/// The parameters of one group, and Adam's state of them.
 #[derive(Debug)]
 struct Group {
     names: Vec<String>,
@@ -37,7 +37,7 @@ struct Group {
 #[derive(Debug)]
 pub struct Adam {
     weight_decay: f64,
-    groups: [Group; LayerGroup::COUNT],
+    groups: [Group; ParameterGroup::COUNT],
 }
 
 impl Adam {
@@ -47,7 +47,7 @@ impl Adam {
     /// # Panics
     /// When libtorch cannot allocate the moments.
     pub fn new(parameters: &[Parameter], weight_decay: f64) -> Self {
-        let groups = LayerGroup::ALL.map(|group| {
+        let groups = ParameterGroup::ALL.map(|group| {
             Group::new(
                 parameters
                     .iter()
@@ -70,8 +70,8 @@ impl Adam {
             .try_for_each(|group| kernels::zero_grads(&group.parameters))
     }
 
-    /// One update of every parameter from its gradient. A rate of 0 leaves a group's parameters
-    /// as they are but counts the step.
+    /// One update of every parameter from its gradient. A learning rate of 0 leaves a group's
+    /// parameters as they are but counts the step.
     ///
     /// # Errors
     /// When a gradient is missing, and nothing changes; or when libtorch refuses, as it does where

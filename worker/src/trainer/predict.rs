@@ -1,4 +1,4 @@
-//! What the best weights predict of a few images.
+//! Predictions of a few images by the best weights.
 
 use tch::Kind;
 use worker_control::TrainError;
@@ -11,7 +11,7 @@ use crate::model::Statistics;
 use worker_data::{Cache, normalise};
 
 /// Predictions of `samples`.
-pub(super) fn show(
+pub(super) fn predict(
     replica: &Replica,
     cache: &Cache,
     samples: &[u32],

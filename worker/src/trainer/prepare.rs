@@ -19,7 +19,7 @@ impl Worker<'_> {
         self.activity.enter(Activity::Preparing);
         let images = self.manifest.files.len();
         let size = i64::from(self.settings.image_size);
-        // Too large for memory alone: a nameless file lets the kernel page it out.
+        // Too large for memory alone: the kernel can page out an unnamed file.
         let too_large = order.cache_file.is_none()
             && available_memory()
                 .is_some_and(|available| !fits_in_memory(bytes_needed(images, size), available));
@@ -27,7 +27,7 @@ impl Worker<'_> {
             let needed = bytes_needed(images, size) >> 20;
             tracing::warn!(
                 "the decoded images take {needed} MiB, more than half of the free memory: they \
-                 go to a file in {}, which is slower when it does not fit either",
+                 are kept in a file in {}, which is slower if it does not fit into memory either",
                 std::env::temp_dir().display()
             );
         }

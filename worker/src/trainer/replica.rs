@@ -1,5 +1,5 @@
-//! The state that all ranks hold alike: weights, optimizer, and how far they have come. It
-//! outlives the group it was trained in, and goes from rank to rank and into checkpoints.
+//! The replicated state: weights, optimizer and position, equal on all ranks. It outlives the
+//! process group in which it was trained, and is broadcast to ranks and saved in checkpoints.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub(super) struct Replica {
     pub(super) loss_sum: f64,
     device: Device,
     bf16: bool,
-    /// Running statistics before the step under way, flat; a step that breaks leaves no trace.
+    /// Running statistics before the step under way, flat; a failed step is reverted to them.
     statistics: Option<Tensor>,
 }
 
@@ -47,7 +47,7 @@ impl Replica {
         }
     }
 
-    /// Computes in what the group agreed on.
+    /// Sets the precision that the group agreed on.
     pub(super) fn compute_in(&mut self, precision: Precision) {
         self.bf16 = precision == Precision::Bf16;
     }
@@ -69,7 +69,7 @@ impl Replica {
         }
     }
 
-    /// Takes pretrained weights; a head for other classes stays as it is.
+    /// Loads pretrained weights; the head is kept if theirs is for another number of classes.
     pub(super) fn load_pretrained(&mut self, path: &str) -> Result<(), TrainError> {
         let entries = weights::read(Path::new(path)).map_err(weights_failure)?;
         self.model
@@ -78,7 +78,8 @@ impl Replica {
             .map_err(|error| weights_failure(format!("{path}: {error}")))
     }
 
-    /// Float logits `[B, classes]` of images `[B, 3, S, S]`, computed in what the group agreed on.
+    /// Float logits `[B, classes]` of images `[B, 3, S, S]`, in the precision of
+    /// the group.
     pub(super) fn logits(&self, images: &Tensor, mode: Statistics) -> Result<Tensor, TrainError> {
         let forward = || self.model.forward(images, mode);
         let logits = if self.bf16 {
@@ -89,7 +90,7 @@ impl Replica {
         Ok(logits.to_kind(Kind::Float))
     }
 
-    /// Everything that a rank has to have to go on from here: `model.*` under torchvision's
+    /// Everything that a rank needs to continue from here: `model.*` under torchvision's
     /// names, `optimizer.*`, and `counters`, float64 `[3]`: epoch, completed steps, loss so far.
     fn entries(&self) -> Vec<(String, Tensor)> {
         let prefixed = |prefix: &str, entries: Vec<(String, Tensor)>| {
@@ -108,7 +109,7 @@ impl Replica {
         entries
     }
 
-    /// Takes over what [`entries`](Self::entries) gave, on any device; all or nothing.
+    /// Loads what [`entries`](Self::entries) returned, on any device; all or nothing.
     fn load(&mut self, entries: Vec<(String, Tensor)>) -> Result<(), TrainError> {
         let mut targets = self.entries();
         let entries: BTreeMap<String, Tensor> = entries.into_iter().collect();
@@ -129,9 +130,9 @@ impl Replica {
         Ok(())
     }
 
-    /// Makes all ranks hold what `source` holds. What a rank held before stays whole until all
-    /// of the other has arrived.
-    pub(super) fn share(
+    /// Broadcasts the state of `source` to all ranks. The former state of a rank stays valid
+    /// until all of the other has arrived.
+    pub(super) fn broadcast_state(
         &mut self,
         group: &c10d::ProcessGroup,
         source: u32,
@@ -163,7 +164,7 @@ impl Replica {
         weights::to_safetensors(&entries, &BTreeMap::new()).map_err(internal)
     }
 
-    /// Goes back to a checkpoint.
+    /// Loads a checkpoint.
     pub(super) fn load_checkpoint(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
         let entries = weights::parse(bytes)
             .map_err(|error| internal(format!("the checkpoint cannot be read: {error}")))?;
@@ -175,15 +176,15 @@ impl Replica {
         self.statistics = moves_statistics.then(|| self.flat_statistics());
     }
 
-    /// A step is done: nothing of it can be taken back any more.
+    /// Completes a step, which can no longer be reverted.
     pub(super) fn end_step(&mut self, mean_loss: f64, samples: u32) {
         self.statistics = None;
         self.position.completed += 1;
         self.loss_sum += mean_loss * f64::from(samples);
     }
 
-    /// Makes every rank's running statistics the mean over the ranks, so that all evaluate, and
-    /// keep, the same model.
+    /// Sets every rank's running statistics to the mean over the ranks, so that all evaluate and
+    /// save the same model.
     pub(super) fn average_batch_norm(
         &mut self,
         group: &c10d::ProcessGroup,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::manifest::Manifest;
 
-/// What every worker of a run does alike.
+/// The settings that all workers of a run share.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Images of each class; all if `None`.
@@ -47,7 +47,7 @@ pub enum Images {
     Demo(PathBuf),
     /// In this folder.
     Folder(PathBuf),
-    /// With the coordinator: its list, of files that lie here once they were fetched.
+    /// From the coordinator: its list, of files that are downloaded to this machine.
     Coordinator(Manifest),
 }
 
@@ -56,14 +56,14 @@ pub enum Images {
 pub struct Announced {
     /// Of this machine.
     pub ip: IpAddr,
-    /// As its peers are to call it, if not by the address from which it came to the coordinator.
+    /// The host that its peers use, if not the address from which it connected to the coordinator.
     pub host: Option<String>,
 }
 
-/// All that the training thread begins with.
+/// Everything with which the training thread starts.
 #[derive(Debug)]
 pub struct Setup {
-    /// What every worker of the run does alike.
+    /// The settings that all workers of the run share.
     pub settings: Settings,
     /// Where the images are.
     pub images: Images,

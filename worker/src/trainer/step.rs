@@ -43,7 +43,7 @@ impl Worker<'_> {
             false => Statistics::Running,
         };
         let scale = match local {
-            // A rank without samples takes part with a borrowed one that weighs nothing.
+            // A rank without samples takes part with a sample of weight 0.
             0 => 0.0,
             _ => f64::from(rank.world_size) / f64::from(global),
         };

@@ -1,10 +1,10 @@
-//! What workers are told. Values only; the `.proto` file says what they do with it.
+//! The commands to workers. Values only; the `.proto` file describes what they do.
 
 use super::{Position, ShutdownReason};
 use crate::schedule::GroupLrs;
 use crate::shard::{Chunk, Shard};
 
-/// What a worker is told.
+/// A command to a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// It is a member of the run.
@@ -88,7 +88,7 @@ pub enum Command {
         /// The generation.
         generation: u64,
         /// Validation samples to send predictions of; empty for none.
-        show: Vec<u32>,
+        predict: Vec<u32>,
     },
     /// End the session.
     Shutdown {

@@ -70,10 +70,10 @@ pub enum Fact {
         member: MemberInfo,
         /// Members, with it.
         members: usize,
-        /// Members that the run is meant to have.
+        /// Members that the run is configured to have.
         expected: usize,
     },
-    /// A member is gone, and the run goes on.
+    /// A member was lost, and the run continues.
     Lost {
         /// Which, with the rank that it had.
         member: MemberInfo,
@@ -87,11 +87,11 @@ pub enum Fact {
         /// Which.
         member: MemberInfo,
     },
-    /// Something is wrong with the machine of a worker, which goes on all the same.
+    /// The machine of a worker has a problem, with which the worker can continue.
     Warned {
         /// The machine.
         host: String,
-        /// The worker's own words.
+        /// The worker's message.
         warning: String,
     },
     /// A worker was refused, or expelled.
@@ -101,7 +101,7 @@ pub enum Fact {
         /// Why.
         reason: RefusalReason,
     },
-    /// A local worker cannot be started; the others go on without it.
+    /// A local worker cannot be started; the others continue without it.
     LaunchFailed {
         /// Which of the launcher's processes.
         local_rank: u32,
@@ -112,7 +112,7 @@ pub enum Fact {
     Stalled(StallReport),
     /// What a run without a process group waits for; reported when it changes.
     Waiting(WaitReason),
-    /// The run goes on from an older state: the epochs from there on are made again.
+    /// The run continues from an older state: the epochs from there on are trained again.
     RolledBack {
         /// The state.
         position: Position,
@@ -125,7 +125,7 @@ pub enum Fact {
         cause: OutageCause,
         /// The new generation.
         generation: u64,
-        /// The state that it goes on from.
+        /// The state from which it continues.
         position: Position,
         /// Its ranks.
         world_size: usize,
@@ -170,7 +170,7 @@ pub enum Fact {
         /// What it computes in.
         precision: ComputeType,
     },
-    /// A generation begins with an epoch, or goes on with one.
+    /// A generation begins an epoch, or continues one.
     EpochStarted {
         /// From 1.
         epoch: u32,

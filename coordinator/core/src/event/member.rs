@@ -1,4 +1,4 @@
-//! Members of a run as others name them: who one is, where it was, and what became of it.
+//! Members of a run in messages: their identity, their location, and why they were lost.
 
 use super::{Activity, FailureKind, Position, RefusalReason, WorkerId};
 
@@ -55,18 +55,18 @@ pub enum LossCause {
     /// The launcher saw its process end.
     #[error("its process {0}")]
     ProcessExited(ProcessStatus),
-    /// It reported that it cannot go on.
+    /// It reported that it cannot continue.
     #[error("{message}")]
     Reported {
         /// What failed.
         kind: FailureKind,
-        /// The worker's own words.
+        /// The worker's message.
         message: String,
     },
     /// It made no progress for longer than the stall timeout, and the others waited for it.
     #[error("{0}")]
     Stalled(Box<StallReport>),
-    /// It was asked to end, and said so.
+    /// It was asked to end, and reported that.
     #[error("it was asked to end")]
     DrainRequested,
     /// Its process opened another session in place of this one.
@@ -110,8 +110,8 @@ pub struct WaitingRanks {
     pub activity: Activity,
 }
 
-/// The last thing that cost the run a worker or a process group, for the message of a run that
-/// fails for want of workers.
+/// The last loss of a worker or a process group, for the message of a run that fails for lack of
+/// workers.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Loss {
     /// A member was lost, or its process group broke.

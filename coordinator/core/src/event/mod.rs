@@ -1,4 +1,4 @@
-//! What the core is told, what it asks for, and what it reports. Values only.
+//! The events, actions and facts of the core. Values only.
 
 mod command;
 mod fact;
@@ -87,7 +87,7 @@ pub enum Event {
         /// Images decoded.
         done: u32,
     },
-    /// A worker has decoded what it was told to.
+    /// A worker has decoded its images.
     Prepared {
         /// Which.
         worker: WorkerId,

@@ -146,7 +146,7 @@ pub enum EnvironmentError {
     Reported(String),
 }
 
-/// Why a worker is told to end its session.
+/// Why a worker has to end its session.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ShutdownReason {
     /// It cannot be a member.

@@ -1,4 +1,4 @@
-//! What workers say of themselves and of what they have done. Values only.
+//! The reports of workers. Values only.
 
 use super::Position;
 
@@ -44,7 +44,7 @@ impl Phases {
     }
 }
 
-/// What a worker found in its data folder, and on what it computes.
+/// The data folder and the device of a worker.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Scan {
     /// sha256 over paths and sizes.
@@ -59,9 +59,9 @@ pub struct Scan {
     pub native_bf16: bool,
     /// As the driver names its GPU; empty on a CPU.
     pub gpu_uuid: String,
-    /// What a worker that comes back brings with it.
+    /// What a worker that rejoins has retained.
     pub memory: RetainedState,
-    /// What is wrong with the worker's machine, in its own words.
+    /// Problems of the worker's machine, in its messages.
     pub warnings: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ pub enum Activity {
     Validation,
 }
 
-/// What a worker says of itself every second, however busy its training thread is.
+/// The heartbeat that a worker sends every second, however busy its training thread is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Heartbeat {
     /// The generation that it works for.
@@ -132,7 +132,7 @@ pub struct StepReport {
     pub samples: u32,
     /// Wall seconds since its last report.
     pub seconds: f64,
-    /// Where they went.
+    /// The same seconds, by phase.
     pub phases: Phases,
 }
 

@@ -26,7 +26,7 @@ impl Run {
     }
 
     /// Whether all workers that are worth waiting for have come as far as `stage`. A resumed run
-    /// does not wait for ever for as many as it had.
+    /// waits only for a limited time for as many as it had.
     fn all_reached(&self, stage: Stage) -> bool {
         let staying = || self.members.values().filter(|member| !member.draining);
         let reached = staying().filter(|member| member.stage >= stage).count();
@@ -82,7 +82,7 @@ impl Run {
             return self.dataset.samples();
         }
         let mut left = self.dataset.not_cached();
-        // Training does not begin before all are done, so what others are at is left to them.
+        // Training does not begin before all are done, so what others are decoding is left to them.
         if matches!(self.phase, Phase::Preparing) {
             let others = self.members.iter().filter(|(id, _)| *id != worker);
             let busy: BTreeSet<u32> = others

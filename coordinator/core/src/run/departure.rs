@@ -20,7 +20,7 @@ impl Run {
         self.drop_member(worker, cause, Successor::UnlessItReturns);
     }
 
-    /// The member is gone, whatever its process does. The launcher may replace one of its own;
+    /// The member is lost, whatever its process does. The launcher may replace one of its own;
     /// others may start one in place of another.
     pub(super) fn drop_member(&mut self, worker: WorkerId, cause: LossCause, successor: Successor) {
         let Some(member) = self.members.get(worker) else {
@@ -88,8 +88,8 @@ impl Run {
     }
 
     /// Waits for a lost worker whose process is alive, if no other member retains a state: its
-    /// session may have broken for no fault of its own, as when the coordinator was stopped for a
-    /// while. Whether it waits.
+    /// session may have broken without an error of its own, as when the coordinator was stopped for
+    /// a while. Returns whether it waits.
     fn waits_for_return(&mut self, local_rank: u32, lost: &Member) -> bool {
         let holds = |member: &Member| member.is_assigned() || member.retained.is_some();
         let alone = !self.members.values().any(holds);
@@ -104,7 +104,7 @@ impl Run {
         waits
     }
 
-    /// Loses a member on purpose: its process is told to end, and replaced.
+    /// Loses a member on purpose: its process is ended and replaced.
     pub(super) fn evict(&mut self, worker: WorkerId, cause: LossCause) {
         if self.members.get(worker).is_some_and(Member::is_assigned) {
             self.begin_outage(OutageCause::WorkerEvicted);
@@ -155,7 +155,7 @@ impl Run {
         }
     }
 
-    /// Lets the members go that were asked to end and have left their group, once nothing is lost
+    /// Releases the members that were asked to end and have left their group, once no state is lost
     /// with them.
     pub(super) fn release_draining(&mut self) {
         if matches!(self.phase, Phase::Finishing(_) | Phase::Closed) {

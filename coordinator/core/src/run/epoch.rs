@@ -118,7 +118,7 @@ impl Run {
         }));
     }
 
-    /// Training ends, goes on with the next epoch, or with other members.
+    /// Ends training, or continues with the next epoch or with other members.
     fn after_epoch(&mut self, finite: bool) {
         let reason = match (self.history.end(), self.pause) {
             _ if !finite => Some(StopReason::NonFiniteLoss),

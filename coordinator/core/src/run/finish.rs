@@ -39,7 +39,7 @@ impl Run {
             until: self.now + self.recipe.grace,
             settled: CheckpointLookup::NotYet,
             waits: None,
-            shows: None,
+            prediction_worker: None,
         });
         self.go_on_finishing();
     }
@@ -110,25 +110,31 @@ impl Run {
         }
     }
 
-    /// All workers in the group are told to finish, and one that has a model to send predictions.
+    /// Sends `Finish` to all workers in the group; one that has a model is to send predictions.
     fn send_finish(&mut self) {
         let mut told: Vec<WorkerId> = self.members.assigned().map(|(id, _, _)| id).collect();
-        let shows = self.prediction_worker();
-        told.retain(|id| Some(*id) != shows);
+        let prediction_worker = self.prediction_worker();
+        told.retain(|id| Some(*id) != prediction_worker);
         if let Phase::Finishing(finishing) = &mut self.phase {
             finishing.waits = Some(told.iter().copied().collect());
         }
         let generation = self.generation;
         self.out.extend(told.into_iter().map(|id| {
-            let show = Vec::new();
-            Action::Send(id, Command::Finish { generation, show })
+            let predict = Vec::new();
+            Action::Send(
+                id,
+                Command::Finish {
+                    generation,
+                    predict,
+                },
+            )
         }));
         self.ask_for_predictions();
     }
 
     fn ask_for_predictions(&mut self) {
         let (generation, prediction_worker) = (self.generation, self.prediction_worker());
-        let show = match (self.dataset.split(), self.history.best()) {
+        let predict = match (self.dataset.split(), self.history.best()) {
             (Some(split), Some(_)) => {
                 let spacing = (split.validation.len() / SHOWN).max(1);
                 let shown = split.validation.iter().step_by(spacing).take(SHOWN);
@@ -139,11 +145,16 @@ impl Run {
         let Phase::Finishing(finishing) = &mut self.phase else {
             return;
         };
-        finishing.shows = prediction_worker;
+        finishing.prediction_worker = prediction_worker;
         if let (Some(waits), Some(worker)) = (&mut finishing.waits, prediction_worker) {
             waits.insert(worker);
-            self.out
-                .push(Action::Send(worker, Command::Finish { generation, show }));
+            self.out.push(Action::Send(
+                worker,
+                Command::Finish {
+                    generation,
+                    predict,
+                },
+            ));
         }
     }
 
@@ -164,7 +175,7 @@ impl Run {
         }
     }
 
-    /// Whether a worker was told to finish, and did.
+    /// Whether a worker was sent `Finish`, and has finished.
     pub(super) fn has_finished(&self, worker: WorkerId) -> bool {
         let Phase::Finishing(finishing) = &self.phase else {
             return false;
@@ -177,9 +188,9 @@ impl Run {
         if let Phase::Finishing(finishing) = &mut self.phase
             && let Some(waits) = &mut finishing.waits
             && waits.remove(&worker)
-            && finishing.shows == Some(worker)
+            && finishing.prediction_worker == Some(worker)
         {
-            // Another one can show them.
+            // Another one can compute them.
             self.ask_for_predictions();
         }
         self.go_on_finishing();

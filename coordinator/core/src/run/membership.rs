@@ -141,7 +141,7 @@ impl Run {
         self.after_scan(worker);
     }
 
-    /// Removes a member that cannot train; the run goes on without it.
+    /// Removes a member that cannot train; the run continues without it.
     pub(super) fn expel(&mut self, worker: WorkerId, reason: RefusalReason) {
         if let Some(member) = self.members.remove(worker) {
             let info = member.info(worker);

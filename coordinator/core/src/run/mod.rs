@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A generation is one agreed membership. When one of its members is lost, the others leave it,
-//! retain their state, and the next generation goes on from the furthest state that any of them
+//! retain their state, and the next generation continues from the furthest state that any of them
 //! retains: since a step changes the parameters only after its gradients are reduced over all
 //! ranks, a rank that made a step made it with the samples of all.
 //!
@@ -143,7 +143,7 @@ impl Run {
         }
     }
 
-    /// What a worker says, or its session shows.
+    /// A message of a worker, or an event of its session.
     fn on_message(&mut self, message: Event) {
         match message {
             Event::Joined {
@@ -220,7 +220,7 @@ impl Run {
 
     /// Whether this worker was asked for the run's predictions.
     pub fn awaits_predictions(&self, worker: WorkerId) -> bool {
-        matches!(&self.phase, Phase::Finishing(finishing) if finishing.shows == Some(worker))
+        matches!(&self.phase, Phase::Finishing(finishing) if finishing.prediction_worker == Some(worker))
     }
 
     /// Whether this worker belongs to the run, and may read the run directory's states.

@@ -85,10 +85,10 @@ pub(super) struct Finishing {
     pub(super) until: Now,
     /// Whether what was being written when the best weights were missed is written by now.
     pub(super) settled: CheckpointLookup,
-    /// The workers that were told to finish and have not, once any was.
+    /// The workers that were sent `Finish` and have not finished, once any was.
     pub(super) waits: Option<BTreeSet<WorkerId>>,
     /// The one of them that was asked for predictions.
-    pub(super) shows: Option<WorkerId>,
+    pub(super) prediction_worker: Option<WorkerId>,
 }
 
 /// Why no more steps are granted.

@@ -38,7 +38,7 @@ pub struct Recipe {
     pub min_workers: usize,
     /// The most workers.
     pub max_workers: usize,
-    /// How long a lost worker's replacement may take before the run goes on with fewer.
+    /// How long a lost worker's replacement may take before the run continues with fewer.
     pub rejoin_timeout: Duration,
     /// How often in a row the launcher restarts a worker that makes no step.
     pub max_restarts: u32,

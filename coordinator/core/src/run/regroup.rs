@@ -1,5 +1,5 @@
-//! Between two generations: which members have left the old one, which come, and from which state
-//! the next goes on.
+//! Between two generations: which members have left the old one, which join, and from which state
+//! the next continues.
 
 use std::cmp::Reverse;
 
@@ -123,7 +123,7 @@ impl Run {
         let ready: Vec<WorkerId> = ready.map(|(id, _)| id).collect();
         let enough = ready.len() >= self.recipe.min_workers;
         let waited = self.now.saturating_sub(assembling.since) >= self.recipe.rejoin_timeout;
-        // A client from elsewhere that does not even report what it has is no worker.
+        // A client that a user started and that never reports its data is not a worker.
         let patience = self.recipe.stall_timeout;
         let behind = |member: &&Member| {
             let reports = member.stage > Stage::Joined || member.local_rank.is_some();
@@ -163,7 +163,7 @@ impl Run {
         self.fail(error);
     }
 
-    /// Goes on from the furthest state that a member retains or the run directory has, else from
+    /// Continues from the furthest state that a member retains or the run directory has, else from
     /// the beginning.
     fn form_from_the_best_state(&mut self, ready: &[WorkerId]) {
         if let Some(reason) = self.history.end().filter(|_| !self.best_is_missing()) {

@@ -1,10 +1,10 @@
-//! Going on from what is durable or retained: a resumed run, and a rollback.
+//! Continues from what is durable or retained: a resumed run, and a rollback.
 
 use super::parts::{BestWeights, Checkpoints, Dataset, History, LocalWorkers};
 use super::{Recipe, Run};
 use crate::event::{Fact, Position};
 
-/// What a run directory remembers.
+/// The contents of a run directory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resumed {
     /// Of the data that the run was started with; empty if it is not known.
@@ -33,7 +33,7 @@ impl Run {
         }
     }
 
-    /// A run that goes on where `resumed` says it was, or further, if workers come back that
+    /// A run that continues where `resumed` says it was, or further, if workers come back that
     /// still retain a state.
     pub fn resume(recipe: Recipe, resumed: Resumed) -> Self {
         let losses = &resumed.validation_losses;

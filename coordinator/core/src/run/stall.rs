@@ -28,7 +28,7 @@ impl Run {
         }
     }
 
-    /// Names the rank that holds up the others, and goes on without it.
+    /// Reports the rank that holds up the others, and evicts it.
     pub(super) fn find_stall(&mut self) {
         let patience = self.recipe.stall_timeout.max(self.pace.patience());
         if !matches!(self.phase, Phase::Training(_) | Phase::Forming(_)) {
@@ -122,8 +122,8 @@ fn began(at: Now, heartbeat: &Heartbeat) -> Now {
     at.saturating_sub(seconds)
 }
 
-/// How far a rank is within its epoch: of two that wait for each other, the one behind is the one
-/// to blame.
+/// How far a rank is within its epoch: of two that wait for each other, the one behind is the
+/// straggler.
 fn progress(status: &RankStatus) -> (Position, u8) {
     let stage = match status.activity {
         Activity::Idle | Activity::Preparing | Activity::Forming => 0,

@@ -1,4 +1,4 @@
-//! The clock of the simulation and everything that is on its way.
+//! The clock of the simulation and the queue of its scheduled items.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -17,10 +17,10 @@ use crate::{Command, Outcome};
 
 /// Time that a run may take after the last fault.
 const TIME_LIMIT: u64 = 600_000;
-/// Time without a fault after which an operator looks after the workers.
+/// Time without a fault after which an operator restarts workers that hang.
 const OPERATOR_DELAY: u64 = 40_000;
 
-/// What a moment brings.
+/// Something that is scheduled.
 pub(super) enum Item {
     Tick(u32),
     /// A process tries to reach the coordinator.
@@ -34,22 +34,22 @@ pub(super) enum Item {
     Blob(usize, Blob),
     /// The recorder of this coordinator has written its first job.
     Written(u32),
-    /// Something of the coordinator's own machine.
-    Said(u32, Event),
+    /// An event of the coordinator's own machine: its launcher or recorder.
+    Local(u32, Event),
     Wake(usize, u64),
     Heartbeat(usize),
-    /// A process has looked for a coordinator for too long, or waited too long to be let go.
+    /// A process has tried to connect, or waited to be released, for too long.
     Expire(usize, u64),
     Begin,
     Supervise,
-    Nonsense(usize),
+    Rogue(usize),
 }
 
 #[derive(Clone)]
 pub(super) enum Blob {
     Best(u32, u64),
     Checkpoint(State),
-    Picture,
+    Predictions,
 }
 
 struct Entry {
@@ -96,11 +96,11 @@ pub(super) struct Cluster {
     /// How often things happened that the schedules are to contain.
     pub(super) tally: BTreeMap<&'static str, u64>,
     pub(super) outcome: Option<Outcome>,
-    /// Faults that have injected so far.
+    /// Faults that were injected so far.
     pub(super) injected: usize,
     pub(super) last_fault: u64,
     /// When the recorder's last answer arrives.
-    pub(super) said_at: u64,
+    pub(super) last_answer_at: u64,
     pub(super) record: Vec<Event>,
 }
 
@@ -128,7 +128,7 @@ impl Cluster {
             outcome: None,
             injected: 0,
             last_fault: 0,
-            said_at: 0,
+            last_answer_at: 0,
             record: Vec::new(),
         };
         if verbose {
@@ -137,23 +137,23 @@ impl Cluster {
         cluster.begin();
         if cluster.scenario.recipe.local_ranks == 0 {
             for _ in 0..cluster.scenario.recipe.workers {
-                cluster.spawn(Kind::Sound, None, None);
+                cluster.spawn(Kind::Normal, None, None);
             }
         }
         cluster
     }
 
-    /// Runs until the run is over, then once more, undisturbed, if there is something left to do.
+    /// Plays until the run is over. If it was not completed, it is resumed once, without faults.
     pub(super) fn play(&mut self) {
         self.play_on();
         if self.is_unfinished() {
-            self.log(|| "everything is switched off, and the run is resumed".to_owned());
-            self.switch_off();
+            self.log(|| "all processes are killed, and the run is resumed".to_owned());
+            self.power_off();
             self.begin();
             self.play_on();
             if self.is_unfinished() {
                 self.fail(
-                    "an undisturbed resumed run comes to its end",
+                    "a resumed run without faults is completed",
                     &format!("{:?}", self.outcome),
                 );
             }
@@ -164,7 +164,7 @@ impl Cluster {
         let mut intervened = false;
         while self.outcome.is_none() {
             let Some(Reverse(entry)) = self.queue.pop() else {
-                self.fail("a run always ends", "nothing happens any more");
+                self.fail("a run always ends", "nothing is scheduled any more");
             };
             self.now = entry.at;
             if self.has_faults_left() {
@@ -176,17 +176,20 @@ impl Cluster {
                 self.intervene();
             }
             if idle > TIME_LIMIT {
-                self.fail("a run always ends", "it goes on for ten minutes");
+                self.fail(
+                    "a run always ends",
+                    "it has not ended ten minutes after the last fault",
+                );
             }
             self.dispatch(entry.item);
         }
     }
 
-    /// What an operator does about a cluster that hangs.
+    /// An operator repairs a cluster that hangs.
     fn intervene(&mut self) {
         for pid in 0..self.processes.len() {
             let process = &self.processes[pid];
-            // A resumed run does not know its device: the first to come may be the wrong one.
+            // A resumed run does not know its device: the first worker may have the wrong one.
             let stuck = process.hung || process.frozen == Some(u64::MAX);
             let stays = !stuck && process.kind != Kind::OtherDevice;
             if !stays {
@@ -232,7 +235,7 @@ impl Cluster {
             Item::Broken(sid) => self.session_broken(sid),
             Item::Blob(sid, blob) => self.receive(sid, blob),
             Item::Written(incarnation) => self.written(incarnation),
-            Item::Said(incarnation, event) => {
+            Item::Local(incarnation, event) => {
                 if self.incarnation() == Some(incarnation) {
                     self.submit(event);
                 }
@@ -246,11 +249,11 @@ impl Cluster {
             Item::Expire(pid, token) => self.expire(pid, token),
             Item::Begin => self.begin(),
             Item::Supervise => self.supervise(),
-            Item::Nonsense(sid) => self.send_nonsense(sid),
+            Item::Rogue(sid) => self.send_rogue_message(sid),
         }
     }
 
-    /// More is to go wrong.
+    /// Whether faults are left to inject.
     pub(super) fn has_faults_left(&self) -> bool {
         self.injected < self.scenario.faults.len()
     }
@@ -265,7 +268,7 @@ impl Cluster {
         self.at(self.now + delay, item);
     }
 
-    /// A number between these, both included.
+    /// A random number from `low` to `high`, both included.
     pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.random.below(high - low + 1)
     }
@@ -284,11 +287,11 @@ impl Cluster {
         }
     }
 
-    /// A broken invariant, with what is needed to see it again.
+    /// Reports a violated invariant, with the seed that reproduces it.
     pub(super) fn fail(&self, invariant: &str, what: &str) -> ! {
         panic!(
-            "broken after event {} of seed {}: {invariant}: {what}\n\
-             see it with SIMULATION_SEED={} cargo test -p coordinator --lib one_seed -- --nocapture",
+            "violated after event {} of seed {}: {invariant}: {what}\n\
+             reproduce: SIMULATION_SEED={} cargo test -p coordinator-core --lib one_seed -- --nocapture",
             self.events, self.seed, self.seed
         )
     }

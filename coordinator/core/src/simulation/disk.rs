@@ -19,7 +19,7 @@ pub(super) struct Disk {
     pub(super) generation: u64,
     /// Epoch and mark of the best weights.
     pub(super) best: Option<(u32, u64)>,
-    /// The whole ones.
+    /// The valid ones.
     pub(super) checkpoints: BTreeMap<Position, State>,
     pub(super) was_corrupt: bool,
 }
@@ -112,8 +112,8 @@ impl Cluster {
         }
         if let Some(event) = self.write(job) {
             let delay = self.between(0, 20);
-            self.said_at = self.said_at.max(self.now + delay);
-            self.at(self.said_at, Item::Said(incarnation, event));
+            self.last_answer_at = self.last_answer_at.max(self.now + delay);
+            self.at(self.last_answer_at, Item::Local(incarnation, event));
         }
     }
 

@@ -1,4 +1,4 @@
-//! What performs the core's actions in the simulation, as the driver does in the program.
+//! Performs the core's actions in the simulation, as the driver does in the program.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -54,12 +54,12 @@ impl Cluster {
         self.after(0, Item::Tick(self.incarnations));
     }
 
-    /// The coordinator is gone, with everything that was under way.
+    /// The coordinator is killed, with everything that was in progress.
     pub(super) fn crash(&mut self) {
         let Some(_) = self.coordinator.take() else {
             return;
         };
-        // What was being written may be whole; what waited for that is not.
+        // The job in progress may be durable; those behind it are not.
         let mut kept = std::mem::take(&mut self.jobs).into_iter();
         if self.one_in(2)
             && let Some(job) = kept.next()
@@ -79,8 +79,8 @@ impl Cluster {
         }
     }
 
-    /// All machines lose their power.
-    pub(super) fn switch_off(&mut self) {
+    /// All processes are killed.
+    pub(super) fn power_off(&mut self) {
         self.crash();
         for pid in 0..self.processes.len() {
             self.end_process(pid, true);
@@ -90,7 +90,7 @@ impl Cluster {
         self.injected = self.scenario.faults.len();
         if self.scenario.recipe.local_ranks == 0 {
             for _ in 0..self.scenario.recipe.workers {
-                self.spawn(Kind::Sound, None, None);
+                self.spawn(Kind::Normal, None, None);
             }
         }
     }
@@ -208,10 +208,10 @@ impl Cluster {
             Fact::Lost { .. } => self.count("workers lost"),
             Fact::Left { .. } => self.count("workers left"),
             Fact::Refused { .. } => self.count("workers refused"),
-            Fact::Stalled(_) => self.count("stalls named"),
+            Fact::Stalled(_) => self.count("stalls reported"),
             Fact::Recovered { .. } => self.count("recoveries"),
             Fact::RolledBack { position, .. } => {
-                self.count("ways back to an older state");
+                self.count("rollbacks");
                 if let Some(coordinator) = &mut self.coordinator {
                     coordinator
                         .validation_losses
@@ -233,7 +233,7 @@ impl Cluster {
         if let Some(former) = former {
             self.end_process(former, true);
         }
-        let pid = self.spawn(Kind::Sound, Some(local_rank), Some(parent));
+        let pid = self.spawn(Kind::Normal, Some(local_rank), Some(parent));
         if self.has_faults_left() && self.one_in(12) {
             self.invariants.early_crash = true;
             self.end_process(pid, true);

@@ -1,4 +1,4 @@
-//! What goes wrong in the simulation, and clients that are no workers.
+//! The faults of the simulation, and clients that are not workers.
 
 use super::cluster::{Cluster, Item};
 use super::process::{Doing, Kind};
@@ -8,7 +8,7 @@ use crate::event::{
 };
 
 impl Cluster {
-    /// One thing goes wrong.
+    /// Injects one fault.
     pub(super) fn inject(&mut self) {
         self.last_fault = self.now;
         self.count("faults");
@@ -19,16 +19,16 @@ impl Cluster {
                 self.kill(count);
             }
             6 => self.kill(u64::MAX),
-            7..10 => self.cut_a_session(),
-            10 => self.hang_a_thread(),
-            11 => self.stop_a_process(),
-            12..14 => self.drain_a_worker(),
+            7..10 => self.break_session(),
+            10 => self.hang_thread(),
+            11 => self.stop_process(),
+            12..14 => self.drain_worker(),
             14 => {
                 self.log(|| "fault: a worker joins late".to_owned());
-                self.spawn(Kind::Sound, None, None);
+                self.spawn(Kind::Normal, None, None);
             }
-            15 => self.stranger(),
-            16..19 => self.lose_the_coordinator(),
+            15 => self.add_faulty_client(),
+            16..19 => self.kill_coordinator(),
             19 => {
                 if let Some(newest) = self.disk.newest() {
                     self.log(|| format!("fault: the checkpoint at {newest} is corrupt"));
@@ -42,7 +42,7 @@ impl Cluster {
                 self.submit(Event::Interrupt);
             }
             21 => self.repeat_old_messages(),
-            _ => self.break_some_links(),
+            _ => self.break_group(),
         }
     }
 
@@ -68,7 +68,7 @@ impl Cluster {
         }
     }
 
-    fn cut_a_session(&mut self) {
+    fn break_session(&mut self) {
         if let Some(pid) = self.pick(|p| p.session.is_some())
             && let Some(sid) = self.processes[pid].session
         {
@@ -78,9 +78,9 @@ impl Cluster {
         }
     }
 
-    fn hang_a_thread(&mut self) {
+    fn hang_thread(&mut self) {
         let busy = |p: &super::process::Process| {
-            p.assignment.is_some() && !matches!(p.doing, Doing::Idle | Doing::Settling)
+            p.assignment.is_some() && !matches!(p.doing, Doing::Idle | Doing::Uploading)
         };
         if let Some(pid) = self.pick(busy) {
             self.log(|| format!("fault: the thread of process {pid} hangs"));
@@ -90,8 +90,8 @@ impl Cluster {
         }
     }
 
-    /// A stopped process sends nothing; the coordinator soon takes it for lost.
-    fn stop_a_process(&mut self) {
+    /// A stopped process sends nothing; the coordinator soon treats it as lost.
+    fn stop_process(&mut self) {
         if let Some(pid) = self.pick(|p| p.frozen.is_none_or(|until| until < u64::MAX)) {
             let until = if self.one_in(3) {
                 u64::MAX
@@ -100,7 +100,7 @@ impl Cluster {
             };
             self.log(|| format!("fault: process {pid} is stopped until {until}"));
             self.invariants.losses += 1;
-            // What waits for it to go on must not be overtaken by what comes later.
+            // Items that wait until it continues must not be overtaken by later ones.
             let until = until.max(self.processes[pid].frozen.unwrap_or(0));
             self.processes[pid].frozen = Some(until);
             if let Some(sid) = self.processes[pid].session
@@ -112,9 +112,9 @@ impl Cluster {
         }
     }
 
-    fn drain_a_worker(&mut self) {
+    fn drain_worker(&mut self) {
         let Some(pid) =
-            self.pick(|p| !p.is_draining() && p.kind == Kind::Sound && p.frozen.is_none())
+            self.pick(|p| !p.is_draining() && p.kind == Kind::Normal && p.frozen.is_none())
         else {
             return;
         };
@@ -123,26 +123,26 @@ impl Cluster {
         self.ask_to_end(pid);
     }
 
-    fn stranger(&mut self) {
-        // The first worker of all decides what the data is.
+    fn add_faulty_client(&mut self) {
+        // The first worker defines the data of the run.
         let known = self.disk.split.is_some();
         let kind = match self.between(0, 3) {
             0 if known => Kind::OtherData,
             1 if known => Kind::OtherDevice,
-            _ => Kind::Nonsense,
+            _ => Kind::Rogue,
         };
-        let local_rank = if kind == Kind::Nonsense && self.one_in(2) {
+        let local_rank = if kind == Kind::Rogue && self.one_in(2) {
             Some(self.between(0, 3) as u32)
         } else {
             None
         };
-        self.log(|| format!("fault: a stranger: {kind:?}, local rank {local_rank:?}"));
-        self.invariants.strangers |= kind != Kind::Nonsense;
-        self.invariants.guests += 1;
+        self.log(|| format!("fault: {kind:?} joins with local rank {local_rank:?}"));
+        self.invariants.misconfigured |= kind != Kind::Rogue;
+        self.invariants.extra_clients += 1;
         self.spawn(kind, local_rank, None);
     }
 
-    fn lose_the_coordinator(&mut self) {
+    fn kill_coordinator(&mut self) {
         if self.coordinator.is_none() {
             return;
         }
@@ -158,7 +158,7 @@ impl Cluster {
     }
 
     fn repeat_old_messages(&mut self) {
-        self.log(|| "fault: old messages come again".to_owned());
+        self.log(|| "fault: old messages are delivered again".to_owned());
         for _ in 0..self.between(1, 6) {
             self.repeat_an_old_message();
         }
@@ -168,7 +168,7 @@ impl Cluster {
         let Some(last) = self.record.len().checked_sub(1) else {
             return;
         };
-        // Those of just now are the likeliest to be taken for new ones.
+        // Recent messages are the most likely to be mistaken for new ones.
         let first = if self.one_in(2) {
             last.saturating_sub(12)
         } else {
@@ -180,7 +180,7 @@ impl Cluster {
     }
 
     /// The links between the workers fail; those to the coordinator do not.
-    fn break_some_links(&mut self) {
+    fn break_group(&mut self) {
         if let Some(pid) = self.pick(|p| p.assignment.is_some())
             && let Some((ring, _)) = self.processes[pid].assignment
         {
@@ -189,20 +189,20 @@ impl Cluster {
         }
     }
 
-    /// Remembers what could come again: whatever says of what it is, so that an old one can be
-    /// told from a new one.
+    /// Records an event that may be delivered again: one that names its generation or position, by
+    /// which an old one is recognized.
     pub(super) fn record(&mut self, event: &Event) {
-        let nameless = matches!(
+        let unidentified = matches!(
             event,
             Event::Failed { .. } | Event::Draining { .. } | Event::Prepared { .. }
         );
-        if !nameless {
+        if !unidentified {
             self.record.push(event.clone());
         }
     }
 
-    /// A client that is no worker says something.
-    pub(super) fn send_nonsense(&mut self, sid: usize) {
+    /// A client that is not a worker sends an arbitrary message.
+    pub(super) fn send_rogue_message(&mut self, sid: usize) {
         let session = &self.sessions[sid];
         let pid = session.pid;
         let (Some(worker), true) = (session.worker, self.processes[pid].alive) else {
@@ -211,13 +211,13 @@ impl Cluster {
         if self.one_in(6) {
             return self.end_process(pid, false);
         }
-        let event = self.nonsense(worker);
+        let event = self.rogue_message(worker);
         self.up(pid, |_| event);
         let delay = self.between(1, 1_000);
-        self.after(delay, Item::Nonsense(sid));
+        self.after(delay, Item::Rogue(sid));
     }
 
-    fn nonsense(&mut self, worker: WorkerId) -> Event {
+    fn rogue_message(&mut self, worker: WorkerId) -> Event {
         let generation = self.between(0, 3);
         let position = Position {
             epoch: self.between(0, 5) as u32,
@@ -231,7 +231,7 @@ impl Cluster {
             },
             1 => Event::Prepared {
                 worker,
-                bad: vec![(completed, "nonsense".to_owned())],
+                bad: vec![(completed, "arbitrary".to_owned())],
             },
             2 => Event::StoreListening {
                 worker,
@@ -276,7 +276,7 @@ impl Cluster {
             8 => Event::Failed {
                 worker,
                 kind: FailureKind::Collective,
-                message: "nonsense".to_owned(),
+                message: "arbitrary".to_owned(),
             },
             9 => Event::Draining { worker },
             _ => Event::Heartbeat {

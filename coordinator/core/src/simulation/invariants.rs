@@ -1,4 +1,4 @@
-//! The invariants: what must hold after every event, whatever went wrong.
+//! The invariants, which must hold after every event, whatever the faults.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use crate::early_stopping::Standing;
 use crate::event::{Fact, FinishedEpoch, Origin, Position};
 use crate::{Action, Command, Event};
 
-/// What has been seen so far.
+/// The history that the invariants depend on.
 #[derive(Default)]
 pub(super) struct Invariants {
     pub(super) interrupted: bool,
-    /// The coordinator is about to end the run, in whatever step it is.
+    /// The coordinator is about to end the run, at any step.
     pub(super) stopping: bool,
     pub(super) early_crash: bool,
     /// Workers that were killed, cut off, or stopped.
     pub(super) losses: u32,
     /// Workers that were asked to end.
     pub(super) left: u32,
-    /// Workers with other data, or another device.
-    pub(super) strangers: bool,
-    /// Clients that may have taken a place.
-    pub(super) guests: u32,
+    /// There were workers with other data, or another device.
+    pub(super) misconfigured: bool,
+    /// Clients that count against the maximum of workers.
+    pub(super) extra_clients: u32,
     /// Rank 0 of each generation.
     leaders: BTreeMap<(u32, u64), crate::WorkerId>,
     newest: (u32, u64),
@@ -106,7 +106,7 @@ impl Cluster {
         }
         let wrong = match process.inbox.orders().next() {
             Some(Order::Plan(_) | Order::Assign(_)) => true,
-            // A run that was told to stop does not end its epoch.
+            // A run that was interrupted does not end its epoch.
             Some(Order::SaveState(SaveState::Best(_))) => !self.invariants.stopping,
             _ => false,
         };
@@ -141,25 +141,25 @@ impl Cluster {
         }
     }
 
-    /// Validation losses of the epochs that the coordinator has judged.
-    fn judged(&self) -> &[f64] {
+    /// Validation losses of the epochs that the coordinator has completed.
+    fn completed_losses(&self) -> &[f64] {
         self.coordinator
             .as_ref()
             .map_or(&[], |coordinator| &coordinator.validation_losses)
     }
 
-    /// Before what the core asks for is done.
+    /// Checks the core's actions before they are performed.
     pub(super) fn check_actions(&mut self, actions: &[Action]) {
         if let Some(end) = actions.iter().position(|a| matches!(a, Action::End(_)))
             && end + 1 < actions.len()
         {
             self.fail("nothing follows the end", &format!("{actions:?}"));
         }
-        let validation_losses = self.judged().to_vec();
-        let mut went_back = false;
+        let validation_losses = self.completed_losses().to_vec();
+        let mut rolled_back = false;
         for action in actions {
             match action {
-                Action::Notify(Fact::RolledBack { .. }) => went_back = true,
+                Action::Notify(Fact::RolledBack { .. }) => rolled_back = true,
                 Action::Notify(Fact::Stopping(_)) => self.invariants.stopping = true,
                 Action::Send(
                     worker,
@@ -174,7 +174,7 @@ impl Cluster {
                 ) => {
                     self.count(match origin {
                         Origin::Fresh => "generations from the beginning",
-                        Origin::Retained => "generations from a held state",
+                        Origin::Retained => "generations from a retained state",
                         Origin::Checkpoint => "generations from a checkpoint",
                     });
                     let key = (self.incarnations, *generation);
@@ -183,7 +183,7 @@ impl Cluster {
                         self.fail("a generation has one leader", &format!("{key:?}"));
                     }
                     self.invariants.newest = key;
-                    self.check_start(*position, &validation_losses, went_back);
+                    self.check_start(*position, &validation_losses, rolled_back);
                 }
                 Action::Send(
                     _,
@@ -211,7 +211,7 @@ impl Cluster {
         }
     }
 
-    /// What the core is told of durable things.
+    /// Records what the core knows to be durable.
     pub(super) fn note_durable(&mut self, event: &Event) {
         match event {
             Event::CheckpointStored { position } => {
@@ -222,8 +222,8 @@ impl Cluster {
         }
     }
 
-    /// A generation begins at the furthest state from which the run can end as it should.
-    fn check_start(&self, position: Position, validation_losses: &[f64], went_back: bool) {
+    /// A generation begins at the furthest state from which the run can have the expected result.
+    fn check_start(&self, position: Position, validation_losses: &[f64], rolled_back: bool) {
         let steps = self.scenario.reference.steps;
         let known = validation_losses.len() as u32;
         let best = Reference::replay(&self.scenario.recipe, validation_losses).best();
@@ -233,7 +233,7 @@ impl Cluster {
         let workers = coordinator.sessions.iter().filter_map(|(worker, sid)| {
             let session = &self.sessions[*sid];
             let process = &self.processes[session.pid];
-            let there = session.introduced
+            let there = session.scanned
                 && session.prepared
                 && !session.cut
                 && process.alive
@@ -274,18 +274,18 @@ impl Cluster {
         if furthest.is_some_and(|furthest| position < furthest) {
             self.fail(
                 "no state is lost that a worker or the run directory has",
-                &format!("it goes on from {position}, not from {furthest:?}"),
+                &format!("it continues from {position}, not from {furthest:?}"),
             );
         }
-        if position.epoch <= known && !went_back {
-            self.fail("patience goes back only when it says so", "");
+        if position.epoch <= known && !rolled_back {
+            self.fail("early stopping is reset only by a rollback", "");
         }
     }
 
     pub(super) fn check_epoch(&self, summary: &FinishedEpoch, told: Standing) {
-        let validation_losses = self.judged();
+        let validation_losses = self.completed_losses();
         if summary.epoch as usize != validation_losses.len() + 1 {
-            self.fail("each epoch is judged once", &format!("{summary:?}"));
+            self.fail("each epoch is completed once", &format!("{summary:?}"));
         }
         let expected = self
             .scenario
@@ -296,7 +296,7 @@ impl Cluster {
             && expected.is_none_or(|loss| !loss.is_nan() || !summary.validation_loss.is_nan())
         {
             self.fail(
-                "an epoch is judged as if nothing had failed",
+                "an epoch has the result of a run without faults",
                 &format!("{expected:?}, but {summary:?}"),
             );
         }
@@ -310,11 +310,11 @@ impl Cluster {
         losses.push(summary.validation_loss);
         let stopping = Reference::replay(&self.scenario.recipe, &losses).standing();
         if stopping != told {
-            self.fail("early stopping forgets nothing", &format!("{summary:?}"));
+            self.fail("early stopping counts every epoch", &format!("{summary:?}"));
         }
     }
 
-    /// Whether a process has a session that works, with a coordinator to which it belongs.
+    /// Whether a process has a working session with the current coordinator, as a member.
     pub(super) fn is_member(&self, pid: usize) -> bool {
         let process = &self.processes[pid];
         let worker = process.session.and_then(|sid| {

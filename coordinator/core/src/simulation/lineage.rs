@@ -1,4 +1,4 @@
-//! What a simulated state went through, and what it should have gone through.
+//! The steps that a simulated state consists of, and those of a run without faults.
 
 use std::fmt;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ pub(super) struct State {
     pub(super) position: Position,
     /// Depends on every sample of every step, and on their order.
     pub(super) mark: u64,
-    /// A step is under way: what it has moved is to be taken back if it breaks.
+    /// A step is in progress: its changes have to be reverted if it fails.
     pub(super) in_step: bool,
     pub(super) loss_sum: f64,
     past: Option<Rc<Step>>,
@@ -40,7 +40,7 @@ impl State {
         }
     }
 
-    /// What has yet to be filled; no run may go on from it.
+    /// A state that is yet to be filled; no run may continue from it.
     pub(super) fn blank() -> Self {
         Self {
             mark: u64::MAX,
@@ -97,7 +97,7 @@ impl fmt::Debug for State {
     }
 }
 
-/// The run as it goes when nothing fails: what every other one has to end with.
+/// A run without faults, whose result every other run must have.
 #[derive(Debug)]
 pub(super) struct Reference {
     pub(super) split: Split,
@@ -168,19 +168,19 @@ impl Reference {
         marks.get(position.completed as usize).copied()
     }
 
-    pub(super) fn is_poisoned(&self, position: Position) -> bool {
+    pub(super) fn has_nan_loss(&self, position: Position) -> bool {
         self.poison.is_some_and(|poison| position >= poison)
     }
 
     /// The validation loss of a state: a number from few, so that some epochs are equally good.
     pub(super) fn loss(&self, state: &State) -> f64 {
-        if self.is_poisoned(state.position) {
+        if self.has_nan_loss(state.position) {
             return f64::NAN;
         }
         SplitMix64::keyed(&[state.mark]).below(8) as f64 / 8.0
     }
 
-    /// What early stopping makes of the first losses.
+    /// Early stopping after the first losses.
     pub(super) fn replay(recipe: &Recipe, validation_losses: &[f64]) -> EarlyStopping {
         let mut stopping = EarlyStopping::new(recipe.stopping);
         for (loss, epoch) in validation_losses.iter().zip(1..) {

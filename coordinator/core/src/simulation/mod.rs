@@ -1,9 +1,9 @@
 //! A simulated cluster: one seed is one schedule, in virtual time. The coordinator's `Run` and the
 //! workers' own control code (`worker_control`) are the shipped ones; the network with its
 //! conversions and transfers, the disk, the collectives and the arithmetic are simulated. Workers
-//! die, hang, come late and drain; sessions break; the coordinator is killed and resumed; old
-//! messages come again; and after every event the invariants of [`invariants`] and [`outcomes`]
-//! must hold.
+//! die, hang, join late and drain; sessions break; the coordinator is killed and resumed; old
+//! messages are delivered again; and after every event the invariants of [`invariants`] and
+//! [`outcomes`] must hold.
 //!
 //! `SIMULATIONS` is the number of schedules, `SIMULATION_SEED` the one that `one_seed` prints.
 
@@ -28,19 +28,19 @@ use cluster::Cluster;
 
 /// Schedules that every change has to pass.
 const SCHEDULES: u64 = 10_000;
-/// What the schedules have to contain: invariants hold trivially where nothing happens.
+/// What the schedules have to contain: without faults, invariants hold trivially.
 const CONTAINED: [&str; 17] = [
     "faults",
     "workers lost",
     "workers left",
     "workers refused",
-    "stalls named",
+    "stalls reported",
     "recoveries",
     "resumed coordinators",
     "epoch records lost",
-    "ways back to an older state",
+    "rollbacks",
     "generations from the beginning",
-    "generations from a held state",
+    "generations from a retained state",
     "generations from a checkpoint",
     "patience",
     "max_epochs",
@@ -83,12 +83,12 @@ fn every_schedule_keeps_the_invariants() {
     });
     let mut total = Tally::new();
     for tally in tallies {
-        for (what, times) in tally.expect("its thread has said which invariant is broken") {
+        for (what, times) in tally.expect("its thread has printed which invariant is violated") {
             *total.entry(what).or_default() += times;
         }
     }
     let seconds = started.elapsed().as_secs_f64();
-    println!("{count} schedules in {seconds:.1} s, no invariant broken; they contain");
+    println!("{count} schedules in {seconds:.1} s, no invariant violated; they contain");
     for (what, times) in &total {
         println!("{times:>12} {what}");
     }
@@ -100,7 +100,7 @@ fn every_schedule_keeps_the_invariants() {
     }
 }
 
-/// Without a fault every run ends as the reference does, at the first attempt.
+/// Without a fault every run has the result of the reference, at the first attempt.
 #[test]
 fn undisturbed_schedules_end_as_they_should() {
     for seed in 0..300 {

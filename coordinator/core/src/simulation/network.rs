@@ -1,4 +1,4 @@
-//! Sessions: an ordered stream each way, of any delay, that may be cut at any moment.
+//! Sessions: an ordered stream each way, with any delay, that may break at any time.
 
 use worker_control::{Effect, Session as Link};
 
@@ -8,24 +8,24 @@ use super::wire;
 use crate::Command;
 use crate::event::{Event, Heartbeat, WorkerId};
 
-/// How long a worker looks for its coordinator.
+/// How long a worker tries to reach a lost coordinator.
 const HOLD: u64 = 30_000;
 
 pub(super) struct Session {
     pub(super) pid: usize,
     pub(super) incarnation: u32,
     pub(super) worker: Option<WorkerId>,
-    /// The coordinator has not given it up.
+    /// The coordinator still reads it.
     pub(super) heard: bool,
-    /// What is under way is lost.
+    /// Messages in flight are lost.
     pub(super) cut: bool,
-    /// The first answer was a welcome.
-    welcomed: bool,
+    /// The worker has received an answer to its registration.
+    answered: bool,
     last_up: u64,
     last_down: u64,
     pub(super) last_upload: u64,
-    /// The core knows what this worker holds.
-    pub(super) introduced: bool,
+    /// The core knows what this worker retains.
+    pub(super) scanned: bool,
     pub(super) prepared: bool,
 }
 
@@ -54,11 +54,11 @@ impl Cluster {
             worker: None,
             heard: true,
             cut: false,
-            welcomed: false,
+            answered: false,
             last_up: self.now,
             last_down: self.now,
             last_upload: self.now,
-            introduced: false,
+            scanned: false,
             prepared: false,
         });
         self.processes[pid].session = Some(sid);
@@ -77,7 +77,7 @@ impl Cluster {
         let local_rank = self.processes[pid].local_rank;
         let worker = self.coordinator_name(sid);
         self.sessions[sid].worker = Some(worker);
-        // A client that sends nonsense may also claim to be another's process.
+        // A rogue client may also claim the process of another.
         self.submit(Event::Joined {
             worker,
             host: "host".to_owned(),
@@ -87,7 +87,7 @@ impl Cluster {
         });
     }
 
-    /// A process says something to the coordinator.
+    /// A process sends an event to the coordinator.
     pub(super) fn up(&mut self, pid: usize, event: impl FnOnce(WorkerId) -> Event) {
         let Some(sid) = self.processes[pid].session else {
             return;
@@ -107,17 +107,17 @@ impl Cluster {
         if session.cut || !session.heard || Some(session.incarnation) != self.incarnation() {
             return;
         }
-        let introduced = matches!(event, Event::Scanned { .. });
+        let scanned = matches!(event, Event::Scanned { .. });
         let prepared = matches!(event, Event::Prepared { .. })
             || matches!(&event, Event::Scanned { scan, .. }
                 if scan.memory.prepared && scan.memory.retained.is_some());
         self.record(&event);
         self.inject_due(&event);
         let session = &mut self.sessions[sid];
-        session.introduced |= introduced;
+        session.scanned |= scanned;
         session.prepared |= prepared;
         self.deliver(event);
-        if self.scenario.echoes && self.one_in(8) {
+        if self.scenario.redelivers && self.one_in(8) {
             self.repeat_an_old_message();
         }
     }
@@ -137,11 +137,11 @@ impl Cluster {
         if session.cut || !self.processes[pid].alive || self.processes[pid].session != Some(sid) {
             return;
         }
-        let first = !std::mem::replace(&mut session.welcomed, true);
+        let first = !std::mem::replace(&mut session.answered, true);
         let process = &mut self.processes[pid];
-        if process.kind == Kind::Nonsense {
+        if process.kind == Kind::Rogue {
             if first && command == Command::Registered {
-                self.after(1, Item::Nonsense(sid));
+                self.after(1, Item::Rogue(sid));
             } else if matches!(command, Command::Shutdown { .. }) {
                 self.end_process(pid, false);
             }
@@ -162,7 +162,7 @@ impl Cluster {
         self.follow(pid, effect);
     }
 
-    /// What the worker's process does about its session.
+    /// The worker's process performs an effect of its session.
     fn follow(&mut self, pid: usize, effect: Effect) {
         match effect {
             Effect::None => {}
@@ -184,7 +184,7 @@ impl Cluster {
         }
     }
 
-    /// The link of a session fails; both sides notice it, each in its time.
+    /// The link of a session fails; both sides notice it, at different times.
     pub(super) fn cut(&mut self, sid: usize) {
         self.sessions[sid].cut = true;
         let (lost, broken) = (self.between(0, 3_000), self.between(0, 3_000));
@@ -192,15 +192,15 @@ impl Cluster {
         self.after(broken, Item::Broken(sid));
     }
 
-    /// The worker's side of a session is closed; what it said before may still arrive.
-    pub(super) fn hang_up(&mut self, sid: usize, heard: bool) {
+    /// The worker's side of a session is closed; earlier messages may still arrive.
+    pub(super) fn close_session(&mut self, sid: usize, heard: bool) {
         self.sessions[sid].cut |= !heard;
         let delay = self.between(0, 50);
         let at = self.sessions[sid].last_up.max(self.now) + delay;
         self.at(at, Item::Lost(sid));
     }
 
-    /// The coordinator gives a session up.
+    /// The coordinator finds a session broken.
     pub(super) fn session_lost(&mut self, sid: usize) {
         let session = &mut self.sessions[sid];
         if !std::mem::replace(&mut session.heard, false) {
@@ -220,7 +220,7 @@ impl Cluster {
         }
     }
 
-    /// The worker finds its session broken: it leaves its group and looks for the coordinator.
+    /// The worker finds its session broken: it leaves its group and reconnects.
     pub(super) fn session_broken(&mut self, sid: usize) {
         let pid = self.sessions[sid].pid;
         if !self.processes[pid].alive || self.processes[pid].session != Some(sid) {
@@ -229,7 +229,7 @@ impl Cluster {
         self.sessions[sid].cut = true;
         let process = &mut self.processes[pid];
         (process.session, process.uploads, process.finished) = (None, 0, None);
-        if process.kind == Kind::Nonsense {
+        if process.kind == Kind::Rogue {
             return self.end_process(pid, false);
         }
         if let Some(link) = process.link.take() {
@@ -254,8 +254,8 @@ impl Cluster {
     /// No coordinator is there, or it does not release the worker.
     pub(super) fn expire(&mut self, pid: usize, breaks: u64) {
         let process = &self.processes[pid];
-        let lonely = process.session.is_none() && process.breaks == breaks;
-        if process.alive && (lonely || process.is_draining()) {
+        let unconnected = process.session.is_none() && process.breaks == breaks;
+        if process.alive && (unconnected || process.is_draining()) {
             self.end_process(pid, false);
         }
     }

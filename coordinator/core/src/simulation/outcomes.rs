@@ -1,5 +1,5 @@
-//! What must hold when a run ends: it ends as the reference does, or fails only for a reason, and
-//! everything that it promises is durable.
+//! The invariants of the end of a run: it has the result of the reference, or fails for a valid
+//! reason, and its results are durable.
 
 use super::cluster::Cluster;
 use super::lineage::Reference;
@@ -9,7 +9,7 @@ use crate::event::{Position, RunError, StopReason};
 
 impl Cluster {
     pub(super) fn check_end(&self, outcome: &Outcome) {
-        let name = "a run ends as it should";
+        let name = "a run has the expected result";
         match outcome {
             Ok(StopReason::Interrupted) if self.invariants.interrupted => self.check_resumable(),
             Ok(reason) => {
@@ -32,8 +32,8 @@ impl Cluster {
         }
     }
 
-    /// The stored weights are those of the best epoch; or of one that comes after all judged
-    /// ones, where a stopped run has not yet made that again.
+    /// The stored weights are those of the best epoch; or of one after all completed
+    /// ones, if a stopped run has not made that epoch again yet.
     fn check_best(&self) {
         let best = Reference::replay(&self.scenario.recipe, &self.disk.validation_losses).best();
         let Some(best) = best else {
@@ -56,8 +56,8 @@ impl Cluster {
         }
     }
 
-    /// A stopped run has a checkpoint of whatever a worker within reach holds. The grace is
-    /// longer than anything takes here that does not hang.
+    /// A stopped run has a checkpoint of the furthest state that a connected worker retains. The
+    /// grace period is longer than any action here takes that does not hang.
     fn check_resumable(&self) {
         let steps = self.scenario.reference.steps;
         let validation_losses = self.disk.validation_losses.len() as u32;
@@ -76,7 +76,7 @@ impl Cluster {
         for (worker, sid) in &coordinator.sessions {
             let session = &self.sessions[*sid];
             let process = &self.processes[session.pid];
-            let there = session.introduced && !session.cut && coordinator.run.is_member(*worker);
+            let there = session.scanned && !session.cut && coordinator.run.is_member(*worker);
             let retained = process.control.retained().retained;
             let Some(at) = retained.filter(|_| there && process.alive) else {
                 continue;
@@ -85,8 +85,8 @@ impl Cluster {
             if at.epoch <= validation_losses + 1 && at > Position::start_of(1) && newest < Some(at)
             {
                 self.fail(
-                    "a stopped run can be resumed from where it stood",
-                    &format!("{worker} holds {at}, but the newest checkpoint is {newest:?}"),
+                    "a stopped run can be resumed from its last state",
+                    &format!("{worker} retains {at}, but the newest checkpoint is {newest:?}"),
                 );
             }
         }
@@ -99,13 +99,13 @@ impl Cluster {
             RunError::TooFewWorkers { .. } => {
                 let there = (0..self.processes.len()).filter(|pid| {
                     let process = &self.processes[*pid];
-                    let sound = process.kind == super::process::Kind::Sound;
-                    sound
+                    let usable = process.kind == super::process::Kind::Normal;
+                    usable
                         && !process.hung
                         && !process.is_draining()
                         && self.is_member(*pid)
-                        // One whose first message is still on its way does not count.
-                        && process.session.is_some_and(|sid| self.sessions[sid].introduced)
+                        // One whose first report is in flight does not count.
+                        && process.session.is_some_and(|sid| self.sessions[sid].scanned)
                         && process.frozen.is_none_or(|until| until < self.now)
                 });
                 let enough = there.count() >= recipe.min_workers;
@@ -116,8 +116,8 @@ impl Cluster {
                 !enough
                     && !restartable
                     && (invariants.early_crash
-                        || invariants.losses + invariants.left + invariants.guests > 0)
-                    || invariants.strangers
+                        || invariants.losses + invariants.left + invariants.extra_clients > 0)
+                    || invariants.misconfigured
             }
             RunError::ExitedEarly { .. } => {
                 invariants.early_crash || invariants.losses + invariants.left > 0
@@ -126,7 +126,7 @@ impl Cluster {
                 invariants.interrupted && (invariants.losses > 0 || self.incarnations > 1)
             }
             RunError::Data(_) | RunError::Environment(_) | RunError::GroupsFailing { .. } => {
-                invariants.strangers
+                invariants.misconfigured
             }
             RunError::Weights(_)
             | RunError::RunDirectory(_)

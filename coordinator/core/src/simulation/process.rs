@@ -1,4 +1,4 @@
-//! A simulated worker process: what it is, and how it begins and ends.
+//! A simulated worker process: its state, its start and its end.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use super::cluster::{Blob, Cluster, Item};
 use super::lineage::State;
 use crate::event::{Activity, Event, Position, ProcessStatus};
 
-/// What is unusual about a process.
+/// The kind of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Sound,
+    Normal,
     OtherData,
     OtherDevice,
-    /// No worker at all: it says what comes to its mind.
-    Nonsense,
+    /// Not a worker: a client that sends arbitrary messages.
+    Rogue,
 }
 
-/// What the training thread is in the middle of.
+/// What the training thread is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doing {
     /// It waits for its inbox.
@@ -27,15 +27,15 @@ pub(super) enum Doing {
     Scanning,
     Preparing,
     Fetching,
-    Meeting,
-    Sharing,
+    Rendezvous,
+    Broadcasting,
     Computing,
     Reducing,
     Averaging,
     Validating,
-    Showing,
+    Predicting,
     /// The process is about to end, and waits for its uploads.
-    Settling,
+    Uploading,
 }
 
 pub(super) struct Process {
@@ -44,14 +44,14 @@ pub(super) struct Process {
     /// The coordinator whose launcher started it.
     pub(super) parent: Option<u32>,
     pub(super) alive: bool,
-    /// Stopped as a whole, until then.
+    /// The process is stopped until then.
     pub(super) frozen: Option<u64>,
-    /// Its thread does not come back from what it does.
+    /// Its thread hangs.
     pub(super) hung: bool,
     pub(super) session: Option<usize>,
     /// Sessions that broke so far.
     pub(super) breaks: u64,
-    /// What the worker makes of its session, once the coordinator has accepted it.
+    /// The worker's side of the session, once the coordinator has accepted it.
     pub(super) link: Option<Session>,
     pub(super) inbox: Inbox,
     pub(super) control: Control<State>,
@@ -113,15 +113,15 @@ impl Process {
     }
 
     pub(super) fn is_blocked(&self) -> bool {
-        use Doing::{Averaging, Meeting, Reducing, Sharing};
-        matches!(self.doing, Averaging | Meeting | Reducing | Sharing)
+        use Doing::{Averaging, Broadcasting, Reducing, Rendezvous};
+        matches!(self.doing, Averaging | Broadcasting | Reducing | Rendezvous)
     }
 
     pub(super) fn activity(&self) -> Activity {
         match self.doing {
-            Doing::Idle | Doing::Scanning | Doing::Showing | Doing::Settling => Activity::Idle,
+            Doing::Idle | Doing::Scanning | Doing::Predicting | Doing::Uploading => Activity::Idle,
             Doing::Preparing => Activity::Preparing,
-            Doing::Fetching | Doing::Meeting | Doing::Sharing => Activity::Forming,
+            Doing::Fetching | Doing::Rendezvous | Doing::Broadcasting => Activity::Forming,
             Doing::Computing => Activity::DataWait,
             Doing::Reducing => Activity::Backward,
             Doing::Averaging | Doing::Validating => Activity::Validation,
@@ -146,7 +146,7 @@ impl Cluster {
         pid
     }
 
-    /// The process is gone; its last messages may still arrive.
+    /// The process ends; its last messages may still arrive.
     pub(super) fn end_process(&mut self, pid: usize, signalled: bool) {
         let process = &mut self.processes[pid];
         if !std::mem::replace(&mut process.alive, false) {
@@ -158,7 +158,7 @@ impl Cluster {
             (process.session.take(), process.local_rank, process.parent);
         if let Some(sid) = session {
             let heard = self.one_in(2);
-            self.hang_up(sid, heard);
+            self.close_session(sid, heard);
         }
         if let Some((ring, _)) = assignment {
             self.break_ring(ring);
@@ -174,7 +174,7 @@ impl Cluster {
                         false => ProcessStatus::Code(1),
                     },
                 };
-                self.after(delay, Item::Said(parent, exited));
+                self.after(delay, Item::Local(parent, exited));
             }
             (None, _) => self.schedule_manual_start(),
             _ => {}
@@ -188,18 +188,18 @@ impl Cluster {
         }
     }
 
-    /// An operator, or an orchestrator, keeps up the number of workers that no launcher starts.
+    /// An operator, or an orchestrator, restarts the workers that no launcher starts.
     pub(super) fn supervise(&mut self) {
-        let sound = |p: &&super::process::Process| {
-            p.alive && p.kind == Kind::Sound && p.frozen != Some(u64::MAX) && !p.is_draining()
+        let usable = |p: &&super::process::Process| {
+            p.alive && p.kind == Kind::Normal && p.frozen != Some(u64::MAX) && !p.is_draining()
         };
-        let running = self.processes.iter().filter(sound).count();
+        let running = self.processes.iter().filter(usable).count();
         if running < self.scenario.recipe.workers && self.scenario.recipe.local_ranks == 0 {
-            self.spawn(Kind::Sound, None, None);
+            self.spawn(Kind::Normal, None, None);
         }
     }
 
-    /// Of what is decoded, whether a process can read these samples.
+    /// Whether a process has these samples decoded.
     pub(super) fn can_read(&self, pid: usize, samples: &[u32]) -> bool {
         let decoded = match &self.processes[pid].cache {
             None => return false,
@@ -212,7 +212,7 @@ impl Cluster {
         samples.iter().all(|sample| decoded.contains(sample))
     }
 
-    /// Hands a blob over; it is on its way while the thread goes on.
+    /// Uploads a blob while the thread continues.
     pub(super) fn upload(&mut self, pid: usize, blob: Blob) {
         let Some(sid) = self.processes[pid].session else {
             return;

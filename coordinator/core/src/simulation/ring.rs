@@ -1,5 +1,5 @@
 //! The collectives of one generation: each completes only when every rank has entered it, and
-//! breaks for those who wait when one of them is gone.
+//! fails for the waiting ranks when one of them is lost.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::cluster::{Cluster, Item};
 use super::lineage::State;
 use crate::event::Position;
 
-/// What the ranks of a generation do together.
+/// The process group of a generation.
 pub(super) struct Ring {
     pub(super) incarnation: u32,
     pub(super) generation: u64,
@@ -18,7 +18,7 @@ pub(super) struct Ring {
     /// Collectives that are complete.
     pub(super) complete: u32,
     entered: BTreeMap<u32, Part>,
-    /// What the source has given to all.
+    /// The state that the source has broadcast.
     pub(super) shared: Option<State>,
     /// All samples of the last step, over which the gradients are reduced.
     pub(super) reduced: Vec<u32>,
@@ -26,15 +26,15 @@ pub(super) struct Ring {
 
 /// One rank's part of a collective.
 pub(super) enum Part {
-    Meet,
+    Rendezvous,
     /// The state, from the source.
-    Share(Option<State>),
+    Broadcast(Option<State>),
     /// Position and mark before the step, and the rank's samples.
     Step(Position, u64, Vec<u32>),
     Average(Position),
 }
 
-/// How a wait for a collective came out.
+/// The result of a wait for a collective.
 pub(super) enum Waited {
     Complete,
     Broken,
@@ -71,7 +71,7 @@ impl Ring {
         self.reduced.clear();
         for part in parts {
             match part {
-                Part::Share(Some(state)) => self.shared = Some(state),
+                Part::Broadcast(Some(state)) => self.shared = Some(state),
                 Part::Step(_, _, samples) => self.reduced.extend(samples),
                 _ => {}
             }
@@ -82,7 +82,7 @@ impl Ring {
 }
 
 impl Cluster {
-    /// A process takes its rank's part in the next collective, and waits.
+    /// A process enters the next collective with its rank's part, and waits.
     pub(super) fn enter(&mut self, pid: usize, part: Part) {
         let Some((at, rank)) = self.processes[pid].assignment else {
             return;
@@ -118,7 +118,7 @@ impl Cluster {
         }
     }
 
-    /// What a process that waits for its collective finds.
+    /// The state of the collective that a process waits for.
     pub(super) fn look(&mut self, pid: usize) -> Waited {
         let process = &self.processes[pid];
         let (Some((at, _)), Some(number)) = (process.assignment, process.waits_for) else {
@@ -127,8 +127,8 @@ impl Cluster {
         let ring = &self.rings[at];
         let (complete, broken) = (ring.complete >= number, ring.broken);
         match (complete, broken) {
-            // All have given their part: whether a rank has all of the result when the group
-            // breaks is a matter of moments.
+            // All ranks have entered: whether a rank has the result when the group breaks is a
+            // matter of timing.
             (true, true) if self.one_in(2) => Waited::Broken,
             (true, _) => Waited::Complete,
             (false, true) => Waited::Broken,
@@ -136,7 +136,7 @@ impl Cluster {
         }
     }
 
-    /// A member is gone, or its links are.
+    /// A member, or its connections, are lost.
     pub(super) fn break_ring(&mut self, at: usize) {
         if std::mem::replace(&mut self.rings[at].broken, true) {
             return;
@@ -150,7 +150,7 @@ impl Cluster {
         }
     }
 
-    /// Usually at once, sometimes only when its patience ends.
+    /// A member notices a broken group: usually at once, sometimes only by its timeout.
     fn notice_break(&mut self, pid: usize) {
         let delay = if self.one_in(4) {
             self.between(500, 9_000)

@@ -1,4 +1,4 @@
-//! What one seed plays: the recipe, the data, and how much goes wrong.
+//! The scenario of a seed: the recipe, the data, and the faults.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ pub(super) struct Scenario {
     pub(super) reference: Reference,
     /// Ranks average their statistics at the end of an epoch, which is one more collective.
     pub(super) averages: bool,
-    /// Old messages come again all the time.
-    pub(super) echoes: bool,
-    /// Numbers of the events before which something goes wrong.
+    /// Old messages are delivered again throughout.
+    pub(super) redelivers: bool,
+    /// Numbers of the events before which a fault is injected.
     pub(super) faults: Vec<u64>,
 }
 
@@ -73,7 +73,7 @@ impl Scenario {
         };
         let usable: Vec<u32> = (0..count).filter(|n| !bad.contains(n)).collect();
         let averages = between(0, 1) == 0;
-        let echoes = !quiet && between(0, 3) == 0;
+        let redelivers = !quiet && between(0, 3) == 0;
         let poison = (between(0, 11) == 0).then(|| Position {
             epoch: between(1, 3) as u32,
             completed: between(1, 3) as u32,
@@ -92,7 +92,7 @@ impl Scenario {
             files,
             bad,
             averages,
-            echoes,
+            redelivers,
             faults,
         }
     }

@@ -74,7 +74,7 @@ impl Cluster {
     }
 
     /// Rank 0 opens a ring; the others find it by its number.
-    pub(super) fn meet(&mut self, pid: usize, assignment: &worker::Assignment) {
+    pub(super) fn rendezvous(&mut self, pid: usize, assignment: &worker::Assignment) {
         let generation = assignment.generation;
         let store = assignment.store.as_deref();
         let ring = store.and_then(|address| address.rsplit_once(':')?.1.parse().ok());
@@ -95,11 +95,11 @@ impl Cluster {
         let process = &mut self.processes[pid];
         process.place = (generation, to_core(assignment.position));
         process.assignment = Some((ring, assignment.rank));
-        // What is opened although an order to leave waits is broken at once.
-        if process.inbox.is_called_off() {
+        // A group that is opened after an order to leave is aborted at once.
+        if process.inbox.is_cancelled() {
             return self.done(pid, broken());
         }
-        self.collective(pid, Doing::Meeting, Part::Meet);
+        self.collective(pid, Doing::Rendezvous, Part::Rendezvous);
     }
 
     pub(super) fn fetch(&mut self, pid: usize) -> Result {
@@ -115,35 +115,35 @@ impl Cluster {
             }
             (None, _) => {
                 if connected && !self.disk.was_corrupt {
-                    self.fail("a checkpoint to begin with is there", &at.to_string());
+                    self.fail("the checkpoint of a generation exists", &at.to_string());
                 }
                 broken()
             }
         }
     }
 
-    pub(super) fn share(&mut self, pid: usize, assignment: &worker::Assignment) {
+    pub(super) fn broadcast(&mut self, pid: usize, assignment: &worker::Assignment) {
         let source = assignment.rank == assignment.source;
         let state = self.state(pid).filter(|_| source).cloned();
         if let Some(state) = &state {
             self.check_usable(state);
             if to_worker(state.position) != assignment.position {
                 self.fail(
-                    "a generation begins where its state stands",
+                    "a generation begins at the position of its state",
                     &format!("{assignment:?}, not with {state:?}"),
                 );
             }
         }
-        self.collective(pid, Doing::Sharing, Part::Share(state));
+        self.collective(pid, Doing::Broadcasting, Part::Broadcast(state));
     }
 
-    /// A collective has come through.
+    /// A collective has completed.
     pub(super) fn complete(&mut self, pid: usize, doing: Doing) -> Result {
         let Some((ring, _)) = self.processes[pid].assignment else {
             return broken();
         };
         match doing {
-            Doing::Sharing => {
+            Doing::Broadcasting => {
                 let shared = self.rings[ring].shared.clone();
                 let state = self.processes[pid].control.state_mut();
                 if let (Some(state), Some(shared)) = (state, shared) {
@@ -156,7 +156,7 @@ impl Cluster {
         }
     }
 
-    /// The rank has its gradients, and gives them to the others.
+    /// The rank has its gradients, and reduces them with the others.
     pub(super) fn reduce(&mut self, pid: usize) {
         let Some((plan, index)) = self.processes[pid].step.clone() else {
             return;
@@ -187,7 +187,7 @@ impl Cluster {
         self.collective(pid, Doing::Reducing, part);
     }
 
-    /// All gradients are there: the state makes its step.
+    /// All gradients are reduced: the state makes its step.
     pub(super) fn commit(&mut self, pid: usize, ring: usize) -> Done<State> {
         let all = self.rings[ring].reduced.clone();
         if let Some(state) = self.processes[pid].control.state_mut() {
@@ -198,7 +198,7 @@ impl Cluster {
         };
         self.check_state(&state);
         state.loss_sum = self.scenario.reference.loss(&state);
-        let poisoned = self.scenario.reference.is_poisoned(state.position);
+        let nan_loss = self.scenario.reference.has_nan_loss(state.position);
         let process = &mut self.processes[pid];
         process.place.1 = state.position;
         if let Some(trained) = process.control.state_mut() {
@@ -209,7 +209,7 @@ impl Cluster {
             plan.local_counts[*index - 1]
         });
         Done::Stepped {
-            loss_sum: if poisoned { f64::NAN } else { samples.into() },
+            loss_sum: if nan_loss { f64::NAN } else { samples.into() },
             seconds: 0.05,
             phases: worker::Phases::default(),
         }
@@ -239,7 +239,7 @@ impl Cluster {
             (SaveState::Best(epoch), Some(best), _) => Blob::Best(epoch, best.weights),
             (SaveState::Checkpoint, _, Some(state)) => Blob::Checkpoint(state.clone()),
             _ => self.fail(
-                "a worker is asked only for what it holds",
+                "a worker is asked only for a state that it has",
                 &format!("process {pid} for {what:?}"),
             ),
         };

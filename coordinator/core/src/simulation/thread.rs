@@ -10,7 +10,7 @@ use super::wire::event;
 
 pub(super) type Result = std::result::Result<Done<State>, TrainError>;
 
-/// The group of the thread is broken.
+/// A collective of the thread fails.
 pub(super) fn broken() -> Result {
     Err(TrainError::Collective(
         "connection closed by peer".to_owned(),
@@ -18,7 +18,7 @@ pub(super) fn broken() -> Result {
 }
 
 impl Cluster {
-    /// Something is in the inbox: a thread that waits for that looks.
+    /// Wakes a thread that waits for its inbox.
     pub(super) fn notify(&mut self, pid: usize) {
         if self.processes[pid].doing == Doing::Idle {
             self.wake_in(pid, 0);
@@ -31,7 +31,7 @@ impl Cluster {
         process.token += 1;
     }
 
-    /// The thread does `doing` for so many milliseconds.
+    /// The thread is in `doing` for a random time between these, in milliseconds.
     fn busy(&mut self, pid: usize, doing: Doing, low: u64, high: u64) {
         self.enter_doing(pid, doing);
         if !self.processes[pid].hung {
@@ -92,7 +92,7 @@ impl Cluster {
                 Task::Scan(_) => return self.busy(pid, Doing::Scanning, 1, 100),
                 Task::Prepare(_) => return self.busy(pid, Doing::Preparing, 5, 800),
                 Task::Leave => self.leave_ring(pid),
-                Task::Meet(assignment) => return self.meet(pid, &assignment),
+                Task::Rendezvous(assignment) => return self.rendezvous(pid, &assignment),
                 Task::Create { pretrained } => {
                     let state = match pretrained {
                         true => State::fresh(),
@@ -107,7 +107,7 @@ impl Cluster {
                     continue;
                 }
                 Task::LoadCheckpoint(_) => return self.busy(pid, Doing::Fetching, 5, 200),
-                Task::Share(assignment) => return self.share(pid, &assignment),
+                Task::Broadcast(assignment) => return self.broadcast(pid, &assignment),
                 Task::Step { plan, index } => {
                     self.processes[pid].step = Some((plan, index));
                     return self.busy(pid, Doing::Computing, 3, 60);
@@ -118,11 +118,11 @@ impl Cluster {
                 }
                 Task::Validate { .. } => return self.busy(pid, Doing::Validating, 1, 40),
                 Task::Upload(what) => self.save(pid, what),
-                Task::Show(_) => {
-                    self.upload(pid, Blob::Picture);
-                    return self.busy(pid, Doing::Showing, 1, 100);
+                Task::Predict(_) => {
+                    self.upload(pid, Blob::Predictions);
+                    return self.busy(pid, Doing::Predicting, 1, 100);
                 }
-                // "Finished" promises that every upload has arrived: the session holds it back.
+                // "Finished" promises that every upload has arrived: the session delays it.
                 Task::Report(report @ Report::Finished { .. })
                     if self.processes[pid].uploads > 0 =>
                 {
@@ -131,7 +131,7 @@ impl Cluster {
                 Task::Report(report) => self.report(pid, report),
                 Task::End(Ok(())) => return self.end_if_settled(pid),
                 Task::End(Err(error)) => self.fail(
-                    "a training thread can do what it is told",
+                    "a training thread can carry out its orders",
                     &format!("process {pid}: {error}"),
                 ),
             }
@@ -156,15 +156,15 @@ impl Cluster {
         if let Some(report) = self.processes[pid].finished.take() {
             self.report(pid, report);
         }
-        if self.processes[pid].doing == Doing::Settling {
+        if self.processes[pid].doing == Doing::Uploading {
             self.end_process(pid, false);
         }
     }
 
-    /// A process that is over ends when its uploads are with the coordinator.
+    /// A process that is over ends when its uploads have arrived.
     fn end_if_settled(&mut self, pid: usize) {
         if self.processes[pid].uploads > 0 {
-            return self.enter_doing(pid, Doing::Settling);
+            return self.enter_doing(pid, Doing::Uploading);
         }
         self.end_process(pid, false);
     }
@@ -178,7 +178,7 @@ impl Cluster {
         }
     }
 
-    /// The session breaks the collectives of its thread, from outside of them.
+    /// The session aborts the collectives of its thread.
     pub(super) fn abort(&mut self, pid: usize) {
         if let Some((ring, _)) = self.processes[pid].assignment {
             self.break_ring(ring);

@@ -1,4 +1,4 @@
-//! What the core and the worker say to each other, from the types of the one to those of the other.
+//! Converts messages between the types of the core and those of the worker.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) fn to_core(at: worker::Position) -> Position {
     }
 }
 
-/// What a worker makes of a command; nothing of the answer to its registration.
+/// A command as the worker's message; `None` for the answer to its registration.
 pub(super) fn message(command: Command) -> Option<Message> {
     Some(Message::Order(match command {
         Command::Registered => return None,
@@ -89,7 +89,13 @@ pub(super) fn message(command: Command) -> Option<Message> {
         Command::SaveState(SaveState::Checkpoint) => {
             Order::SaveState(worker::SaveState::Checkpoint)
         }
-        Command::Finish { generation, show } => Order::Finish { generation, show },
+        Command::Finish {
+            generation,
+            predict,
+        } => Order::Finish {
+            generation,
+            predict,
+        },
     }))
 }
 
@@ -131,7 +137,7 @@ fn assignment(command: Command) -> Option<worker::Assignment> {
     })
 }
 
-/// What the coordinator makes of a report.
+/// A report as the coordinator's event.
 pub(super) fn event(worker: WorkerId, report: Report) -> Event {
     match report {
         Report::Prepared { bad } => Event::Prepared {

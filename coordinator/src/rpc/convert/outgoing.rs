@@ -60,10 +60,7 @@ impl Wire {
 pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::CoordinatorMessage {
     let message = Some(match outgoing.command {
         Command::Registered => Down::Registered(wire.registered(worker)),
-        Command::Prepare { samples, .. } => Down::Prepare(v1::Prepare {
-            samples,
-            cache_file: outgoing.cache_file,
-        }),
+        Command::Prepare { samples, .. } => prepare(samples, outgoing.cache_file),
         Command::Assign {
             generation,
             rank,
@@ -128,13 +125,30 @@ pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::Coordin
             Down::AbortGeneration(v1::AbortGeneration { generation })
         }
         Command::SaveState(what) => Down::SaveState(save_state(what)),
-        Command::Finish { generation, show } => Down::Finish(v1::Finish { generation, show }),
+        Command::Finish {
+            generation,
+            predict,
+        } => finish(generation, predict),
         Command::Shutdown { reason, abort } => Down::Shutdown(v1::Shutdown {
             reason: reason.to_string(),
             abort,
         }),
     });
     v1::CoordinatorMessage { message }
+}
+
+fn prepare(samples: Vec<u32>, cache_file: Option<String>) -> Down {
+    Down::Prepare(v1::Prepare {
+        samples,
+        cache_file,
+    })
+}
+
+fn finish(generation: u64, predict: Vec<u32>) -> Down {
+    Down::Finish(v1::Finish {
+        generation,
+        predict,
+    })
 }
 
 fn save_state(what: SaveState) -> v1::SaveState {

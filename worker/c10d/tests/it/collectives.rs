@@ -56,7 +56,7 @@ fn a_tensor_with_gaps_is_refused_before_anything_is_sent() {
         let refused = group
             .all_reduce_sum(&mut whole.narrow(1, 0, 2))
             .unwrap_err();
-        // The group is as good as before.
+        // The group is still usable.
         let mut one = Tensor::from(1.0_f32);
         group.all_reduce_sum(&mut one).unwrap();
         (refused, one.double_value(&[]))

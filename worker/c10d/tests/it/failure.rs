@@ -1,5 +1,5 @@
-//! A lost peer, an abort and a timeout all end in an error, soon, and the process goes
-//! on with another group.
+//! A lost peer, an abort and a timeout all end in an error, soon, and the process
+//! continues with another group.
 
 use std::process::Command;
 use std::sync::Barrier;
@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::ranks::{Blocking, HOST, PATIENCE, join, options, run, zero_grads};
 
-/// How soon is soon. Far below PATIENCE, which the groups' own timeouts are.
+/// The limit for "soon". Far below PATIENCE, the timeout of the groups.
 const SOON: Duration = Duration::from_secs(2);
 
 const BACKWARD: &str = "the backward pass";
@@ -44,7 +44,7 @@ fn step(weight: &Tensor, reducer: &mut Reducer) -> Result<(), Error> {
     reducer.backward(&weight.square().sum(Kind::Float))
 }
 
-/// Aborts the group once this thread is blocked; when it did is returned.
+/// Aborts the group once this thread is blocked; returns the time of that.
 fn abort_when_blocked(group: &ProcessGroup) -> JoinHandle<Instant> {
     let aborter = group.clone();
     let blocking = Blocking::of_this_thread();
@@ -61,7 +61,7 @@ fn abort_from_another_thread_ends_a_blocked_all_reduce() {
     let done = Barrier::new(2);
     let errors = run(2, |group| {
         if group.rank() == 1 {
-            // Never takes part, until its peer is through.
+            // It takes part in no collective before its peer has ended.
             done.wait();
             return group.all_reduce_sum(&mut one()).unwrap_err();
         }
@@ -80,7 +80,7 @@ fn abort_from_another_thread_ends_a_blocked_all_reduce() {
         "{:?}",
         errors[0]
     );
-    // The peer learns it from its connection.
+    // The peer notices it by its connection.
     assert!(matches!(errors[1], Error::Failed { .. }), "{:?}", errors[1]);
 }
 

@@ -1,4 +1,4 @@
-//! CUDA and NCCL: what can be asked of any machine, and, on request, of one with a GPU.
+//! CUDA and NCCL: tests for any machine, and, on request, for one with a GPU.
 
 use c10d::cuda::{self, Cuda};
 use c10d::{Backend, Error, GroupOptions, ProcessGroup, Reducer, ReducerOptions, Store};

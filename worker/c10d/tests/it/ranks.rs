@@ -1,4 +1,4 @@
-//! Puts ranks into threads.
+//! Runs ranks as threads.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use tch::Tensor;
 
 pub(crate) const HOST: &str = "127.0.0.1";
 
-/// Enough for a loaded machine; nothing waits that long when all is well.
+/// Enough for a loaded machine; a test that passes never waits that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn options() -> GroupOptions {
@@ -72,7 +72,7 @@ impl Blocking {
         Self(PathBuf::from("/proc").join(thread).join("stat"))
     }
 
-    /// Waits until the thread is blocked: a few looks in a row find it asleep. While the call is
+    /// Waits until the thread is blocked: it is asleep several times in a row. While the call is
     /// still on its way there, the thread runs or waits for a core.
     pub(crate) fn wait(&self) {
         let deadline = Instant::now() + PATIENCE;

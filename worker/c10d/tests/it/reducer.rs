@@ -1,5 +1,5 @@
-//! The Reducer's gradients are the mean over the ranks, step after step, and it tells
-//! where the time went.
+//! The Reducer's gradients are the mean over the ranks, step after step, and it
+//! reports the time of each phase.
 
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ fn the_rank_that_waits_sees_it_in_its_timings() {
         let mut reducer = Reducer::new(&net.0, &group, ReducerOptions::default()).unwrap();
         assert_eq!(reducer.last_timings().unwrap(), None);
         let mut last = None;
-        // Beyond the first ten, which c10d times whatever it is told.
+        // Beyond the first ten, which c10d always times.
         for step in 0..13 {
             reducer.prepare_for_forward().unwrap();
             let loss = net.loss(&samples());
@@ -151,7 +151,7 @@ fn ranks_with_different_parameters_are_told_so() {
         let leaf = Tensor::zeros([size], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         Reducer::new(&[leaf], &group, ReducerOptions::default()).err()
     });
-    // Rank 0's parameters are the measure.
+    // All ranks are compared with rank 0.
     assert!(
         matches!(&errors[1], Some(Error::Failed { .. })),
         "{errors:?}"

@@ -1,4 +1,4 @@
-//! Coming together: free ports, and clear errors when someone is missing.
+//! The rendezvous: free ports, and clear errors when a rank is missing.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

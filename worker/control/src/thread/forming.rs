@@ -1,4 +1,4 @@
-//! How a worker gets into a group, and to the state with which all of its ranks begin.
+//! How a worker joins a process group, and gets the state with which all of its ranks begin.
 
 use super::{Control, Doing};
 use crate::protocol::{Assignment, Origin, Report, TrainError};
@@ -11,15 +11,15 @@ impl Assignment {
 }
 
 impl<S: State> Control<S> {
-    /// The group has met. A state that is there stays until all of the common one has arrived.
-    pub(super) fn met(&mut self, assignment: Assignment) {
+    /// The group is complete. An existing state stays until all of the common one has arrived.
+    pub(super) fn joined(&mut self, assignment: Assignment) {
         if assignment.origin == Origin::Fresh {
             self.state = None;
         }
         let source = assignment.is_source();
         if self.state.is_none() {
             if source && assignment.origin == Origin::Retained {
-                let message = "this rank is to share a state that it does not hold".to_owned();
+                let message = "this rank has to broadcast a state that it does not have".to_owned();
                 return self.end(Err(TrainError::Internal(message)));
             }
             self.incomplete = true;
@@ -30,11 +30,11 @@ impl<S: State> Control<S> {
             let task = Task::LoadCheckpoint(assignment.position);
             self.queue.push_back(task);
         }
-        self.queue.push_back(Task::Share(assignment.clone()));
-        self.doing = Doing::Sharing(assignment);
+        self.queue.push_back(Task::Broadcast(assignment.clone()));
+        self.doing = Doing::Broadcasting(assignment);
     }
 
-    /// The coordinator knows of an epoch whose result has not reached this worker.
+    /// The coordinator has completed an epoch whose result has not reached this worker.
     pub(super) fn catch_up(&mut self, assignment: &Assignment) {
         if let Some(state) = &mut self.state
             && assignment.is_source()
@@ -44,8 +44,8 @@ impl<S: State> Control<S> {
         }
     }
 
-    /// All ranks hold the source's state.
-    pub(super) fn shared(&mut self, assignment: &Assignment) {
+    /// All ranks have the source's state.
+    pub(super) fn received(&mut self, assignment: &Assignment) {
         let at = self.state.as_ref().map(State::position);
         if at != Some(assignment.position) {
             return self.end(Err(TrainError::Internal(format!(

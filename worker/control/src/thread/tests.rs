@@ -82,7 +82,7 @@ fn what_is_not_held_is_an_error_that_names_it() {
     }
     let order = Order::Assign(assignment(Origin::Retained, at(1, 0)));
     let text = message(perform(&mut Control::new(false), order, nothing));
-    assert!(text.contains("does not hold"), "{text}");
+    assert!(text.contains("does not have"), "{text}");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_generation_that_begins_elsewhere_than_its_state_is_an_error() {
 fn a_state_that_was_never_complete_is_dropped_with_its_group() {
     let mut control = Control::new(false);
     let order = || Order::Assign(assignment(Origin::Fresh, at(1, 0)));
-    let share = |task: &Task| matches!(task, Task::Share(_));
+    let share = |task: &Task| matches!(task, Task::Broadcast(_));
     assert!(share(&perform(&mut control, order(), share)));
     assert_eq!(control.retained().retained, None);
     control.done(Err(TrainError::Collective("a peer is gone".to_owned())));

@@ -1,10 +1,10 @@
 //! The built-in demo set: ten classes of drawn shapes in Caltech101's folder layout, made
 //! by the program itself, the same bytes on every machine.
 //!
-//! It puts the set in place, once, however many workers ask at the same time. What is drawn
-//! is said in `shapes` and `picture`; nothing here knows how the set is trained on.
+//! It puts the set in place, once, however many workers ask at the same time. `shapes`
+//! and `canvas` decide what is drawn. It does not know how the set is used in training.
 
-mod picture;
+mod canvas;
 mod random;
 mod shapes;
 
@@ -12,17 +12,17 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use self::picture::Picture;
+use self::canvas::Canvas;
 use self::shapes::Shape;
 use super::DataError;
 use common::manifest::CATEGORIES;
 
 /// Written into the set. A set with another stamp is drawn anew, so raise this number
-/// whenever any byte of a picture changes.
+/// whenever any byte of an image changes.
 const VERSION: &str = "drawn shapes 1\n";
 const STAMP: &str = ".version";
 
-/// Pictures in each class: enough that a ResNet18 that starts from random weights learns the
+/// Images in each class: enough that a ResNet18 that starts from random weights learns the
 /// shapes within a few epochs at 48 px.
 pub const IMAGES_PER_CLASS: usize = 200;
 
@@ -70,7 +70,7 @@ fn draw_into(dir: &Path, images_per_class: usize) -> Result<(), DataError> {
         fs::create_dir_all(&folder).map_err(DataError::io("create the folder", &folder))?;
         for number in 1..=images_per_class as u64 {
             let path = folder.join(format!("image_{number:04}.jpg"));
-            let jpeg = Picture::draw(shape, class << 32 | number)
+            let jpeg = Canvas::draw(shape, class << 32 | number)
                 .to_jpeg()
                 .map_err(|error| DataError::Encode {
                     path: path.clone(),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_somebody_else_is_left_alone() {
+    fn a_folder_that_is_no_demo_set_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("thesis.tex"), "x").unwrap();
         let error = place(dir.path(), 1).unwrap_err();
@@ -167,9 +167,7 @@ mod tests {
         let mut hash = Sha256::new();
         for (class, shape) in (0u64..).zip(Shape::ALL) {
             for number in 1..=4 {
-                let jpeg = Picture::draw(shape, class << 32 | number)
-                    .to_jpeg()
-                    .unwrap();
+                let jpeg = Canvas::draw(shape, class << 32 | number).to_jpeg().unwrap();
                 assert_eq!(decode_bytes(&jpeg, 8).unwrap().len(), 8 * 8 * 3);
                 hash.update(jpeg);
             }

@@ -1,4 +1,4 @@
-//! What the demo images draw from a seed: the same on every machine.
+//! The random numbers of the demo images: for a seed, the same on every machine.
 
 use common::random::SplitMix64;
 

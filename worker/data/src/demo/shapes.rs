@@ -2,9 +2,9 @@
 //! distance to the edge. Each fits into a circle of radius about 1 around the origin.
 //!
 //! Only `+ - * /`, comparison, rounding and square root are used: IEEE 754 fixes their every
-//! bit, so that all machines draw the same picture.
+//! bit, so that all machines draw the same image.
 
-/// What a picture of the demo set shows; its class.
+/// The shape in an image of the demo set; its class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Checkerboard,

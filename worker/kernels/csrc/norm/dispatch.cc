@@ -28,7 +28,7 @@ struct Chosen {
 
 Chosen choose() {
 #ifdef __x86_64__
-  // What holds libtorch's own kernels back holds these back too.
+  // The limit of libtorch's own kernels applies to these too.
   const char* variable = std::getenv("ATEN_CPU_CAPABILITY");
   const std::string_view limit = variable ? variable : "";
   __builtin_cpu_init();

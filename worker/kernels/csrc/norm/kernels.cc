@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-// Flags from outside (CXXFLAGS=-march=native) must not raise what a copy needs.
+// Flags from the environment (CXXFLAGS=-march=native) must not add instructions to a copy.
 #if defined(__AVX512F__) != NORM_AVX512 || defined(__AVX2__) != NORM_AVX2
 #error "this copy of the kernels is compiled for another instruction set than its name says"
 #endif

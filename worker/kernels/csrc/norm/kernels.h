@@ -43,7 +43,7 @@ struct PoolShape {
 // kNowhere when ReLU cut it off, so that no gradient flows.
 constexpr uint8_t kNowhere = 255;
 
-// What is positive passes ReLU. NaN passes too, as in libtorch: it must stay visible.
+// Positive values pass ReLU. NaN passes too, as in libtorch: it must stay visible.
 enum class Relu {
   kNone,
   // Decide by x * scale + shift, made again.
@@ -91,7 +91,7 @@ struct Kernels {
 template <typename T>
 const Kernels<T>& kernels();
 
-// Whose these are: baseline, avx2 or avx512.
+// Their instruction set: baseline, avx2 or avx512.
 const char* instruction_set();
 
 } // namespace norm

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 
 use reference::{FLOAT, Layer, THENS, Then, distance, double, draws, everything, leaf, noise};
 
-/// What is float32 is exact also where activations are not.
+/// Values in float32 are accurate also where activations are in bfloat16.
 fn compare(shape: [i64; 4], kind: Kind, statistics: Statistics, then: Then) {
     let input = noise(shape, kind);
     let shortcut = input.flip([0, 2]).contiguous();
@@ -44,7 +44,7 @@ fn compare(shape: [i64; 4], kind: Kind, statistics: Statistics, then: Then) {
 /// block; 7×5 and 6×6 pool with and without a window that hangs over the edge.
 const SHAPES: [[i64; 4]; 4] = [[2, 16, 6, 6], [3, 80, 10, 10], [2, 32, 7, 5], [4, 16, 1, 1]];
 
-/// Where a child says what it computes with.
+/// The prefix of the line in which a child prints its instruction set.
 const SET: &str = "instruction set: ";
 
 #[test]
@@ -142,7 +142,7 @@ fn nan_stays_visible() {
                 let y = tch::no_grad(|| layer.fused(&x, &x.zeros_like(), statistics, then));
                 let seen = y.isnan().any().int64_value(&[]) == 1;
                 assert!(seen, "{then:?} {statistics:?} {kind:?}");
-                // Other channels are none of its business.
+                // Other channels are not affected.
                 assert!(y.get(1).get(2).isnan().any().int64_value(&[]) == 0);
             }
         }
@@ -198,7 +198,7 @@ fn a_tensor_may_be_its_own_residual() {
     assert!(distance(&x.grad(), &reference.grad()) < 1e-4);
 }
 
-/// Backward reads these: a change in between would give wrong gradients without a word.
+/// Backward reads these: a change in between would give wrong gradients without an error.
 #[test]
 fn a_change_of_what_backward_needs_is_refused() {
     let changed = |change: &dyn Fn(&Tensor, &Tensor)| {

@@ -1,4 +1,4 @@
-//! Images from the coordinator, each checked and put where it belongs as a whole.
+//! Images from the coordinator, each verified and written atomically.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,7 +14,7 @@ impl From<Status> for FetchError {
     fn from(status: Status) -> Self {
         let words = status.message().to_owned();
         match status.code() {
-            // The session is gone, and with it the right to ask.
+            // The session has ended, and only members may download.
             Code::NotFound | Code::Unavailable | Code::Cancelled => Self::Broken(words),
             _ => connect::broken(&status).map_or(Self::Refused(words), Self::Broken),
         }
@@ -27,7 +27,7 @@ impl From<BlobError> for FetchError {
     }
 }
 
-/// Fetches images in this order.
+/// Downloads images in this order.
 pub(super) async fn fetch(
     mut client: Client,
     worker_id: u64,
@@ -46,7 +46,10 @@ pub(super) async fn fetch(
         }
         let (header, bytes) = assembly.finish()?;
         if header.sample != wanted.sample || bytes.len() as u64 != wanted.size {
-            let words = format!("{} came instead of {}", header.sample, wanted.sample);
+            let words = format!(
+                "received image {} instead of {}",
+                header.sample, wanted.sample
+            );
             return Err(FetchError::Refused(words));
         }
         let stored = tokio::task::spawn_blocking(move || put(&wanted.path, &bytes)).await;
@@ -57,7 +60,7 @@ pub(super) async fn fetch(
     Ok(())
 }
 
-/// Others may read, or put, the same file at the same time.
+/// Other workers may read or write the same file at the same time.
 fn put(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
@@ -67,5 +70,5 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), String> {
         file.persist(path)?;
         Ok(())
     };
-    write().map_err(|error| format!("cannot keep `{}`: {error}", path.display()))
+    write().map_err(|error| format!("cannot write `{}`: {error}", path.display()))
 }

@@ -1,5 +1,5 @@
-//! Blobs to and from the coordinator, beside the session. Uploads go one after the other, so
-//! that newer weights never arrive before older ones.
+//! Uploads and downloads of blobs, beside the session. Uploads run one after the other, so that
+//! newer weights never arrive before older ones.
 
 mod images;
 
@@ -12,19 +12,19 @@ use tokio::task::JoinHandle;
 
 use crate::agent::connect::Client;
 use crate::agent::convert;
-use crate::agent::session::say;
+use crate::agent::session::send;
 use crate::trainer::link::{Download, FetchError, Upload, Wanted};
 
 /// The uploads and downloads of one session.
 pub(crate) struct Transfers {
     client: Client,
     worker_id: u64,
-    /// For the one thing that nobody waits for: that an upload failed.
+    /// To report an upload that failed.
     outbox: mpsc::UnboundedSender<v1::WorkerMessage>,
     last: Option<PendingUpload>,
 }
 
-/// An upload and, inside of it, those before. Dropping it aborts all of them.
+/// An upload, which waits for those before. Dropping it aborts all of them.
 struct PendingUpload(JoinHandle<Result<(), String>>);
 
 impl PendingUpload {
@@ -55,7 +55,7 @@ impl Transfers {
         }
     }
 
-    /// Sends a blob once those before it are there.
+    /// Sends a blob once those before it have arrived.
     pub(crate) fn upload(&mut self, upload: Upload) {
         let (label, bytes) = labelled(upload);
         let mut client = self.client.clone();
@@ -68,37 +68,41 @@ impl Transfers {
             }
             let kind = label.kind();
             let label = v1::BlobHeader { worker_id, ..label };
-            // Its sum takes a tenth of a second, which is nothing for the session's task.
+            // The checksum takes a tenth of a second, which would block the session's task.
             let chunks = tokio::task::spawn_blocking(move || blob::chunks(label, bytes)).await;
             let chunks = chunks.map_err(|error| format!("an upload failed: {error}"))?;
             match client.upload(tokio_stream::iter(chunks)).await {
                 Ok(_) => Ok(()),
                 Err(status) if kind == v1::BlobKind::Predictions => {
-                    tracing::warn!(status = status.message(), "the predictions were refused");
+                    tracing::warn!(
+                        status = status.message(),
+                        "the coordinator refused the predictions"
+                    );
                     Ok(())
                 }
                 Err(status) => {
                     let message = format!(
-                        "the {} could not be handed over: {}",
+                        "cannot upload the {}: {}",
                         match kind {
                             v1::BlobKind::Checkpoint => "checkpoint",
                             _ => "best weights",
                         },
                         status.message()
                     );
-                    // The coordinator waits for it.
+                    // The coordinator waits for the upload.
                     let failure = v1::Failure {
                         kind: v1::FailureKind::Internal.into(),
                         message: message.clone(),
                     };
-                    say(&outbox, Up::Failure(failure));
+                    send(&outbox, Up::Failure(failure));
                     Err(message)
                 }
             }
         })));
     }
 
-    /// Waits until all uploads so far are with the coordinator. May be cancelled and called again.
+    /// Waits until all uploads so far have arrived at the coordinator. May be cancelled and called
+    /// again.
     pub(crate) async fn settled(&mut self) -> Result<(), String> {
         let Some(upload) = &mut self.last else {
             return Ok(());
@@ -108,7 +112,7 @@ impl Transfers {
         ended
     }
 
-    /// Fetches a blob for somebody who waits for it.
+    /// Downloads a blob, and sends it to the thread that waits for it.
     pub(crate) fn download(
         &self,
         blob: Download,
@@ -125,12 +129,12 @@ impl Transfers {
             position,
         };
         tokio::spawn(async move {
-            // The asker waits for it, unless the process is about to end.
+            // It fails only when the process is about to end.
             let _ = reply.send(fetch(client, request).await);
         });
     }
 
-    /// Fetches images for somebody who waits for them.
+    /// Downloads images for the thread that waits for them.
     pub(crate) fn images(
         &self,
         wanted: Vec<Wanted>,

@@ -1,5 +1,5 @@
 //! Weight files: torchvision's `.pth` and `.safetensors`, told apart by content, not by name.
-//! Knows nothing of the network; whoever loads the entries judges their names and shapes.
+//! Knows nothing of the network; the code that loads the entries checks their names and shapes.
 
 mod archive;
 mod error;

@@ -30,7 +30,7 @@ impl Checkpoints {
         }
     }
 
-    /// An epoch goes on from this step, which may lie before the last checkpoint.
+    /// An epoch continues from this step, which may lie before the last checkpoint.
     pub(in crate::run) fn resume_epoch(&mut self, completed: u32) {
         self.last.1 = self.last.1.min(completed);
     }

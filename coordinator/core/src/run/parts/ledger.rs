@@ -9,7 +9,7 @@ pub(in crate::run) struct Ledger {
 }
 
 impl Ledger {
-    /// A generation goes on from this step.
+    /// A generation continues from this step.
     pub(in crate::run) fn begin(&mut self, generation: u64, world_size: u32, at: u32) {
         self.spans.push(Span {
             generation,
@@ -36,7 +36,7 @@ impl Ledger {
         self.spans.clear();
     }
 
-    /// The epoch goes on from a state of which exactly the steps before `completed` are part.
+    /// The epoch continues from a state of which exactly the steps before `completed` are part.
     /// Those of which there was no report belong to `generation`, of unknown size.
     pub(in crate::run) fn rewind(&mut self, completed: u32, generation: u64) {
         self.spans.retain(|span| span.first < completed);

@@ -1,5 +1,5 @@
-//! The processes of the local launcher: one for each local rank, started again when it dies,
-//! though not for ever.
+//! The processes of the local launcher: one for each local rank, restarted when it dies,
+//! a limited number of times.
 
 use std::collections::BTreeMap;
 

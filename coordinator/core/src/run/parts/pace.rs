@@ -38,7 +38,7 @@ impl Pace {
         steps.clamp(*GRANT_AHEAD_STEPS.start(), *GRANT_AHEAD_STEPS.end())
     }
 
-    /// As long as several steps take, whatever a worker says of that.
+    /// As long as several steps take; 0 if the reported seconds are invalid.
     pub(in crate::run) fn patience(&self) -> Now {
         Now::try_from_secs_f64(STEPS_OF_PATIENCE * self.step_seconds).unwrap_or_default()
     }

@@ -1,27 +1,27 @@
-//! One picture: a shape somewhere in front of a background, everything but the shape's kind
-//! left to chance, so that only the form tells the class.
+//! One image: a shape somewhere in front of a background. Everything but the kind of the shape is
+//! random, so that only the shape identifies the class.
 
 use jpeg_encoder::{ColorType, Encoder, EncodingError};
 
 use super::random::Random;
 use super::shapes::Shape;
 
-/// Share of pictures that are greyscale JPEGs, about twice Caltech101's.
+/// Share of images that are greyscale JPEGs, about twice Caltech101's.
 const GREY: f32 = 0.1;
 /// Cells of the background's cloud pattern along each side.
 const CLOUDS: usize = 5;
 
 /// Drawn pixels, one or three channels.
 #[derive(Debug)]
-pub(super) struct Picture {
+pub(super) struct Canvas {
     width: u16,
     height: u16,
     color: ColorType,
     pixels: Vec<u8>,
 }
 
-impl Picture {
-    /// The picture of this shape for this seed; always the same one.
+impl Canvas {
+    /// Draws this shape with this seed; equal seeds give equal images.
     pub(super) fn draw(shape: Shape, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let grey = random.chance(GREY);
@@ -55,7 +55,7 @@ impl Picture {
         }
     }
 
-    /// The picture as a JPEG file.
+    /// The image as a JPEG file.
     pub(super) fn to_jpeg(&self) -> Result<Vec<u8>, EncodingError> {
         let mut jpeg = Vec::new();
         let encoder = Encoder::new(&mut jpeg, 88);
@@ -130,7 +130,7 @@ impl Scene {
     }
 }
 
-/// Two colours that also a greyscale picture keeps apart.
+/// Two colours that differ also in a greyscale image.
 fn contrasting(random: &mut Random) -> ([f32; 3], [f32; 3]) {
     loop {
         let mut color = || [(); 3].map(|()| random.between(10.0, 245.0));

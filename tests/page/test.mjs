@@ -48,7 +48,7 @@ try {
     await eventually("two epochs", async () => (await page.locator("#history tbody tr").count()) >= 2);
     const lines = await page.locator("#history tbody tr").count();
     await run.kill("SIGKILL");
-    await eventually("the loss of the coordinator", async () => /is gone since/.test(await text("link")));
+    await eventually("the loss of the coordinator", async () => /is unreachable since/.test(await text("link")));
     assert.equal(await page.locator("#history tbody tr").count(), lines, "the last state stays visible");
     await shot("gone");
     await run.start(programs, ["--metrics-linger=600"]);
@@ -103,7 +103,7 @@ try {
         route.fulfill({ contentType: "text/event-stream", body: `data: ${JSON.stringify(status)}\n\n` }),
       );
       await other.page.goto(run.url);
-      await eventually("the state", async () => (await other.page.locator("#state").textContent()) !== "No word from the coordinator yet");
+      await eventually("the state", async () => (await other.page.locator("#state").textContent()) !== "No status from the coordinator yet");
       if (name === "hostile") {
         assert.equal(await other.page.locator("#workers tbody td").nth(1).textContent(), HOSTILE);
         assert.equal(await other.page.locator("script").count(), 1);

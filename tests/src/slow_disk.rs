@@ -1,5 +1,4 @@
-//! A disk that takes its time to make something durable: a library that is preloaded into the
-//! processes of a run delays their syncs.
+//! A slow disk: a library that is preloaded into the processes of a run delays their syncs.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,8 +11,8 @@ pub struct SlowDisk {
 }
 
 impl SlowDisk {
-    /// A disk that is as fast as ever until [`SlowDisk::delay`]. None, with a line that says why,
-    /// without a C compiler.
+    /// A disk without a delay until [`SlowDisk::delay`]. None, with a printed reason, without a C
+    /// compiler.
     pub fn new() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/slow_sync.c");
@@ -34,16 +33,16 @@ impl SlowDisk {
         Some(disk)
     }
 
-    /// From now on each sync takes so much longer.
+    /// Delays each sync from now on.
     pub fn delay(&self, delay: Duration) {
         let text = delay.as_millis().to_string();
-        // Never empty for a reader: it takes the place of the former one.
+        // Renamed, so that no reader sees an empty file.
         let new = self.folder.path().join("new");
         std::fs::write(&new, text).expect("a file");
         std::fs::rename(new, self.file()).expect("a new name");
     }
 
-    /// Lets a run have this disk.
+    /// Makes a run use this disk.
     pub fn prepare(&self, command: &mut Command) {
         command
             .env("LD_PRELOAD", self.library())

@@ -1,6 +1,5 @@
-//! What the README says of the architecture holds in the sources, and the sources stay readable:
-//! the imports between components are those of the map, without a cycle, and files and functions
-//! have limits.
+//! The sources match the architecture in the README, and stay readable: the imports between
+//! components are those of the map, without a cycle, and files and functions have limits.
 
 #![allow(
     clippy::expect_used,
@@ -40,8 +39,11 @@ fn the_map_in_the_readme_is_the_map_of_the_imports() {
     let sources = map::in_sources();
     let (arrows, components) = map::in_readme();
     println!("the map of the sources:\n{}\n", map::drawn(&sources));
-    let homeless = sources.homeless;
-    assert!(homeless.is_empty(), "modules of no component: {homeless:?}");
+    let unassigned = sources.unassigned;
+    assert!(
+        unassigned.is_empty(),
+        "modules of no component: {unassigned:?}"
+    );
     assert_eq!(
         components, sources.components,
         "components in the README, and in the sources"
@@ -164,7 +166,7 @@ fn unsafe_code_is_in_the_crates_that_wrap_libtorch() {
 
 #[test]
 fn public_types_are_documented() {
-    // An excuse, not a reason.
+    // It gives no reason.
     let excuse = "the names say it";
     let found = source::files()
         .into_iter()

@@ -90,7 +90,7 @@ fn damaged_images_are_named_and_skipped_or_fatal() {
     )
     .unwrap();
     std::fs::write(class.join("empty.jpg"), []).unwrap();
-    std::fs::write(class.join("text.jpg"), "not a picture").unwrap();
+    std::fs::write(class.join("text.jpg"), "not an image").unwrap();
     std::fs::write(class.join("truncated.jpg"), &good[..good.len() / 2]).unwrap();
     let arguments = [
         &["--workers=2"],

@@ -87,5 +87,5 @@ fn a_worker_that_gets_sigterm_leaves_at_a_step_boundary() {
     let parts = parts(&ended);
     assert_eq!(parts.first().map(|part| part.0), Some(2), "{parts:?}");
     assert_eq!(parts.last().map(|part| part.0), Some(1), "{parts:?}");
-    assert!(ended.output.contains("left, as it was asked to"));
+    assert!(ended.output.contains("left after draining"));
 }

@@ -1,5 +1,5 @@
-//! A disk that takes long to make something durable holds up no training, and what a crash finds
-//! not yet durable is trained again, with the same result.
+//! A slow disk does not delay training, and epochs without a durable record are trained again after
+//! a crash, with the same result.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 

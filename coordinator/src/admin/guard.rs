@@ -1,4 +1,4 @@
-//! What every answer of the endpoint carries, and who gets none.
+//! The security headers of every response, and the requests that are refused.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// The page needs its own script, style, image and stream, and nothing from elsewhere.
+/// The page loads its own script, style, image and stream, and nothing from other origins.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -37,7 +37,7 @@ pub(super) async fn guard(State(local): State<bool>, request: Request, next: Nex
 
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST) else {
-        // No browser leaves it out.
+        // Every browser sends it.
         return true;
     };
     host.to_str().is_ok_and(|host| {

@@ -37,7 +37,7 @@ pub(super) struct OpenedRun {
     pub(super) checkpoints: Checkpoints,
     /// Its state.
     pub(super) run: Run,
-    /// By which workers that retain a state recognise it.
+    /// Identifies the run to workers that retain a state.
     pub(super) run_id: String,
     /// What a former coordinator left.
     pub(super) history: Option<RunHistory>,

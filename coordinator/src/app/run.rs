@@ -68,7 +68,7 @@ pub(super) struct Running {
     pub(super) services: Services,
 }
 
-/// What goes on beside the driver, and is closed after it.
+/// The tasks beside the driver, which are closed after it.
 pub(super) struct Services {
     pub(super) server: Server,
     /// The file of the local workers' socket, which it removes.
@@ -99,7 +99,7 @@ impl Running {
         if let Some(launcher) = driver.launcher() {
             launcher.shutdown(GRACE).await;
         }
-        // Nothing says that the run is done before its results are on the disk.
+        // The run is not reported as ended before its results are durable.
         let flushed = driver.flush(&outcome, &mut inputs.recorded).await;
         let observers = driver.observers();
         let files = files(observers.run_dir());

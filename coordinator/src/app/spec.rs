@@ -60,7 +60,7 @@ pub fn recipe(config: &RunConfig) -> Recipe {
     }
 }
 
-/// CPU threads that each worker is told to use; none where it decides by itself.
+/// CPU threads of each worker; `None` if it decides itself.
 pub(super) fn threads(config: &RunConfig) -> Option<usize> {
     config
         .threads_per_worker

@@ -47,7 +47,7 @@ impl ExitCode {
     }
 }
 
-/// What `--help` says of each.
+/// The description of each in `--help`.
 const MEANINGS: [(ExitCode, &str); 12] = [
     (
         ExitCode::Success,

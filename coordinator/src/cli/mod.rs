@@ -1,4 +1,4 @@
-//! What people type, and the subcommands that are no run.
+//! The command line, and the subcommands other than a run.
 
 pub mod args;
 pub mod fetch;

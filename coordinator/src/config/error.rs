@@ -20,7 +20,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// Counted from 1.
         line: usize,
-        /// The parser's words.
+        /// The parser's message.
         message: String,
     },
     /// The file holds a key that does not exist.

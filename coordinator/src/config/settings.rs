@@ -136,7 +136,7 @@ pub struct Settings {
     #[arg(long, value_name = "N", help_heading = FAULTS)]
     pub min_workers: Option<usize>,
 
-    /// Let up to N workers join while the run goes on [default: the value of --workers]
+    /// Let up to N workers join while the run is in progress [default: the value of --workers]
     #[arg(long, value_name = "N", help_heading = FAULTS)]
     pub max_workers: Option<usize>,
 

@@ -81,7 +81,7 @@ impl Board {
                 validation_accuracy: epoch.validation_accuracy,
             });
             status.epochs_without_improvement = view.stopping.wait;
-            // Of a run that goes on, before its first step.
+            // Of a resumed run, before its first step.
             if status.epoch == 0 {
                 status.epoch = last.map_or(0, |epoch| epoch.epoch);
             }

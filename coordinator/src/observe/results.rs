@@ -1,4 +1,4 @@
-//! What a run leaves behind: its images, which are drawn elsewhere, and the last lines on the
+//! The results of a run: its images, which are drawn elsewhere, and the last lines on the
 //! terminal.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::observe::report::{curves, grid};
 use crate::store::Render;
 use coordinator_core::event::{Outcome, StopReason};
 
-/// What the model makes of some validation images.
+/// Predictions of some validation images.
 #[derive(Clone, PartialEq, Default)]
 pub struct Predictions {
     /// Edge of the square images in pixels.
@@ -19,7 +19,7 @@ pub struct Predictions {
     pub predictions: Vec<Prediction>,
 }
 
-/// What the model makes of one image.
+/// The prediction of one image.
 #[derive(Clone, PartialEq, Default)]
 pub struct Prediction {
     /// Its place in the list of files.

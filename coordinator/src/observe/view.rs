@@ -131,7 +131,7 @@ impl RunView {
         }
     }
 
-    /// Takes over what a former coordinator left.
+    /// Loads what a former coordinator left.
     pub(super) fn remember(&mut self, history: &RunHistory, stopping: Standing) {
         self.durable = history.position();
         self.stopping = stopping;

@@ -30,7 +30,7 @@ impl TokenAuth {
         match (policy, header) {
             (CallPolicy::Allow, _) => Ok(()),
             (CallPolicy::Deny, _) => Err(
-                "this run takes only the workers that its coordinator starts; to let others join \
+                "this run accepts only the workers that its coordinator starts; to let others join \
                  with a join token, start it with --token-file",
             ),
             (CallPolicy::RequireToken, None) => Err(

@@ -154,7 +154,7 @@ impl Driver {
         first
     }
 
-    /// Takes what has arrived before a tick, at which the core looks for silent workers.
+    /// Processes the queued inputs before a tick, at which the core looks for silent workers.
     fn catch_up(&mut self, inputs: &mut Inputs) {
         for _ in 0..inputs.inbox.len() {
             if self.outcome.is_some() {

@@ -15,7 +15,7 @@ use crate::launcher::shared_cache::CacheFile;
 use crate::observe::Observers;
 use crate::store::{Image, Job, JournalEntry, JournalLine, Recorded, Recorder, RunStore};
 
-/// The driver's hands.
+/// Performs the actions of the core for the driver.
 pub(super) struct Effects {
     sessions: HashMap<WorkerId, Outbox>,
     cache: Cache,
@@ -28,7 +28,7 @@ pub(super) struct Effects {
     /// Keeps the run directory locked until the process ends.
     closed: Option<RunStore>,
     pub(super) observers: Observers,
-    /// What was said of corrupt checkpoints, which may be found again.
+    /// Reports of corrupt checkpoints, which may be found again.
     corrupt: BTreeSet<String>,
     /// What follows from what could not be done.
     events: VecDeque<Event>,
@@ -242,7 +242,7 @@ impl Effects {
                 }
                 None
             }
-            // A run without its last image is still a run.
+            // A run can end without its images.
             Recorded::NoImage {
                 image: Image::Predictions,
                 reason,

@@ -13,7 +13,7 @@ use crate::store::Blob;
 pub enum DriverInput {
     /// A worker opened a session; the driver answers with its name through `reply`.
     Register {
-        /// What it says of itself.
+        /// Its registration.
         registration: Registration,
         /// For the commands to it.
         outbox: Outbox,
@@ -22,7 +22,7 @@ pub enum DriverInput {
     },
     /// Something for the core.
     Event(Event),
-    /// A worker handed something over, complete and verified.
+    /// A worker uploaded something, complete and verified.
     Upload {
         /// Which worker.
         worker: WorkerId,
@@ -51,7 +51,7 @@ pub struct Registration {
     pub local_rank: Option<u32>,
 }
 
-/// What workers hand over.
+/// What workers upload.
 #[derive(Debug)]
 pub enum Upload {
     /// The weights of the best epoch.
@@ -68,6 +68,6 @@ pub enum Upload {
         /// The file.
         state: Blob,
     },
-    /// What the model makes of some validation images.
+    /// Predictions of some validation images.
     Predictions(Predictions),
 }

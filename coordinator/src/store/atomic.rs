@@ -26,7 +26,8 @@ pub(super) fn write(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>)
 pub(super) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     Builder::new()
         .prefix(PARTIAL)
-        // As for any new file, the umask decides who may read; tempfile's own default is nobody.
+        // As for any new file, the umask decides who may read; tempfile alone would restrict it to
+        // the owner.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(directory(path))
 }

@@ -1,4 +1,4 @@
-//! A file that a worker handed over, whole and proven, on its way to the disk.
+//! A complete and verified file of a worker, before it is written.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// `sha256` is that of `bytes`: whoever received them has proven it, and nothing computes
-    /// it again.
+    /// `sha256` is that of `bytes`: the receiver has verified it, and nothing computes it
+    /// again.
     #[must_use]
     pub fn proven(bytes: Vec<u8>, sha256: [u8; 32]) -> Self {
         Self {

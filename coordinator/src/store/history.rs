@@ -1,5 +1,5 @@
-//! What a run directory remembers of its run, for the coordinator that goes on with it. Reads
-//! only; whether and where the run goes on is the caller's decision.
+//! The contents of a run directory, for the coordinator that resumes the run. It only reads; the
+//! caller decides whether and where the run continues.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -78,7 +78,7 @@ impl RunHistory {
         })
     }
 
-    /// What the core needs of it to go on with the run; none when nothing was trained yet.
+    /// What the core needs of it to resume the run; none when nothing was trained yet.
     #[must_use]
     pub fn resumed(&self) -> Option<Resumed> {
         let split = self.split.clone()?;
@@ -93,7 +93,7 @@ impl RunHistory {
         })
     }
 
-    /// Where the run goes on if no worker retains a later state.
+    /// Where the run continues if no worker retains a later state.
     #[must_use]
     pub fn position(&self) -> Position {
         self.checkpoint.unwrap_or(Position::start_of(1))

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::StoreError;
 
-/// The lock's file. It stays behind, as a lock on a removed file would exclude nobody.
+/// The lock's file. It stays behind, because a lock on a removed file excludes no process.
 pub const LOCK: &str = "lock";
 
 /// A child that is about to start its own program shares the lock until then, even if its parent
@@ -26,7 +26,7 @@ impl Lock {
     /// Takes the lock of the directory `root`.
     ///
     /// # Errors
-    /// [`StoreError::Active`] when someone holds it for more than a moment,
+    /// [`StoreError::Active`] when another process holds it for more than a moment,
     /// [`StoreError::Write`] when the file cannot be created or the file system has no locks.
     pub(super) fn take(root: &Path) -> Result<Self, StoreError> {
         let path = root.join(LOCK);

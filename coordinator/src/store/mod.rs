@@ -1,6 +1,6 @@
 //! The run directory and the only writer of it. A file appears complete or not at all: it is
 //! written under a temporary name beside its place, synced, renamed, and the directory synced.
-//! While a run goes on, the [`Recorder`] alone writes. Knows the layout and the formats; it
+//! While a run is in progress, the [`Recorder`] alone writes. Knows the layout and the formats; it
 //! decides nothing about training.
 
 mod atomic;

@@ -1,5 +1,5 @@
 //! The one task that makes things durable, on an operating system thread of its own, so that
-//! nothing that trains waits for the disk. It owns the run directory while a run goes on:
+//! nothing that trains waits for the disk. It owns the run directory during a run:
 //! journal, split, records of epochs, best weights, checkpoints and images. It must not decide
 //! what is kept; it does what it is handed, in that order.
 //!
@@ -10,11 +10,11 @@
 //! build on it; none of them is ever there without it.
 //!
 //! **What a crash loses.** The next epoch begins without waiting for the record of the last one.
-//! If coordinator and workers are all killed then, the run goes on from its newest checkpoint, as
+//! If coordinator and workers are all killed then, the run continues from its newest checkpoint, as
 //! always, and trains again every epoch whose record was not durable: one, unless the disk takes
 //! longer for a record than the workers for an epoch. If the coordinator alone is killed, its
-//! workers hold a state beyond the last durable record; that state is given up, for the run
-//! cannot tell what the epoch in between was worth.
+//! workers hold a state beyond the last durable record; that state is discarded, because
+//! the run has no result of the epoch in between.
 //!
 //! **When the disk is slow.** At most [`QUEUE`] jobs wait. The bytes of uploads are bounded by
 //! their permits, which are given back when they are written: until then workers cannot begin
@@ -53,7 +53,7 @@ pub enum Job {
     Split(Box<Split>),
     /// An epoch is finished.
     Epoch(Box<FinishedEpoch>),
-    /// The run goes on from this position: what came after it is forgotten.
+    /// The run continues from this position: later records are discarded.
     RollBack(Position),
     /// The weights of the best epoch.
     Best {
@@ -209,7 +209,7 @@ impl Recorder {
                     failed: false,
                 };
                 thread.run(&taken);
-                // It fails when nobody is left who could use it.
+                // It fails when the receiver is dropped.
                 let _ = answers.send(Recorded::Closed(thread.store));
             })?;
         Ok((Self { jobs, waiting }, answered))
@@ -363,7 +363,7 @@ impl Thread {
     }
 
     fn answer(&self, answer: Recorded) {
-        // The run is over when nobody listens.
+        // The receiver is dropped when the run is over.
         let _ = self.answers.send(answer);
     }
 }

@@ -57,7 +57,7 @@ impl RunStore {
         }
     }
 
-    /// Forgets the epochs after `last`: the run went back and makes them again.
+    /// Removes the epochs after `last`: the run was rolled back and trains them again.
     ///
     /// # Errors
     /// The file cannot be written; it then holds the former lines.

@@ -1,4 +1,4 @@
-//! What the journal says since a run was resumed.
+//! The journal since a run was resumed.
 
 use std::path::Path;
 

@@ -63,7 +63,7 @@ impl RogueClient {
         TrainerClient::new(endpoint.connect().await.expect("a connection"))
     }
 
-    /// Sends `messages`, the last one repeatedly if `endless`, and waits for the end of the session.
+    /// Sends `messages`, the last one repeatedly if `endless`, and waits for the session's end.
     fn session(&self, messages: Vec<v1::WorkerMessage>, endless: bool) -> Status {
         let session = async {
             let (sender, outgoing) = mpsc::channel(64);
@@ -120,7 +120,7 @@ impl RogueClient {
         self.session(Vec::new(), false)
     }
 
-    /// Sends messages as fast as they are taken, until the flood is stopped.
+    /// Sends messages as fast as the coordinator accepts them, until the flood is stopped.
     pub(crate) fn flood(self) -> Flood {
         let enough = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&enough);
@@ -144,7 +144,7 @@ impl RogueClient {
             let outgoing = self.request(ReceiverStream::new(outgoing));
             let answer = self.client().await.session(outgoing).await;
             let mut inbound = answer.expect("a session").into_inner();
-            // It reads its commands: it is not cut off for that.
+            // It reads its commands, so that it is not evicted for that.
             while let Ok(Some(_)) = inbound.message().await {}
         };
         let flood = async { tokio::join!(talk, read).0 };
@@ -184,7 +184,7 @@ impl RogueClient {
     }
 }
 
-/// Says `words` to the run at `host` and reads until the run closes the connection.
+/// Sends `words` to the run at `host` and reads until the run closes the connection.
 pub(crate) fn until_closed(host: &str, words: &[u8]) {
     let mut stream = TcpStream::connect(host).unwrap();
     let patience = Some(Duration::from_secs(20));
@@ -198,14 +198,14 @@ pub(crate) fn until_closed(host: &str, words: &[u8]) {
     }
 }
 
-/// A flood that goes on.
+/// A running flood of messages.
 pub(crate) struct Flood {
     enough: Arc<AtomicBool>,
     sent: JoinHandle<u64>,
 }
 
 impl Flood {
-    /// Ends it, and returns how many messages were taken.
+    /// Stops it, and returns how many messages were accepted.
     pub(crate) fn stop(self) -> u64 {
         self.enough.store(true, Ordering::Relaxed);
         self.sent.join().expect("the number of messages")

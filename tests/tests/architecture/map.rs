@@ -51,13 +51,13 @@ const COMPONENTS: &[(&str, &str)] = &[
 /// Who imports whom, each with a place that does.
 pub(crate) type Arrows = BTreeMap<(String, String), String>;
 
-/// What the sources say.
+/// The components of the sources.
 #[derive(Default)]
 pub(crate) struct Sources {
     pub(crate) components: BTreeSet<String>,
     pub(crate) arrows: Arrows,
     /// Modules that belong to no component.
-    pub(crate) homeless: BTreeSet<String>,
+    pub(crate) unassigned: BTreeSet<String>,
 }
 
 /// The components in the sources, and their imports.
@@ -71,7 +71,7 @@ pub(crate) fn in_sources() -> Sources {
         let Some(from) = component(&module.name) else {
             // The root of a crate of several components only declares them.
             if !imports.is_empty() {
-                found.homeless.insert(module.name.join("::"));
+                found.unassigned.insert(module.name.join("::"));
             }
             continue;
         };
@@ -87,7 +87,7 @@ pub(crate) fn in_sources() -> Sources {
                 Some(_) => {}
                 None => {
                     let module: Vec<String> = target.into_iter().take(2).collect();
-                    found.homeless.insert(module.join("::"));
+                    found.unassigned.insert(module.join("::"));
                 }
             }
         }

@@ -37,7 +37,7 @@ function lost() {
   const at = words.clock(new Date(heard));
   if (!status) link("gone", "The coordinator does not answer; trying again");
   else if (words.isOver(status)) link("over", "The coordinator has ended; this is its last status");
-  else if ($("link").dataset.link !== "gone") link("gone", `The coordinator is gone since ${at}; trying again`);
+  else if ($("link").dataset.link !== "gone") link("gone", `The coordinator is unreachable since ${at}; trying again`);
   setTimeout(connect, RETRY);
 }
 

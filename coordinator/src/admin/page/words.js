@@ -78,7 +78,7 @@ const EVENTS = {
     `in ${duration(e.seconds)}: ${plural(e.world_size, "rank")} ${e.world_size === 1 ? "continues" : "continue"} from ${place(e)}; ` +
       (e.steps_lost ? `${plural(e.steps_lost, "step")} to repeat` : "no step lost"),
   ],
-  left: (e) => ["", "Left", `${e.who}, as it was asked to`],
+  left: (e) => ["", "Left", `${e.who}, after draining`],
   stalled: (e) => ["bad", "Stalled", e.line],
   checkpoint: (e) => ["", "Checkpoint", `at ${place(e)}, ${bytes(e.bytes)} in ${duration(e.seconds)}`],
   corrupt_checkpoint: (e) => ["bad", "Corrupt checkpoint", e.reason],

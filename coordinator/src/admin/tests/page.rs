@@ -100,15 +100,15 @@ async fn nothing_can_be_changed_and_no_other_file_is_reached() {
 #[tokio::test]
 async fn the_image_is_there_once_it_is_drawn_and_is_sent_once() {
     let directory = tempfile::tempdir().unwrap();
-    let picture = directory.path().join("predictions.png");
-    let (server, _publish, _) = start_with(picture.clone()).await;
+    let image = directory.path().join("predictions.png");
+    let (server, _publish, _) = start_with(image.clone()).await;
     let address = server.address();
     assert!(head_of(&server, "/predictions.png").await.contains("404"));
 
-    std::fs::write(&picture, "picture").unwrap();
+    std::fs::write(&image, "image").unwrap();
     let (head, body) = get_page(address, "/predictions.png?1").await;
     assert!(head.contains("content-type: image/png"), "{head}");
-    assert_eq!(body, "picture");
+    assert_eq!(body, "image");
     let tag = head
         .lines()
         .find(|line| line.starts_with("etag: "))
@@ -119,7 +119,7 @@ async fn the_image_is_there_once_it_is_drawn_and_is_sent_once() {
     );
     let (head, body) = ask(address, &again).await;
     assert!(head.contains("304") && body.is_empty(), "{head}");
-    std::fs::write(&picture, "another").unwrap();
+    std::fs::write(&image, "another").unwrap();
     assert_eq!(ask(address, &again).await.1, "another");
 }
 

@@ -19,7 +19,7 @@ impl Progress {
                 location,
                 cause,
             } => self.say(&format!("lost {member} {location}: {cause}")),
-            Fact::Left { member } => self.say(&format!("{member} left, as it was asked to")),
+            Fact::Left { member } => self.say(&format!("{member} left after draining")),
             // Workers of one machine, and those that rejoin, report the same: it is printed once.
             Fact::Warned { host, warning } => {
                 let line = format!("on {host}: {warning}");

@@ -146,7 +146,7 @@ pub(super) fn time(seconds: f64) -> String {
 
 /// `0:41`, `6:10`, `1:02:00`.
 fn clock(seconds: f64) -> String {
-    // The cast saturates, and takes what is not a number for 0.
+    // The cast saturates, and converts NaN to 0.
     let whole = seconds.round() as u64;
     let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
     match hours {

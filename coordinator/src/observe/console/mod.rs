@@ -1,6 +1,6 @@
 //! The terminal of a run: a live progress bar, or plain lines where there is no terminal, a table
 //! row per epoch, a summary at the end. The bar is drawn on stderr, lasting lines go to stdout. It
-//! shows what it is told and computes nothing but the time that is left.
+//! shows the values that it gets, and computes only the remaining time.
 
 mod apply;
 mod format;
@@ -121,7 +121,7 @@ impl Progress {
         self.say(&format::summary(summary));
     }
 
-    /// Takes the bar away, for example before an error is printed.
+    /// Removes the bar, for example before an error is printed.
     pub fn clear(&mut self) {
         if let Some((_, bar)) = self.bar.take() {
             bar.finish_and_clear();

@@ -265,7 +265,7 @@ mod tests {
         let long = "a_class_with_an_uncommonly_long_name_that_cannot_fit";
         let first = render(&[tile("crab", "crab")]).unwrap();
         assert_ne!(first, render(&[tile("crayfish", "crayfish")]).unwrap());
-        // What does not fit is cut: the same start gives the same picture.
+        // What does not fit is cut: the same start gives the same image.
         let cut = render(&[tile(long, "crab")]).unwrap();
         assert_eq!(
             cut,

@@ -64,7 +64,7 @@ pub(super) fn text(
     style: &TextStyle,
     (x, y): (i32, i32),
 ) -> anyhow::Result<()> {
-    // plotters takes a line for taller than its letters are.
+    // plotters overestimates the height of a line.
     let lower = (style.font.get_size() / 4.0) as i32;
     Ok(area.draw_text(text, style, (x, y + lower))?)
 }

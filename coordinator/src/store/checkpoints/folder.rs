@@ -6,13 +6,13 @@ use std::io::{self, ErrorKind, Read, Write};
 use super::{Checkpoints, KEEP, LATEST, Position, manifest, position};
 use crate::store::{StoreError, atomic};
 
-/// How the name of a checkpoint begins while one of the same position takes its place.
+/// The prefix of the name of a checkpoint while one of the same position replaces it.
 const REPLACED: &str = ".replaced-";
 /// More of the pointer is not read.
 const LONGEST: u64 = 256;
 
 impl Checkpoints {
-    /// Positions of all checkpoints, whole or torn, newest first.
+    /// Positions of all checkpoints, valid or corrupt, newest first.
     pub(super) fn positions(&self) -> Result<Vec<Position>, StoreError> {
         let mut positions: Vec<_> = self
             .names("")?
@@ -52,7 +52,7 @@ impl Checkpoints {
         let aside = self
             .folder
             .join(format!("{REPLACED}{}", position::name(position)));
-        // One that an earlier crash left: `position` has been whole since.
+        // One that an earlier crash left: `position` has been valid since.
         if aside.exists() && self.path(position).exists() {
             atomic::remove_directory(&aside)?;
         }
@@ -79,7 +79,7 @@ impl Checkpoints {
     }
 
     /// Removes all but the newest [`KEEP`] and the one that the pointer names. One that is
-    /// plainly torn does not count as kept.
+    /// obviously corrupt does not count.
     pub(super) fn prune(&self) -> Result<(), StoreError> {
         let latest = self.latest()?;
         let mut kept = 0;

@@ -4,7 +4,7 @@
 //!
 //! A checkpoint is written in a temporary directory and gets its name when all of it is on the
 //! disk; then the pointer moves; then older ones are removed. So a crash at any moment leaves a
-//! valid one. This module never decides when a checkpoint is due or which one a run goes on from.
+//! valid one. This module never decides when a checkpoint is due or which one a run continues from.
 
 mod commit;
 mod folder;

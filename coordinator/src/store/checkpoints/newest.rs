@@ -1,4 +1,4 @@
-//! The newest checkpoint that a run can go on from, and why it cannot from a newer one.
+//! The newest checkpoint that a run can continue from, and why it cannot use a newer one.
 
 use std::fmt;
 
@@ -46,7 +46,7 @@ impl Checkpoints {
     ///
     /// A valid checkpoint that is newer than the one the pointer names counts: a crash came
     /// between its last rename and the pointer's, when all of it was on the disk. One that is
-    /// ahead of the `epochs` on record does not: the run could not judge the epoch in between.
+    /// ahead of the `epochs` on record does not: the run has no result of the epoch in between.
     ///
     /// # Errors
     /// [`StoreError::Read`] or [`StoreError::Write`] for the folder itself. A checkpoint that

@@ -60,9 +60,9 @@ pub enum JournalEntry {
         generation: u64,
         /// Its ranks.
         world_size: usize,
-        /// Where the run goes on.
+        /// The position from which the run continues.
         epoch: u32,
-        /// Where the run goes on.
+        /// The position from which the run continues.
         completed: u32,
         /// From the loss to that group.
         #[serde(deserialize_with = "number_or_null")]
@@ -88,7 +88,7 @@ pub enum JournalEntry {
         completed: u32,
         /// Of its state.
         bytes: u64,
-        /// That writing it took.
+        /// The time to write it.
         #[serde(deserialize_with = "number_or_null")]
         seconds: f64,
     },

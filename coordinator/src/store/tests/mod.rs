@@ -1,4 +1,4 @@
-//! Nothing torn, nothing overwritten, nothing outside.
+//! Files are complete, a run overwrites no other, and nothing is written outside its directory.
 
 mod formats;
 mod resume;

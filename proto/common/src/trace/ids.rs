@@ -1,4 +1,4 @@
-//! Ids from names: whoever knows the run knows the id of each of its spans.
+//! Ids derived from names: the id of each span of a run follows from the run's name.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use opentelemetry::trace::SpanId;
 use sha2::{Digest, Sha256};
 
-/// The trace of a run, which stays the same when another coordinator goes on with it.
+/// The trace of a run, which stays the same when another coordinator resumes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceId([u8; 16]);
 
@@ -83,7 +83,7 @@ mod tests {
     fn a_name_gives_one_id_and_no_other_name_the_same() {
         let trace = TraceId::of_run("00c0ffee00c0ffee");
         // By `printf '\0\0\0\0\0\0\0\5trace\0\0\0\0\0\0\0\02000c0ffee00c0ffee' | sha256sum`: ids of
-        // a run that goes on with a newer program must stay.
+        // a run that a newer program resumes must stay.
         assert_eq!(trace.to_string(), "8234a335b2f5709a127bb213121e439d");
         assert_ne!(trace, TraceId::of_run("00c0ffee00c0ffef"));
         assert_eq!(trace.epoch(1, 12), trace.epoch(1, 12));

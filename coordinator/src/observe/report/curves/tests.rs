@@ -13,7 +13,7 @@ fn point(epoch: u32, train_loss: f64, validation_loss: f64) -> FinishedEpoch {
     }
 }
 
-/// Counts the pixels of exactly this colour, after checking the size of the picture.
+/// Counts the pixels of exactly this colour, after checking the size of the image.
 fn count(png: &[u8], colour: RGBColor) -> usize {
     let mut reader = png::Decoder::new(Cursor::new(png)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];

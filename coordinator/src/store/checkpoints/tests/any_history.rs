@@ -1,5 +1,5 @@
 //! Whatever was committed, killed, damaged and discarded, in any order: `newest` gives the
-//! newest checkpoint that is whole.
+//! newest valid checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,7 +82,7 @@ impl World {
             Event::Damage(which, harm) => {
                 let there = checkpoints.positions().unwrap();
                 if let Some(position) = there.get(which % there.len().max(1))
-                    // A second flip could mend the first.
+                    // A second flip could undo the first.
                     && self.damaged.insert(*position)
                 {
                     harm.apply(&checkpoints.path(*position));

@@ -69,7 +69,7 @@ fn commit_until(
     }
 }
 
-/// The newest whole checkpoint and its state, and the lines that say what is wrong.
+/// The newest valid checkpoint and its state, and the lines about corrupt ones.
 fn newest(checkpoints: &Checkpoints) -> (Option<(Position, Vec<u8>)>, Vec<String>) {
     let newest = checkpoints.newest(EPOCHS).unwrap();
     let whole = newest.checkpoint.map(|position| {
@@ -141,7 +141,7 @@ fn a_crash_at_any_stage_leaves_the_old_or_the_new_one() {
                 ["epoch-0001-step-00009", LATEST],
                 "{stage:?}"
             );
-            // And life goes on.
+            // The next commit succeeds.
             commit(&checkpoints, at(1, 9), b"newer");
             let expected = (at(1, 9), b"newer".to_vec());
             assert_eq!(newest(&checkpoints), (Some(expected), vec![]), "{stage:?}");
@@ -270,7 +270,7 @@ fn the_pointer_alone_decides_nothing() {
     std::fs::remove_file(checkpoints.folder.join(LATEST)).unwrap();
     assert_eq!(newest(&checkpoints), (new, vec![]));
 
-    // Ahead of two torn ones, and then of nothing.
+    // Ahead of two corrupt ones, and then of none.
     point("epoch-0002-step-00000");
     for position in [at(2, 0), at(1, 5)] {
         std::fs::write(checkpoints.path(position).join(STATE), b"").unwrap();
@@ -296,12 +296,12 @@ fn pruning_keeps_two_sound_ones_and_never_the_last_whole_one_goes() {
     }
     assert_eq!(checkpoints.positions().unwrap(), [at(1, 4), at(1, 3)]);
 
-    // A torn one takes no place of a sound one.
+    // A corrupt one does not count among those that are kept.
     std::fs::remove_file(checkpoints.path(at(1, 4)).join(MANIFEST)).unwrap();
     commit(&checkpoints, at(1, 5), b"state");
     assert_eq!(checkpoints.positions().unwrap(), [at(1, 5), at(1, 3)]);
 
-    // The run went back, and what is later only looks sound.
+    // The run was rolled back, and later ones only look valid.
     for position in [at(1, 5), at(1, 3)] {
         std::fs::write(checkpoints.path(position).join(STATE), b"stati").unwrap();
     }

@@ -1,4 +1,4 @@
-//! A crash after any job leaves what the jobs before it wrote, and a run that can go on from that.
+//! A crash after any job leaves what the jobs before it wrote, from which a run can continue.
 
 mod resumed;
 mod script;

@@ -1,4 +1,4 @@
-//! A run that is resumed from a run directory, with a worker that holds no state.
+//! A run that is resumed from a run directory, with a worker that retains no state.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn joined(worker: WorkerId) -> Event {
     }
 }
 
-/// The state from which the first generation of a resumed run begins, when no worker holds one.
+/// The state from which the first generation of a resumed run begins, when no worker retains one.
 pub(super) fn goes_on(history: &RunHistory) -> (Origin, Position) {
     let scan = scan(history.split.as_ref().unwrap());
     let mut run = Run::resume(recipe(), history.resumed().unwrap());

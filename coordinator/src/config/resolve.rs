@@ -185,7 +185,7 @@ fn effective(
             .parse()?,
         hold_timeout: Duration::from_secs(*given.hold_timeout.get_or_insert(60)),
         grace: Duration::from_secs(*given.grace.get_or_insert(20)),
-        collective_timeout: Duration::from_secs(*given.collective_timeout.get_or_insert(60)),
+        collective_timeout: Duration::from_secs(*given.collective_timeout.get_or_insert(20)),
         saved: given,
     })
 }

@@ -167,7 +167,8 @@ pub struct Settings {
     #[arg(long, value_name = "SECONDS", help_heading = FAULTS)]
     pub grace: Option<u64>,
 
-    /// Timeout of one collective operation between the workers, in seconds [default: 60]
+    /// Timeout of one collective operation between the workers, in seconds; shorter than
+    /// --stall-timeout [default: 20]
     #[arg(long, value_name = "SECONDS", help_heading = COMPUTE)]
     pub collective_timeout: Option<u64>,
 

@@ -226,6 +226,10 @@ fn every_rule_refuses_what_it_forbids() {
         ),
         ("--weight-decay inf", "weight-decay must be"),
         ("--collective-timeout 0", "collective-timeout must be"),
+        (
+            "--collective-timeout 60",
+            "collective-timeout 60 must be shorter than stall-timeout 60",
+        ),
         ("--grace 0", "grace must be from 1 to 86400 seconds"),
         ("--hold-timeout 86401", "hold-timeout must be from 0"),
         ("--threads-per-worker 0", "threads-per-worker must be"),

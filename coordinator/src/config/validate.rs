@@ -217,6 +217,15 @@ impl RunConfig {
                 "{name} must be from {least} to {MAX_TIMEOUT} seconds, not {seconds}"
             );
         }
+        let (collective, stall) = (self.collective_timeout, self.stall_timeout);
+        rule!(
+            broken,
+            collective < stall,
+            "collective-timeout {} must be shorter than stall-timeout {}: a rank whose peer hangs \
+             is to leave its collective before it counts as stalled itself",
+            collective.as_secs(),
+            stall.as_secs()
+        );
     }
 
     fn check_network(&self, broken: &mut Vec<String>) {

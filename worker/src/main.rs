@@ -7,6 +7,11 @@ use worker::error::AgentError;
 
 fn main() {
     let cli = Cli::parse();
+    // First, while there is one thread.
+    if let Err(error) = c10d::process::prepare() {
+        eprintln!("cannot prepare NCCL: {error}");
+        std::process::exit(1);
+    }
     kernels::keep_freed_memory();
     let json = cli.log_format == LogFormat::Json;
     let logs = match common::logging::init(json, "info", std::io::stderr) {
@@ -39,6 +44,5 @@ fn main() {
             }
         }
     };
-    // Not a return: a thread that hangs in a collective must not keep the process alive.
-    std::process::exit(code);
+    c10d::process::exit(code);
 }

@@ -10,8 +10,9 @@
 
 #include <cuda_runtime_api.h>
 
-#include <cstdlib>
+#include <chrono>
 #include <cstring>
+#include <future>
 
 namespace {
 
@@ -22,6 +23,20 @@ class AbortableNccl final : public shim::GuardedBackend<c10d::ProcessGroupNCCL> 
   void abort() override {
     *aborted_ = true;
     ProcessGroupNCCL::abort();
+  }
+
+  // A sound group is finalised: a peer may still read what this rank has sent. That waits for
+  // the peers, so it has a bound.
+  ~AbortableNccl() override {
+    shim::swallowed([this] {
+      if (*aborted_) {
+        return;
+      }
+      auto ended = std::async(std::launch::async, [this] { shim::swallowed([this] { shutdown(); }); });
+      if (ended.wait_for(std::chrono::seconds(2)) != std::future_status::ready) {
+        abort();
+      }
+    });
   }
 };
 
@@ -73,11 +88,6 @@ Status synchronize(int32_t index) {
 } // namespace
 
 extern "C" __attribute__((visibility("default"))) const shim::NcclTable* c10d_nccl_table() {
-  // By default c10d's watchdog ends the process when a collective fails or hangs.
-  // Here the owner of the group decides: it aborts, keeps process and CUDA context,
-  // and forms a new group. Variables that the user has set are kept.
-  ::setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", /*overwrite=*/0);
-  ::setenv("TORCH_NCCL_ENABLE_MONITORING", "0", /*overwrite=*/0);
   static const shim::NcclTable table{backend_new, device_count, device_info, synchronize};
   return &table;
 }

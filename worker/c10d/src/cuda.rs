@@ -46,9 +46,8 @@ pub struct DeviceInfo {
 /// them. Until then, tch sees no CUDA either. Repeated calls are cheap.
 ///
 /// The NCCL library is looked for in `C10D_NCCL_LIBRARY`, else beside the program, else
-/// where it was built. Loading it sets `TORCH_NCCL_ASYNC_ERROR_HANDLING` and
-/// `TORCH_NCCL_ENABLE_MONITORING` to 0 unless they are set: a failed collective must not
-/// end the process. So call it before other threads read the environment.
+/// where it was built. Without [`process::prepare`](crate::process::prepare), NCCL's watchdog
+/// ends the process when a collective fails.
 ///
 /// # Errors
 /// [`Error::NcclLibrary`] when CUDA's libraries are there but this crate's is not.

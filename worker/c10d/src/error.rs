@@ -88,6 +88,13 @@ pub enum Error {
         value: String,
     },
 
+    /// The environment is set before there are threads.
+    #[error("the environment cannot be set any more: there are {threads} threads")]
+    Threads {
+        /// How many there are.
+        threads: usize,
+    },
+
     /// A GPU is there, but the NCCL library of this crate is not.
     #[error(
         "CUDA works, but libc10d_nccl.so could not be loaded; put it beside the program \

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod cuda;
+pub mod process;
 
 mod error;
 mod ffi;

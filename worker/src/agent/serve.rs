@@ -22,8 +22,8 @@ use crate::trainer::activity::ActivityTracker;
 use crate::trainer::link::{Link, Outgoing, SharedInbox};
 use crate::trainer::{self, setup::Setup};
 
-/// How long a training thread may take to end after its collectives were aborted, and the
-/// coordinator to answer a failure.
+/// How long a training thread may take to end when it was told to, and the coordinator to answer a
+/// failure.
 const ABORT_GRACE: Duration = Duration::from_secs(3);
 /// How long the coordinator may take to release a worker that was asked to end.
 const DRAIN_GRACE: Duration = Duration::from_secs(20);
@@ -170,7 +170,14 @@ impl Conversation<'_> {
                         self.send(Up::Draining(v1::Draining {}));
                         self.drained_by = Some(Instant::now() + DRAIN_GRACE);
                     }
-                    _ => return Ok(()),
+                    _ => {
+                        if self.control.is_over() {
+                            // It destroys what other threads, and peers, still use.
+                            let end = &mut self.trainer.end;
+                            let _ = tokio::time::timeout(ABORT_GRACE, end).await;
+                        }
+                        return Ok(());
+                    }
                 },
                 () = at(self.drained_by) => return Ok(()),
                 // After its `Shutdown` the coordinator closes the session, which is expected.

@@ -140,7 +140,9 @@ fn a_full_disk_ends_the_run_and_loses_nothing() {
     let arguments = [&arguments()[..], &["--checkpoint-every=2"]].concat();
     let mut run = Run::start_on(disk.clone(), &arguments);
     run.until("a second epoch", |run| {
-        run.path().join("checkpoints/latest").exists() && run.steps() > STEADY_STEPS as u64
+        let is_there = |name: &str| run.path().join(name).exists();
+        let saved = is_there("checkpoints/latest") && is_there("best.safetensors");
+        saved && run.steps() > STEADY_STEPS as u64
     });
     disk.fill();
     let stopped = run.wait().left_no_process();

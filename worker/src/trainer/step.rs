@@ -64,6 +64,10 @@ impl Worker<'_> {
         replica.optimizer.step(&plan.lrs).map_err(internal)?;
         replica.end_step(mean_loss, global);
         self.activity.at(plan.generation, replica.position());
+        if index + 1 == plan.local_counts.len() {
+            // Also a rank without a chunk is part of the validation.
+            self.activity.enter(Activity::Validation);
+        }
         Ok(Done::Stepped {
             loss_sum: mean_loss * f64::from(local),
             seconds: started.elapsed().as_secs_f64(),

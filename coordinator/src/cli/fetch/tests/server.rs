@@ -52,6 +52,15 @@ impl Server {
         let seen = Arc::clone(&starts);
         std::thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
+                // A TLS handshake (record type 22) has no lines to wait for. What it sends is read
+                // to its end, since closing earlier would reset the connection.
+                let mut first = [0];
+                if stream.peek(&mut first).is_ok() && first == [22] {
+                    let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+                    let _ = stream.shutdown(Shutdown::Write);
+                    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+                    continue;
+                }
                 let lines = BufReader::new(&stream).lines().map_while(Result::ok);
                 let mut head = lines.take_while(|line| !line.is_empty());
                 let range = head.by_ref().find_map(|line| {

@@ -137,7 +137,11 @@ impl Reader {
             let Some(event) = convert::event(self.worker, &self.host, message) else {
                 return Ok(());
             };
-            self.mailbox.send(DriverInput::Event(event), bytes).await?;
+            let event = DriverInput::Event(event);
+            if self.mailbox.send(event, bytes).await.is_err() {
+                // The run is over. The worker's `Shutdown` is on its way; a status would overtake it.
+                break;
+            }
         }
         Ok(())
     }

@@ -56,6 +56,11 @@ pub struct Cli {
     #[arg(long, value_name = "HOST", env = "FINETUNE_ADVERTISE")]
     pub advertise: Option<String>,
 
+    /// GPU of this worker: an index among those that CUDA_VISIBLE_DEVICES leaves, or a UUID as
+    /// `nvidia-smi -L` prints it [default: the first]
+    #[arg(long, value_name = "N|UUID", env = "FINETUNE_GPU")]
+    pub gpu: Option<String>,
+
     /// File in which this worker writes its state every second, for health checks
     #[arg(long, value_name = "FILE", env = "FINETUNE_HEALTH_FILE")]
     pub health_file: Option<PathBuf>,

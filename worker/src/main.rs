@@ -8,9 +8,9 @@ use worker::error::AgentError;
 fn main() {
     let cli = Cli::parse();
     // First, while there is one thread.
-    if let Err(error) = c10d::process::prepare() {
-        eprintln!("cannot prepare NCCL: {error}");
-        std::process::exit(1);
+    if let Err(error) = c10d::process::prepare(cli.gpu.as_deref()) {
+        eprintln!("error: {error}");
+        std::process::exit(2);
     }
     kernels::keep_freed_memory();
     let json = cli.log_format == LogFormat::Json;

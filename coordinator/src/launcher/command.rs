@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use super::{LaunchError, LaunchSpec, share_of_processors};
 
 /// Variables that configure a worker started by hand. A launched worker must not inherit them.
-const FOR_WORKERS_STARTED_BY_HAND: [&str; 8] = [
+const FOR_WORKERS_STARTED_BY_HAND: [&str; 9] = [
     "FINETUNE_DATA",
     "FINETUNE_PRETRAINED",
     "FINETUNE_COORDINATOR",
@@ -18,6 +18,7 @@ const FOR_WORKERS_STARTED_BY_HAND: [&str; 8] = [
     "FINETUNE_TLS_CA",
     "FINETUNE_TLS_SERVER_NAME",
     "FINETUNE_TOKEN_FILE",
+    "FINETUNE_GPU",
 ];
 
 /// Variables by which a user chooses the address that workers announce to each other.

@@ -88,6 +88,19 @@ pub enum Error {
         value: String,
     },
 
+    /// The GPU that was asked for is none that this process sees.
+    #[error(
+        "--gpu {gpu} is no GPU of this process: give an index below the number of GPUs{}, or a \
+         UUID as `nvidia-smi -L` prints it",
+        .visible.as_ref().map(|list| format!(" in CUDA_VISIBLE_DEVICES={list}")).unwrap_or_default()
+    )]
+    NoSuchGpu {
+        /// What was asked for.
+        gpu: String,
+        /// Those that the process sees, if they are listed.
+        visible: Option<String>,
+    },
+
     /// The environment is set before there are threads.
     #[error("the environment cannot be set any more: there are {threads} threads")]
     Threads {

@@ -18,11 +18,20 @@ const DEFAULTS: [(&str, &str); 6] = [
     ("NCCL_NVLS_ENABLE", "0"),
 ];
 
-/// Sets the variables that this crate's groups rely on, where the user has not.
+/// The GPUs that CUDA shows to a process.
+const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+
+/// Sets the variables that this crate's groups rely on, where the user has not, and shows the
+/// process one GPU alone, if it is to use that: an index among those that it sees, or a UUID.
 ///
 /// # Errors
-/// [`Error::Threads`]: another thread may read the environment at the same time.
-pub fn prepare() -> Result<(), Error> {
+/// [`Error::NoSuchGpu`], and [`Error::Threads`]: another thread may read the environment at the
+/// same time.
+pub fn prepare(gpu: Option<&str>) -> Result<(), Error> {
+    if let Some(gpu) = gpu {
+        let visible = std::env::var(VISIBLE).ok();
+        set(VISIBLE, &choose(gpu, visible.as_deref())?)?;
+    }
     for (name, value) in DEFAULTS {
         if std::env::var_os(name).is_none() {
             set(name, value)?;
@@ -36,6 +45,29 @@ pub fn prepare() -> Result<(), Error> {
 pub fn exit(code: i32) -> ! {
     // SAFETY: it takes a number and does not return.
     unsafe { _exit(code) }
+}
+
+/// Whether the process was given GPUs, and must not train without one.
+pub fn has_gpus() -> bool {
+    let visible = std::env::var(VISIBLE).unwrap_or_default();
+    !visible.is_empty() && !visible.starts_with("-1")
+}
+
+fn choose(gpu: &str, visible: Option<&str>) -> Result<String, Error> {
+    let no_such_gpu = || Error::NoSuchGpu {
+        gpu: gpu.to_owned(),
+        visible: visible.map(str::to_owned),
+    };
+    if gpu.starts_with("GPU-") || gpu.starts_with("MIG-") {
+        return Ok(gpu.to_owned());
+    }
+    let index: usize = gpu.parse().map_err(|_| no_such_gpu())?;
+    let Some(list) = visible else {
+        return Ok(index.to_string());
+    };
+    let chosen = list.split(',').map(str::trim).nth(index);
+    let chosen = chosen.filter(|name| !name.is_empty());
+    chosen.map(str::to_owned).ok_or_else(no_such_gpu)
 }
 
 fn set(name: &str, value: &str) -> Result<(), Error> {
@@ -55,6 +87,22 @@ unsafe extern "C" {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_is_one_of_those_that_the_process_sees() {
+        let chosen = |gpu, visible| choose(gpu, visible).ok();
+        assert_eq!(chosen("1", None).as_deref(), Some("1"));
+        assert_eq!(chosen("1", Some("4, GPU-b")).as_deref(), Some("GPU-b"));
+        assert_eq!(chosen("GPU-a", Some("4")).as_deref(), Some("GPU-a"));
+        for (gpu, visible) in [
+            ("2", Some("4,5")),
+            ("0", Some("")),
+            ("-1", None),
+            ("a", None),
+        ] {
+            assert_eq!(chosen(gpu, visible), None, "{gpu} of {visible:?}");
+        }
+    }
 
     #[test]
     fn the_environment_of_other_threads_is_left_alone() {

@@ -138,6 +138,19 @@ pub enum EnvironmentError {
         /// A host whose worker computes on the CPU.
         cpu: String,
     },
+    /// Two workers compute on one GPU.
+    #[error(
+        "a worker on {host} uses GPU {gpu_uuid}, which another on {holder} uses; start each with \
+         a GPU of its own: worker --gpu N"
+    )]
+    SharedGpu {
+        /// The host of the worker that came later.
+        host: String,
+        /// The host of the worker that came first.
+        holder: String,
+        /// As the driver names it.
+        gpu_uuid: String,
+    },
     /// The first local workers cannot be started: the launcher's error.
     #[error("{0}")]
     LaunchFailed(String),

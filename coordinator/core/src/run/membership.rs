@@ -168,6 +168,19 @@ impl Run {
             };
             return Err(EnvironmentError::MixedDevices { gpu, cpu }.into());
         }
+        let mut members = self.members.values();
+        let holder = members.find(|member| {
+            let other = member.scan.as_ref().map(|scan| scan.gpu_uuid.as_str());
+            !scan.gpu_uuid.is_empty() && other == Some(&scan.gpu_uuid)
+        });
+        if let Some(holder) = holder {
+            return Err(EnvironmentError::SharedGpu {
+                host: host.to_owned(),
+                holder: holder.host.clone(),
+                gpu_uuid: scan.gpu_uuid.clone(),
+            }
+            .into());
+        }
         let Some(known) = self.dataset.differs(&scan.fingerprint) else {
             return Ok(());
         };

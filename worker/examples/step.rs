@@ -40,7 +40,9 @@ fn chosen(name: &str) -> Result<Device, Box<dyn Error>> {
         "cpu" => Ok(Device::Cpu),
         "cuda" => match c10d::cuda::load()? {
             Cuda::Ready { .. } => Ok(Device::Cuda(0)),
-            Cuda::Absent { reason } => Err(format!("no usable GPU: {reason}").into()),
+            Cuda::Absent { reason } | Cuda::Unusable { reason } => {
+                Err(format!("no usable GPU: {reason}").into())
+            }
         },
         other => Err(format!("`{other}` is neither cpu nor cuda").into()),
     }

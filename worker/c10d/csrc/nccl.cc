@@ -58,9 +58,20 @@ Status backend_new(
 
 Status device_count(int32_t* out) {
   return shim::guarded([&] {
-    int count = 0;
-    C10_CUDA_CHECK(cudaGetDeviceCount(&count));
-    *out = count;
+    *out = 0;
+    const cudaError_t found = cudaGetDeviceCount(out);
+    // Without c10's macros: they ask for the devices themselves.
+    if (found == cudaErrorInsufficientDriver) {
+      int driver = 0;
+      cudaDriverGetVersion(&driver);
+      TORCH_CHECK(
+          false, "its driver is for CUDA ", driver / 1000, ".", driver % 1000 / 10,
+          ", and CUDA ", CUDART_VERSION / 1000, " needs driver ",
+          CUDART_VERSION < 13000 ? 525 : 580, " or newer");
+    }
+    TORCH_CHECK(
+        found == cudaSuccess || found == cudaErrorNoDevice, "CUDA says: ",
+        cudaGetErrorString(found));
   });
 }
 

@@ -1,7 +1,7 @@
 //! CUDA and NCCL, loaded at run time where there is a GPU: one binary serves both
 //! kinds of machine. The choice of a worker's device is made elsewhere.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::error::{Error, of};
@@ -24,7 +24,12 @@ pub enum Cuda {
     },
     /// There is no usable GPU.
     Absent {
-        /// Why: which library is missing, or what the driver said.
+        /// Why: there is no driver or no device.
+        reason: String,
+    },
+    /// There is a GPU, but it cannot be used.
+    Unusable {
+        /// Why: the driver is too old, a library is missing, or what CUDA said.
         reason: String,
     },
 }
@@ -59,15 +64,18 @@ pub fn load() -> Result<Cuda, Error> {
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     // SAFETY: dlopen of libtorch's own library, whose initialisers are libtorch's.
     if let Err(failure) = unsafe { ffi::c10d_cuda_load_libtorch() }.check() {
-        return Ok(Cuda::Absent {
-            reason: failure.message,
+        let reason = failure.message;
+        // A driver's library is also where no driver runs.
+        return Ok(match Path::new("/dev/nvidiactl").exists() {
+            true => Cuda::Unusable { reason },
+            false => Cuda::Absent { reason },
         });
     }
     load_shim()?;
     let mut devices = 0;
     // SAFETY: `devices` is writable; the library is loaded, which the shim checks.
     match unsafe { ffi::c10d_cuda_device_count(&mut devices) }.check() {
-        Err(failure) => Ok(Cuda::Absent {
+        Err(failure) => Ok(Cuda::Unusable {
             reason: failure.message,
         }),
         Ok(()) => Ok(match u32::try_from(devices) {

@@ -4,7 +4,7 @@ use c10d::cuda::Cuda;
 use tch::Device;
 use worker_control::TrainError;
 
-use super::failure::environment;
+use super::failure::{environment, first_line};
 use super::setup::{DeviceChoice, Settings};
 
 /// The device and its capabilities.
@@ -54,12 +54,19 @@ pub(super) fn choose(settings: &Settings) -> Result<Compute, TrainError> {
                 ..cpu
             })
         }
-        Ok(Cuda::Absent { reason }) if settings.device == DeviceChoice::Auto => {
+        Ok(Cuda::Unusable { reason }) => Err(environment(format!(
+            "the GPU of this machine cannot be used: {}; --device cpu trains without it",
+            first_line(reason)
+        ))),
+        // A worker that was given a GPU must not take the CPU when that is gone.
+        Ok(Cuda::Absent { reason })
+            if settings.device == DeviceChoice::Auto && !c10d::process::has_gpus() =>
+        {
             tracing::info!(reason, "computing on the CPU");
             Ok(cpu)
         }
         Ok(Cuda::Absent { reason }) => Err(environment(format!(
-            "--device cuda, but there is no usable GPU here ({reason}); use --device cpu or auto"
+            "a GPU was asked for, but there is none here ({reason}); --device cpu trains without it"
         ))),
         Err(error) => Err(environment(error)),
     }

@@ -1,5 +1,6 @@
 //! Errors of libraries as errors of the training thread.
 
+use std::any::Any;
 use std::fmt::Display;
 
 use worker_control::TrainError;
@@ -21,16 +22,57 @@ pub(super) fn environment(error: impl Display) -> TrainError {
 
 /// A collective broke.
 pub(super) fn collective(error: impl Display) -> TrainError {
-    TrainError::Collective(first_line(error))
+    let text = first_line(error);
+    out_of_memory(&text).unwrap_or(TrainError::Collective(text))
 }
 
 /// Anything else.
 pub(super) fn internal(error: impl Display) -> TrainError {
-    TrainError::Internal(first_line(error))
+    let text = first_line(error);
+    out_of_memory(&text).unwrap_or(TrainError::Internal(text))
+}
+
+/// A panic of the training thread: `tch` passes errors of libtorch on as panics.
+pub(super) fn panicked(payload: &(dyn Any + Send)) -> TrainError {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    internal(text.unwrap_or("the training thread panicked"))
+}
+
+/// Every worker would run out of it again: the run's settings ask for too much.
+fn out_of_memory(text: &str) -> Option<TrainError> {
+    let words = [
+        "out of memory",
+        "not enough memory",
+        "can't allocate memory",
+    ];
+    words.iter().any(|words| text.contains(words)).then(|| {
+        environment(format!(
+            "out of memory: a smaller --global-batch, or more workers, need less of each ({text})"
+        ))
+    })
 }
 
 /// libtorch's messages end in a C++ stack trace, which does not help a user.
-fn first_line(error: impl Display) -> String {
+pub(super) fn first_line(error: impl Display) -> String {
     let text = error.to_string();
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_memory_is_named_wherever_it_happens() {
+        let said =
+            "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. Tried to";
+        for error in [collective(said), internal(said), panicked(&said.to_owned())] {
+            let TrainError::Environment(words) = error else {
+                panic!("{error:?}");
+            };
+            assert!(words.starts_with("out of memory: a smaller --global-batch"));
+        }
+        assert!(matches!(panicked(&"a bug"), TrainError::Internal(words) if words == "a bug"));
+    }
 }

@@ -19,6 +19,7 @@ mod prepare;
 mod replica;
 mod step;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use common::manifest::Manifest;
@@ -71,7 +72,9 @@ pub fn run(
                 worker.end_epoch(Err("the training thread ended"));
                 return result;
             }
-            task => worker.perform(task),
+            // A panic has an end here: it says what libtorch said.
+            task => catch_unwind(AssertUnwindSafe(|| worker.perform(task)))
+                .unwrap_or_else(|payload| Err(failure::panicked(payload.as_ref()))),
         };
         if let Err(error) = &done {
             tracing::warn!(reason = %error, "the process group broke or cannot be used");

@@ -17,6 +17,7 @@ fn every_machine_says_whether_it_has_gpus_or_why_not() {
             );
             assert!(cuda::device_info(devices).is_err());
         }
+        Cuda::Unusable { reason } => panic!("{reason}"),
         Cuda::Absent { reason } => {
             assert!(!reason.is_empty());
             assert!(matches!(cuda::device_info(0), Err(Error::Failed { .. })));

@@ -11,6 +11,7 @@ mod run;
 
 pub mod baseline;
 pub mod disk;
+pub mod fake_gpu;
 pub mod fault;
 pub mod injection_point;
 pub mod metrics;

@@ -1,0 +1,24 @@
+// What the fake runtime and the fake NCCL share: work that the device has not done yet.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <atomic>
+#include <memory>
+
+namespace fake {
+
+// Everything happens at once when it is asked for, but for collectives: they wait for other ranks,
+// and the host goes on meanwhile.
+struct Pending {
+  std::atomic<bool> done{false};
+};
+
+// Lets whatever follows on the stream wait for this.
+void enqueue(cudaStream_t stream, std::shared_ptr<Pending> work);
+
+// Returns when the stream, or each stream, waits for nothing.
+void wait(cudaStream_t stream);
+void wait_for_device();
+
+} // namespace fake

@@ -1,0 +1,70 @@
+//! Processes that compute on a fake GPU: `tests/fakegpu/` answers for CUDA, NCCL, cuBLAS and cuDNN.
+
+use std::path::Path;
+use std::process::Command;
+
+/// The libraries that the wheels for a CPU do not have, and the driver's.
+const LIBRARIES: [&str; 11] = [
+    "libcublas.so.13",
+    "libcublasLt.so.13",
+    "libcuda.so.1",
+    "libcudnn.so.9",
+    "libcufft.so.12",
+    "libcufile.so.0",
+    "libcurand.so.10",
+    "libcusparse.so.12",
+    "libcusparseLt.so.0",
+    "libnvrtc.so.13",
+    "libnvshmem_host.so.3",
+];
+
+/// A machine with eight GPUs.
+#[derive(Debug)]
+pub struct FakeGpu {
+    libraries: tempfile::TempDir,
+    /// Where ranks exchange data.
+    exchange: tempfile::TempDir,
+}
+
+impl FakeGpu {
+    /// None, with a line that says why, where it could not be compiled.
+    pub fn new() -> Option<Self> {
+        let library = env!("FAKE_GPU");
+        if library.is_empty() {
+            println!("skipped: there are no headers of CUDA and NCCL beside libtorch");
+            return None;
+        }
+        let libraries = tempfile::tempdir().expect("a temporary folder");
+        for name in LIBRARIES {
+            std::os::unix::fs::symlink(library, libraries.path().join(name)).expect("a link");
+        }
+        let memory = Path::new("/dev/shm");
+        let exchange = tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir());
+        Some(Self {
+            libraries,
+            exchange: exchange.expect("a temporary folder"),
+        })
+    }
+
+    /// Lets NCCL report to all ranks, from now on, that it lost a peer, or no longer.
+    pub fn lose_a_peer(&self, lost: bool) {
+        let file = self.exchange.path().join("lost-a-peer");
+        let done = match lost {
+            true => std::fs::write(file, ""),
+            false => std::fs::remove_file(file),
+        };
+        done.expect("the folder is writable");
+    }
+
+    /// Lets a process and those that it starts see `visible` of the GPUs.
+    pub fn prepare(&self, command: &mut Command, visible: &str) {
+        command
+            .env("LD_PRELOAD", env!("FAKE_GPU"))
+            .env("LD_LIBRARY_PATH", self.libraries.path())
+            .env("CUDA_VISIBLE_DEVICES", visible)
+            .env("FAKEGPU_DIR", self.exchange.path())
+            // What no kernel writes is zero in new memory, and anything in memory that is used
+            // again: a loss that is no number ends a run.
+            .env("PYTORCH_NO_CUDA_MEMORY_CACHING", "1");
+    }
+}

@@ -1,0 +1,215 @@
+//! The host side of training on GPUs, on a fake one: see `fakegpu/README.md`.
+
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use integration_tests::fake_gpu::FakeGpu;
+use integration_tests::{Ended, Run, SMALL, STEADY, kill, pause, worker};
+
+fn start(gpu: &FakeGpu, workers: usize, arguments: &[&str]) -> Run {
+    start_with(gpu, workers, arguments, |_| {})
+}
+
+fn start_with(
+    gpu: &FakeGpu,
+    workers: usize,
+    arguments: &[&str],
+    prepare: impl FnOnce(&mut Command),
+) -> Run {
+    let workers = format!("--workers={workers}");
+    // The last of two counts.
+    let flags = [
+        &[workers.as_str()],
+        SMALL,
+        STEADY,
+        &["--device=cuda"],
+        arguments,
+    ]
+    .concat();
+    Run::start_with(&flags, |command| {
+        gpu.prepare(command, "0,1");
+        prepare(command);
+    })
+}
+
+/// The logs of all workers, by local rank.
+fn logs(ended: &Ended) -> String {
+    let log = |rank| {
+        let path = ended.path().join(format!("logs/worker-{rank}.log"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    log(0) + &log(1)
+}
+
+/// Checks that every process left in peace.
+fn assert_quiet(ended: &Ended) {
+    let said = format!("{}{}", ended.output, logs(ended));
+    for word in ["terminate", "destroy", "SIGKILL", "SIGABRT", "exit code"] {
+        assert!(!said.contains(word), "`{word}` in:\n{said}");
+    }
+}
+
+/// One epoch, a stop in the second, and the rest after a resumption.
+fn train_and_resume(workers: usize) {
+    let Some(gpu) = FakeGpu::new() else { return };
+    let mut run = start(&gpu, workers, &[]);
+    run.until("the second epoch", |run| run.steps() >= 8);
+    run.signal(rustix::process::Signal::INT);
+    let stopped = run.wait().left_no_process();
+    assert_eq!(stopped.code, 130, "{}", stopped.output);
+    assert_quiet(&stopped);
+    let resumed = stopped.resume_with(&[], |command| gpu.prepare(command, "0,1"));
+    let ended = resumed.wait().succeeded().left_no_process();
+    assert_quiet(&ended);
+    let group = if workers == 1 { "1 rank" } else { "2 ranks" };
+    let group = format!("group: {group} over NCCL");
+    assert!(ended.output.contains(&group), "{}", ended.output);
+    assert_eq!(ended.epochs().len(), integration_tests::STEADY_EPOCHS);
+}
+
+#[test]
+fn one_worker_trains_and_resumes() {
+    train_and_resume(1);
+}
+
+#[test]
+fn two_workers_train_and_resume() {
+    train_and_resume(2);
+}
+
+/// The coordinator is the first to know.
+#[test]
+fn a_killed_rank_is_replaced_and_the_other_keeps_its_state() {
+    let Some(gpu) = FakeGpu::new() else { return };
+    let mut run = start(&gpu, 2, &[]);
+    run.until("the second epoch", |run| run.steps() >= 8);
+    let workers = run.workers();
+    kill(workers[1]);
+    recovers_with(run, workers[0]);
+}
+
+/// NCCL is the first to know: the coordinator takes a rank that is stopped for a slow one.
+#[test]
+fn a_peer_that_nccl_has_lost_ends_the_collective() {
+    let Some(gpu) = FakeGpu::new() else { return };
+    let mut run = start(&gpu, 2, &[]);
+    run.until("the second epoch", |run| run.steps() >= 8);
+    let workers = run.workers();
+    pause(workers[1]);
+    gpu.lose_a_peer(true);
+    let waited = breaks(&mut run, "NCCL lost the connection to a peer");
+    assert!(waited < Duration::from_secs(3), "{waited:?}");
+    gpu.lose_a_peer(false);
+    kill(workers[1]);
+    recovers_with(run, workers[0]);
+}
+
+/// A peer that hangs is not lost: only the time-out ends the wait for it.
+#[test]
+fn a_collective_with_a_rank_that_hangs_ends_after_its_timeout() {
+    let Some(gpu) = FakeGpu::new() else { return };
+    let mut run = start(&gpu, 2, &["--collective-timeout=3"]);
+    run.until("the second epoch", |run| run.steps() >= 8);
+    let workers = run.workers();
+    pause(workers[1]);
+    let waited = breaks(&mut run, "an NCCL collective timed out");
+    let (least, most) = (Duration::from_secs(2), Duration::from_secs(8));
+    assert!(least < waited && waited < most, "{waited:?}");
+    kill(workers[1]);
+    recovers_with(run, workers[0]);
+}
+
+/// Waits until local rank 0 has left its group for this reason; how long that took.
+fn breaks(run: &mut Run, reason: &str) -> Duration {
+    let began = Instant::now();
+    let log = run.path().join("logs/worker-0.log");
+    run.until(reason, |_| {
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        log.contains(reason)
+    });
+    began.elapsed()
+}
+
+/// The run goes on with the process that is left, and its state.
+fn recovers_with(mut run: Run, survivor: u32) {
+    run.until("a recovery", |run| run.output().contains("recovered in"));
+    assert!(run.workers().contains(&survivor), "{}", run.output());
+    let ended = run.wait().succeeded().left_no_process();
+    assert!(!ended.output.contains("rolled back"), "{}", ended.output);
+    assert_eq!(
+        ended.output.matches("lost rank ").count(),
+        1,
+        "{}",
+        ended.output
+    );
+    let log = std::fs::read_to_string(ended.path().join("logs/worker-0.log"));
+    let log = log.expect("the log of the survivor");
+    assert!(
+        !log.contains("terminate") && !log.contains("destroy"),
+        "{log}"
+    );
+}
+
+/// Workers that users start take the GPU that they are told, and no two the same.
+#[test]
+fn workers_started_by_hand_take_different_gpus() {
+    let Some(gpu) = FakeGpu::new() else { return };
+    // By its index, and by its UUID.
+    let (ended, successes) = by_hand(&gpu, ["1", "GPU-20000000-0000-0000-0000-000000000000"]);
+    assert_ne!(ended.code, 0, "{}", ended.output);
+    assert!(
+        ended.output.contains("which another on"),
+        "{}",
+        ended.output
+    );
+    assert_eq!(successes, 0);
+    let (ended, successes) = by_hand(&gpu, ["1", "GPU-40000000-0000-0000-0000-000000000000"]);
+    let output = ended.succeeded().output;
+    assert!(output.contains("2 ranks over NCCL"), "{output}");
+    assert_eq!(successes, 2);
+}
+
+/// A run of two workers with these GPUs; how it ended, and how many workers ended well.
+fn by_hand(gpu: &FakeGpu, chosen: [&str; 2]) -> (Ended, usize) {
+    let mut run = start(gpu, 2, &["--no-spawn", "--epochs=1"]);
+    run.until("an address to join", |run| run.join_address().is_some());
+    let url = run.join_address().expect("just seen");
+    let workers = chosen.map(|chosen| {
+        let mut command = worker(&url);
+        gpu.prepare(&mut command, "0,1,2,3");
+        command.args(["--gpu", chosen]).stderr(Stdio::null());
+        command.spawn().expect("the worker starts")
+    });
+    let ended = run.wait();
+    let ends = workers.map(|mut worker| worker.wait().expect("a child of this process"));
+    (ended, ends.iter().filter(|end| end.success()).count())
+}
+
+/// It ends the run, with advice, and does not start the same worker again.
+#[test]
+fn a_gpu_that_is_too_small_is_named() {
+    let Some(gpu) = FakeGpu::new() else { return };
+    let run = start_with(&gpu, 1, &[], |command| {
+        command.env("FAKEGPU_MEMORY_MIB", "200");
+    });
+    let ended = run.wait().left_no_process();
+    assert_ne!(ended.code, 0, "{}", ended.output);
+    let advice = "out of memory: a smaller --global-batch, or more workers";
+    assert!(ended.output.contains(advice), "{}", ended.output);
+    assert!(!ended.output.contains("recovered"), "{}", ended.output);
+}
+
+/// Not a run on the CPU, which nobody asked for.
+#[test]
+fn a_driver_that_is_too_old_is_named() {
+    let Some(gpu) = FakeGpu::new() else { return };
+    let run = start_with(&gpu, 1, &["--device=auto"], |command| {
+        command.env("FAKEGPU_DRIVER", "12040");
+    });
+    let ended = run.wait().left_no_process();
+    assert_ne!(ended.code, 0, "{}", ended.output);
+    let cause = "its driver is for CUDA 12.4, and CUDA 13 needs driver 580 or newer";
+    assert!(ended.output.contains(cause), "{}", ended.output);
+}

@@ -22,7 +22,7 @@ def shortened(text):
     """The alerts under other names and with shorter times, so that they fire within seconds."""
     text = text.replace("name: finetune", "name: short").replace("alert: Finetune", f"alert: {SHORT}Finetune")
     text = re.sub(r"for: \d+m", "for: 3s", text)
-    windows = {"5m": "10s", "10m": "60s", "15m": "120s", "30m": "120s"}
+    windows = {"2m": "5s", "5m": "10s", "10m": "60s", "15m": "120s", "30m": "120s"}
     text = re.sub(r"\[(\d+m)\]", lambda window: f"[{windows[window[1]]}]", text)
     return text.replace("offset 15m", "offset 60s")
 

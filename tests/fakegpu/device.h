@@ -21,4 +21,7 @@ void enqueue(cudaStream_t stream, std::shared_ptr<Pending> work);
 void wait(cudaStream_t stream);
 void wait_for_device();
 
+// Writes a line to the trace of the process, if there is one: what was asked of the device.
+void trace(const char* what, const char* name = "");
+
 } // namespace fake

@@ -1,12 +1,19 @@
 // cuBLAS, cuDNN, the driver, NVRTC and NVSHMEM, as far as libtorch asks them something: they say
 // that all is well. Their headers are not in the wheels that a CPU needs, so a handle is a
 // `void*` here, and a status is 0.
+#include "device.h"
+
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
 #define SAYS_YES(name) \
   int name() { return 0; }
+#define LAUNCHES(name) \
+  int name() { \
+    fake::trace("launch", #name); \
+    return 0; \
+  }
 
 namespace {
 
@@ -48,9 +55,9 @@ SAYS_YES(cublasSetPointerMode_v2)
 SAYS_YES(cublasSetMathMode)
 SAYS_YES(cublasSetStream_v2)
 SAYS_YES(cublasSetWorkspace_v2)
-SAYS_YES(cublasSgemm_v2)
-SAYS_YES(cublasGemmEx)
-SAYS_YES(cublasLtMatmul)
+LAUNCHES(cublasSgemm_v2)
+LAUNCHES(cublasGemmEx)
+LAUNCHES(cublasLtMatmul)
 SAYS_YES(cublasLtMatmulDescDestroy)
 SAYS_YES(cublasLtMatmulDescSetAttribute)
 SAYS_YES(cublasLtMatmulPreferenceDestroy)
@@ -102,11 +109,11 @@ SAYS_YES(cudnnSetTensorNdDescriptor)
 SAYS_YES(cudnnDestroyTensorDescriptor)
 SAYS_YES(cudnnBackendSetAttribute)
 SAYS_YES(cudnnBackendFinalize)
-SAYS_YES(cudnnBackendExecute)
+LAUNCHES(cudnnBackendExecute)
 SAYS_YES(cudnnBackendDestroyDescriptor)
-SAYS_YES(cudnnBatchNormalizationForwardTrainingEx)
-SAYS_YES(cudnnBatchNormalizationForwardInference)
-SAYS_YES(cudnnBatchNormalizationBackwardEx)
+LAUNCHES(cudnnBatchNormalizationForwardTrainingEx)
+LAUNCHES(cudnnBatchNormalizationForwardInference)
+LAUNCHES(cudnnBatchNormalizationBackwardEx)
 
 // The driver: context 0 of each device is there.
 

@@ -71,6 +71,7 @@ class Communicator {
   // Returns when all ranks have come, however long that takes; nothing interrupts it.
   Communicator(const char* name, int ranks, int rank)
       : ranks(ranks), rank(rank), prefix_(folder() + "/" + name) {
+    hold();
     write_file(path("join", rank), "", 0);
     for (int peer = 0; peer < ranks; ++peer) {
       while (::access(path("join", peer).c_str(), F_OK) != 0) {
@@ -81,6 +82,7 @@ class Communicator {
   }
 
   void add(const void* input, size_t size, cudaStream_t stream, Combine combine) {
+    fake::trace("launch", "nccl");
     auto pending = std::make_shared<fake::Pending>();
     fake::enqueue(stream, pending);
     std::lock_guard<std::mutex> lock(lock_);
@@ -107,6 +109,15 @@ class Communicator {
   const int rank;
 
  private:
+  // A test holds all ranks but the first while they set up, and is told of each.
+  void hold() const {
+    const auto held = folder() + "/held." + std::to_string(::getpid());
+    while (rank != 0 && ::access((folder() + "/hold-set-up").c_str(), F_OK) == 0) {
+      write_file(held, "", 0);
+      pause();
+    }
+  }
+
   static std::string folder() {
     const char* chosen = std::getenv("FAKEGPU_DIR");
     return chosen == nullptr ? "/dev/shm" : chosen;

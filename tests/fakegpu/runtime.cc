@@ -53,6 +53,17 @@ bool holds(const std::map<const char*, size_t>& blocks, const void* pointer) {
   return address < start + size;
 }
 
+const char* direction(cudaMemcpyKind kind) {
+  switch (kind) {
+    case cudaMemcpyHostToDevice:
+      return "to device";
+    case cudaMemcpyDeviceToHost:
+      return "to host";
+    default:
+      return "on device";
+  }
+}
+
 size_t number(const char* variable, size_t otherwise) {
   const char* text = std::getenv(variable);
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
@@ -169,23 +180,28 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpy(void* to, const void* from, size_t size, cudaMemcpyKind) {
+cudaError_t cudaMemcpy(void* to, const void* from, size_t size, cudaMemcpyKind kind) {
+  fake::trace("copy", direction(kind));
+  fake::trace("synchronize", "copy");
   copy(to, from, size, nullptr);
   return cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(
-    void* to, const void* from, size_t size, cudaMemcpyKind, cudaStream_t stream) {
+    void* to, const void* from, size_t size, cudaMemcpyKind kind, cudaStream_t stream) {
+  fake::trace("copy", direction(kind));
   copy(to, from, size, stream);
   return cudaSuccess;
 }
 
 cudaError_t cudaMemset(void* to, int value, size_t size) {
+  fake::trace("launch", "memset");
   std::memset(to, value, size);
   return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, size_t size, cudaStream_t stream) {
+  fake::trace("launch", "memset");
   fake::wait(stream);
   std::memset(to, value, size);
   return cudaSuccess;

@@ -6,6 +6,7 @@
 
 #include <mutex>
 #include <set>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -97,6 +98,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* out, unsigned, int) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
+  fake::trace("synchronize", "device");
   fake::wait_for_device();
   return cudaSuccess;
 }
@@ -106,6 +108,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  fake::trace("synchronize", "stream");
   wait(stream_of(stream).work);
   return cudaSuccess;
 }
@@ -166,6 +169,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  fake::trace("synchronize", "event");
   wait(event_of(event).work);
   return cudaSuccess;
 }
@@ -179,6 +183,26 @@ cudaError_t cudaEventElapsedTime(float* out, cudaEvent_t from, cudaEvent_t to) {
 }
 
 // Kernels. The compiler's own part of the runtime has no header for others.
+
+// Mangled names by the address of the host's stub. Never destroyed: see above.
+using Names = std::unordered_map<const void*, const char*>;
+
+static Names& names() {
+  static auto* const the = new Names;
+  return *the;
+}
+
+static cudaError_t launched(const void* function) {
+  const auto found = names().find(function);
+  fake::trace("launch", found == names().end() ? "unknown" : found->second);
+  return cudaSuccess;
+}
+
+// Libraries register while they are loaded, one after the other.
+void __cudaRegisterFunction(
+    void**, const void* function, char*, const char* name, int, void*, void*, void*, void*, int*) {
+  names()[function] = name;
+}
 
 struct Launch {
   dim3 grid, block;
@@ -201,16 +225,16 @@ cudaError_t __cudaPopCallConfiguration(
   return cudaSuccess;
 }
 
-cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream_t) {
-  return cudaSuccess;
+cudaError_t cudaLaunchKernel(const void* function, dim3, dim3, void**, size_t, cudaStream_t) {
+  return launched(function);
 }
 
-cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStream_t) {
-  return cudaSuccess;
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3, dim3, void**, size_t, cudaStream_t) {
+  return launched(kernel);
 }
 
-cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t*, const void*, void**) {
-  return cudaSuccess;
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t*, const void* function, void**) {
+  return launched(function);
 }
 
 cudaError_t __cudaGetKernel(cudaKernel_t* out, const void* function) {
@@ -224,7 +248,6 @@ void** __cudaRegisterFatBinary(void*) {
 }
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
-void __cudaRegisterFunction() {}
 void __cudaRegisterVar() {}
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* out, const void*) {

@@ -48,12 +48,33 @@ impl FakeGpu {
 
     /// Lets NCCL report to all ranks, from now on, that it lost a peer, or no longer.
     pub fn lose_a_peer(&self, lost: bool) {
-        let file = self.exchange.path().join("lost-a-peer");
-        let done = match lost {
+        self.mark("lost-a-peer", lost);
+    }
+
+    /// Holds all ranks but the first while NCCL sets up, from now on, or no longer.
+    pub fn hold_set_up(&self, held: bool) {
+        self.mark("hold-set-up", held);
+    }
+
+    /// Whether this process is, or was, held.
+    pub fn is_held(&self, pid: u32) -> bool {
+        self.exchange.path().join(format!("held.{pid}")).exists()
+    }
+
+    fn mark(&self, name: &str, there: bool) {
+        let file = self.exchange.path().join(name);
+        let done = match there {
             true => std::fs::write(file, ""),
             false => std::fs::remove_file(file),
         };
         done.expect("the folder is writable");
+    }
+
+    /// What a process has asked of the device so far, if `FAKEGPU_TRACE` is set: a line for each
+    /// launch, copy and synchronisation.
+    pub fn trace(&self, pid: u32) -> String {
+        let file = self.exchange.path().join(format!("trace.{pid}"));
+        std::fs::read_to_string(file).unwrap_or_default()
     }
 
     /// Lets a process and those that it starts see `visible` of the GPUs.

@@ -87,7 +87,7 @@ fn a_killed_rank_is_replaced_and_the_other_keeps_its_state() {
     run.until("the second epoch", |run| run.steps() >= 8);
     let workers = run.workers();
     kill(workers[1]);
-    recovers_with(run, workers[0]);
+    recovers_with(run, workers[0], 1);
 }
 
 /// NCCL is the first to know: the coordinator takes a rank that is stopped for a slow one.
@@ -103,7 +103,23 @@ fn a_peer_that_nccl_has_lost_ends_the_collective() {
     assert!(waited < Duration::from_secs(3), "{waited:?}");
     gpu.lose_a_peer(false);
     kill(workers[1]);
-    recovers_with(run, workers[0]);
+    recovers_with(run, workers[0], 1);
+}
+
+/// The survivor must not be pinned: nothing interrupts NCCL while it sets up.
+#[test]
+fn a_rank_that_dies_while_nccl_sets_up_leaves_the_other_its_state() {
+    let Some(gpu) = FakeGpu::new() else { return };
+    let mut run = start(&gpu, 2, &[]);
+    run.until("the second epoch", |run| run.steps() >= 8);
+    let workers = run.workers();
+    gpu.hold_set_up(true);
+    kill(workers[1]);
+    let held = |run: &Run| run.workers().into_iter().find(|&pid| gpu.is_held(pid));
+    run.until("a replacement in the set-up", |run| held(run).is_some());
+    kill(held(&run).expect("just seen"));
+    gpu.hold_set_up(false);
+    recovers_with(run, workers[0], 2);
 }
 
 /// A peer that hangs is not lost: only the time-out ends the wait for it.
@@ -118,7 +134,7 @@ fn a_collective_with_a_rank_that_hangs_ends_after_its_timeout() {
     let (least, most) = (Duration::from_secs(2), Duration::from_secs(8));
     assert!(least < waited && waited < most, "{waited:?}");
     kill(workers[1]);
-    recovers_with(run, workers[0]);
+    recovers_with(run, workers[0], 1);
 }
 
 /// Waits until local rank 0 has left its group for this reason; how long that took.
@@ -133,14 +149,14 @@ fn breaks(run: &mut Run, reason: &str) -> Duration {
 }
 
 /// The run goes on with the process that is left, and its state.
-fn recovers_with(mut run: Run, survivor: u32) {
+fn recovers_with(mut run: Run, survivor: u32, lost: usize) {
     run.until("a recovery", |run| run.output().contains("recovered in"));
     assert!(run.workers().contains(&survivor), "{}", run.output());
     let ended = run.wait().succeeded().left_no_process();
     assert!(!ended.output.contains("rolled back"), "{}", ended.output);
     assert_eq!(
         ended.output.matches("lost rank ").count(),
-        1,
+        lost,
         "{}",
         ended.output
     );

@@ -10,6 +10,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <future>
@@ -21,7 +22,7 @@ class AbortableNccl final : public shim::GuardedBackend<c10d::ProcessGroupNCCL> 
   using GuardedBackend::GuardedBackend;
 
   void abort() override {
-    *aborted_ = true;
+    *aborted_ = ended_ = true;
     ProcessGroupNCCL::abort();
   }
 
@@ -29,7 +30,11 @@ class AbortableNccl final : public shim::GuardedBackend<c10d::ProcessGroupNCCL> 
   // the peers, so it has a bound.
   ~AbortableNccl() override {
     shim::swallowed([this] {
+      if (ended_) {
+        return;
+      }
       if (*aborted_) {
+        abort();
         return;
       }
       auto ended = std::async(std::launch::async, [this] { shim::swallowed([this] { shutdown(); }); });
@@ -38,6 +43,9 @@ class AbortableNccl final : public shim::GuardedBackend<c10d::ProcessGroupNCCL> 
       }
     });
   }
+
+ private:
+  std::atomic<bool> ended_{false};
 };
 
 Status backend_new(

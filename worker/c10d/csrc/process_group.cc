@@ -6,6 +6,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include <cstdlib>
+#include <future>
 #include <sstream>
 
 namespace {
@@ -66,13 +67,39 @@ std::vector<std::shared_ptr<gloo::transport::Device>> devices(const char* host) 
   return result;
 }
 
-// A rank that has its connections may use the group and leave it while a slower one
-// still makes them, and that one would fail to join. So all wait for the last.
-void wait_until_all_connected(shim::InterruptibleStore& view, int32_t world_size) {
-  if (view.add("connected", 1) == world_size) {
-    view.set("all_connected", std::vector<uint8_t>{1});
+// Returns when all ranks have come here.
+void wait_for_all(shim::InterruptibleStore& view, int32_t world_size, const std::string& where) {
+  const auto everybody = where + "/all";
+  if (view.add(where, 1) == world_size) {
+    view.set(everybody, std::vector<uint8_t>{1});
   }
-  view.wait({"all_connected"});
+  view.wait({everybody});
+}
+
+// Nothing interrupts NCCL while it sets up, and a peer that dies meanwhile may keep it there. So it
+// does that on a thread of its own, which is left alone where this rank must not wait for it. All
+// ranks begin together, which makes that rare.
+c10::intrusive_ptr<c10d::Backend> connect_nccl(
+    const c10::intrusive_ptr<shim::InterruptibleStore>& view, int32_t rank, int32_t world_size,
+    int32_t device, milliseconds connect_timeout, int64_t timeout_ms,
+    const shim::AbortFlag& aborted) {
+  wait_for_all(*view, world_size, "arrived");
+  std::packaged_task<c10::intrusive_ptr<c10d::Backend>()> task([=] {
+    return shim::nccl_backend(view, rank, world_size, device, timeout_ms, aborted);
+  });
+  auto connected = task.get_future();
+  std::thread(std::move(task)).detach();
+  const auto deadline = std::chrono::steady_clock::now() + connect_timeout;
+  while (connected.wait_for(milliseconds(10)) != std::future_status::ready) {
+    try {
+      view->go_on_waiting(deadline, "NCCL to set up");
+    } catch (...) {
+      // Whatever it sets up is aborted at once.
+      *aborted = true;
+      throw;
+    }
+  }
+  return connected.get();
 }
 
 // Builds the group around the backend that `connect` makes over a store view.
@@ -87,7 +114,9 @@ Status build(
         prefix, *store, milliseconds(connect_ms));
     auto aborted = std::make_shared<std::atomic<bool>>(false);
     c10::intrusive_ptr<c10d::Backend> backend = connect(view, aborted);
-    wait_until_all_connected(*view, world_size);
+    // A rank that has its connections may use the group and leave it while a slower one still
+    // makes them, and that one would fail to join.
+    wait_for_all(*view, world_size, "connected");
     auto group = c10::make_intrusive<c10d::ProcessGroup>(view, rank, world_size);
     if (device) {
       group->setBoundDeviceId(at::Device(device_type, static_cast<c10::DeviceIndex>(*device)));
@@ -154,7 +183,8 @@ Status c10d_group_new_nccl(
     ShimStore* store, const char* prefix, int32_t rank, int32_t world_size, int32_t device,
     int64_t connect_ms, int64_t timeout_ms, ShimGroup** out) {
   const auto connect = [&](const auto& view, const shim::AbortFlag& aborted) {
-    return shim::nccl_backend(view, rank, world_size, device, timeout_ms, aborted);
+    return connect_nccl(
+        view, rank, world_size, device, milliseconds(connect_ms), timeout_ms, aborted);
   };
   return build(
       store, prefix, rank, world_size, connect_ms, at::kCUDA,

@@ -38,13 +38,18 @@ class InterruptibleStore : public c10d::PrefixStore {
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     auto pause = std::chrono::milliseconds(1);
     while (!check(keys)) {
-      TORCH_CHECK(!*interrupted_, "the store was interrupted while waiting for ", keys);
-      if (std::chrono::steady_clock::now() >= deadline) {
-        timed_out_ = true;
-        TORCH_CHECK(false, "no peer wrote ", keys, " within ", timeout.count(), " ms");
-      }
+      go_on_waiting(deadline, c10::str("a peer that writes ", keys));
       std::this_thread::sleep_for(pause);
       pause = std::min(pause * 2, std::chrono::milliseconds(20));
+    }
+  }
+
+  // Throws when a wait has been interrupted, or has lasted until `deadline`.
+  void go_on_waiting(std::chrono::steady_clock::time_point deadline, const std::string& what) {
+    TORCH_CHECK(!*interrupted_, "interrupted while waiting for ", what);
+    if (std::chrono::steady_clock::now() >= deadline) {
+      timed_out_ = true;
+      TORCH_CHECK(false, "timed out while waiting for ", what);
     }
   }
 

@@ -326,9 +326,12 @@ pub enum TrainError {
     /// The pretrained weights cannot be used.
     #[error("{0}")]
     Weights(String),
-    /// A device or library is missing.
+    /// A library is missing, or there is too little memory.
     #[error("{0}")]
     Environment(String),
+    /// The GPU cannot be used.
+    #[error("{0}")]
+    Device(String),
     /// A collective or a session broke, usually because a peer died: the worker can continue.
     #[error("{0}")]
     Collective(String),

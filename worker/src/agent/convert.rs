@@ -191,6 +191,7 @@ pub(super) fn failure(error: &TrainError) -> Up {
         TrainError::Data(_) => v1::FailureKind::Data,
         TrainError::Weights(_) => v1::FailureKind::Weights,
         TrainError::Environment(_) => v1::FailureKind::Environment,
+        TrainError::Device(_) => v1::FailureKind::Device,
         TrainError::Collective(_) => v1::FailureKind::Collective,
         TrainError::Internal(_) => v1::FailureKind::Internal,
     };

@@ -4,7 +4,7 @@ use c10d::cuda::Cuda;
 use tch::Device;
 use worker_control::TrainError;
 
-use super::failure::{environment, first_line};
+use super::failure::{device, environment, first_line};
 use super::setup::{DeviceChoice, Settings};
 
 /// The device and its capabilities.
@@ -43,7 +43,7 @@ pub(super) fn choose(settings: &Settings) -> Result<Compute, TrainError> {
     }
     match c10d::cuda::load() {
         Ok(Cuda::Ready { .. }) => {
-            let info = c10d::cuda::device_info(0).map_err(environment)?;
+            let info = c10d::cuda::device_info(0).map_err(device)?;
             tracing::info!(name = info.name, uuid = info.uuid, "computing on a GPU");
             // bf16 arithmetic came with Ampere, compute capability 8.0.
             let native_bf16 = info.compute_capability.0 >= 8;
@@ -54,7 +54,7 @@ pub(super) fn choose(settings: &Settings) -> Result<Compute, TrainError> {
                 ..cpu
             })
         }
-        Ok(Cuda::Unusable { reason }) => Err(environment(format!(
+        Ok(Cuda::Unusable { reason }) => Err(device(format!(
             "the GPU of this machine cannot be used: {}; --device cpu trains without it",
             first_line(reason)
         ))),
@@ -65,7 +65,7 @@ pub(super) fn choose(settings: &Settings) -> Result<Compute, TrainError> {
             tracing::info!(reason, "computing on the CPU");
             Ok(cpu)
         }
-        Ok(Cuda::Absent { reason }) => Err(environment(format!(
+        Ok(Cuda::Absent { reason }) => Err(device(format!(
             "a GPU was asked for, but there is none here ({reason}); --device cpu trains without it"
         ))),
         Err(error) => Err(environment(error)),

@@ -15,7 +15,12 @@ pub(super) fn weights_failure(error: impl Display) -> TrainError {
     TrainError::Weights(error.to_string())
 }
 
-/// A device or library is missing.
+/// The GPU cannot be used.
+pub(super) fn device(error: impl Display) -> TrainError {
+    TrainError::Device(first_line(error))
+}
+
+/// A library is missing, or there is too little memory.
 pub(super) fn environment(error: impl Display) -> TrainError {
     TrainError::Environment(error.to_string())
 }
@@ -36,7 +41,12 @@ pub(super) fn internal(error: impl Display) -> TrainError {
 pub(super) fn panicked(payload: &(dyn Any + Send)) -> TrainError {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-    internal(text.unwrap_or("the training thread panicked"))
+    let text = text.unwrap_or("the training thread panicked");
+    // `unwrap` writes the error as Rust would: behind its type, with escaped ends of lines.
+    let message = text
+        .split_once("Torch(\"")
+        .map_or(text, |(_, message)| message);
+    internal(message.split("\\n").next().unwrap_or(message))
 }
 
 /// Every worker would run out of it again: the run's settings ask for too much.
@@ -73,6 +83,8 @@ mod tests {
             };
             assert!(words.starts_with("out of memory: a smaller --global-batch"));
         }
+        let traced = "called `Result::unwrap()`: Torch(\"no kernel\\nException raised from\")";
+        assert!(matches!(panicked(&traced), TrainError::Internal(words) if words == "no kernel"));
         assert!(matches!(panicked(&"a bug"), TrainError::Internal(words) if words == "a bug"));
     }
 }

@@ -49,8 +49,10 @@ pub enum FailureKind {
     Data,
     /// The pretrained weights cannot be used.
     Weights,
-    /// A device or library is missing.
+    /// A library is missing, or there is too little memory.
     Environment,
+    /// Its GPU cannot be used, perhaps for a while only: a GPU resets after some faults.
+    Device,
     /// A collective failed, usually because a peer died.
     Collective,
     /// Anything else.

@@ -27,6 +27,13 @@ impl Run {
                     self.fail(RunError::WorkerDefect { member, message });
                 }
             }
+            // A GPU that others have used by now may come back.
+            FailureKind::Device if self.initialized => {
+                if let Some(local_rank) = local_rank {
+                    self.local_workers.restart_later(local_rank, self.now);
+                }
+                self.drop_member(worker, reported(message), Successor::None);
+            }
             // What one worker cannot do another cannot do either, unless others have done it.
             _ if self.initialized => {
                 self.local_workers.close(local_rank);
@@ -34,7 +41,7 @@ impl Run {
             }
             FailureKind::Data => self.fail(RunError::Data(DataError::Reported(message))),
             FailureKind::Weights => self.fail(RunError::Weights(message)),
-            FailureKind::Environment => {
+            FailureKind::Environment | FailureKind::Device => {
                 let error = EnvironmentError::Reported(message);
                 self.fail(RunError::Environment(error));
             }

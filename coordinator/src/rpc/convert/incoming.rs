@@ -138,6 +138,7 @@ fn failure_kind(kind: v1::FailureKind) -> FailureKind {
         v1::FailureKind::Data => FailureKind::Data,
         v1::FailureKind::Weights => FailureKind::Weights,
         v1::FailureKind::Environment => FailureKind::Environment,
+        v1::FailureKind::Device => FailureKind::Device,
         v1::FailureKind::Collective => FailureKind::Collective,
         v1::FailureKind::Internal | v1::FailureKind::Unspecified => FailureKind::Internal,
     }

@@ -10,6 +10,9 @@ use crate::run::Now;
 /// former coordinator on resuming, and the last one that retained a state.
 pub(in crate::run) const REJOIN_GRACE: Now = Now::from_secs(3);
 
+/// How long the first restart of a worker waits whose GPU could not be used.
+const FIRST_PAUSE: Now = Now::from_secs(2);
+
 /// What is known of the processes.
 #[derive(Debug)]
 pub(in crate::run) struct LocalWorkers {
@@ -34,6 +37,8 @@ struct LocalWorker {
     closed: bool,
     /// Its process is alive, and may open another session until then.
     rejoin_by: Option<Now>,
+    /// No process is started before.
+    not_before: Option<Now>,
 }
 
 /// A process that was lost.
@@ -97,6 +102,12 @@ impl LocalWorkers {
             (worker.pid, worker.rejoin_by) = (None, None);
             return self.restart(local_rank, None);
         }
+        if worker
+            .not_before
+            .is_some_and(|not_before| not_before <= now)
+        {
+            worker.not_before = None;
+        }
         let idle = !worker.closed && !worker.starting && worker.pid.is_none();
         idle && self.restart(local_rank, None)
     }
@@ -105,6 +116,9 @@ impl LocalWorkers {
     /// failed too often, or another process runs already.
     pub(in crate::run) fn restart(&mut self, local_rank: u32, lost: Option<Lost>) -> bool {
         let worker = self.workers.entry(local_rank).or_default();
+        if worker.not_before.is_some() {
+            return false;
+        }
         if worker.starting || worker.pid.is_some() && worker.pid != lost.map(|lost| lost.pid) {
             return false;
         }
@@ -118,6 +132,13 @@ impl LocalWorkers {
         worker.restarts += u32::from(counts);
         worker.starting = true;
         true
+    }
+
+    /// Its process ends, and the next one is started after a pause, which doubles each time.
+    pub(in crate::run) fn restart_later(&mut self, local_rank: u32, now: Now) {
+        let worker = self.workers.entry(local_rank).or_default();
+        worker.pid = None;
+        worker.not_before = Some(now + FIRST_PAUSE * (1 << worker.restarts.min(4)));
     }
 
     /// Its process is alive, and may open another session until `by`.

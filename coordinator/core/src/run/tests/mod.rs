@@ -1,5 +1,6 @@
 //! Single transitions of a run, for which the simulation would be a blunt tool.
 
+mod launched;
 mod resumed;
 
 use super::*;
@@ -247,20 +248,6 @@ fn a_loss_that_is_not_finite_ends_training_once() {
         }
     }
     assert!(matches!(bench.run.phase, Phase::Finishing(_)));
-}
-
-#[test]
-fn a_local_rank_belongs_to_the_process_that_was_started_for_it() {
-    let mut bench = Bench::new(Run::new(recipe(1, 1)));
-    assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
-    bench.started(0, 100);
-    let claimed = bench.join(7, Some(0), RetainedState::default());
-    assert!(
-        matches!(sent(&claimed)[..], [(7, Command::Shutdown { .. })]),
-        "{claimed:?}"
-    );
-    let own = bench.join(0, Some(0), RetainedState::default());
-    assert_eq!(sent(&own)[0], (0, &Command::Registered));
 }
 
 #[test]

@@ -1,0 +1,59 @@
+//! Workers that the coordinator's launcher starts.
+
+use super::*;
+use crate::event::{FailureKind, ProcessStatus};
+
+#[test]
+fn a_local_rank_belongs_to_the_process_that_was_started_for_it() {
+    let mut bench = Bench::new(Run::new(recipe(1, 1)));
+    assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
+    bench.started(0, 100);
+    let claimed = bench.join(7, Some(0), RetainedState::default());
+    assert!(
+        matches!(sent(&claimed)[..], [(7, Command::Shutdown { .. })]),
+        "{claimed:?}"
+    );
+    let own = bench.join(0, Some(0), RetainedState::default());
+    assert_eq!(sent(&own)[0], (0, &Command::Registered));
+}
+
+#[test]
+fn a_worker_whose_gpu_cannot_be_used_is_started_again_after_pauses() {
+    let mut bench = Bench::new(Run::new(recipe(2, 2)));
+    bench.tell(Event::Tick);
+    for id in 0..2 {
+        bench.started(id, 100 + id);
+        bench.join(id.into(), Some(id), RetainedState::default());
+    }
+    for id in 0..2 {
+        bench.prepared(id);
+    }
+    for id in 0..2 {
+        let (worker, generation) = (WorkerId(id), 1);
+        bench.tell(Event::GroupReady { worker, generation });
+    }
+    assert_eq!(launched(&bench.lose(1)), [1]);
+    for (id, pause) in [(2, 4), (3, 8)] {
+        bench.started(1, 100 + id);
+        bench.join(id.into(), Some(1), RetainedState::default());
+        let failed = bench.tell(Event::Failed {
+            worker: WorkerId(id.into()),
+            kind: FailureKind::Device,
+            message: String::new(),
+        });
+        assert_eq!(launched(&failed), [] as [u32; 0]);
+        let pid = 100 + id;
+        let status = ProcessStatus::Code(1);
+        bench.tell(Event::ProcessExited {
+            local_rank: 1,
+            pid,
+            status,
+        });
+        bench.now += Now::from_millis(pause * 1000 - 1);
+        assert_eq!(launched(&bench.tell(Event::Tick)), [] as [u32; 0]);
+        bench.now += Now::from_millis(1);
+        // The third restart in a row would be one too many.
+        let expected: &[u32] = if id == 2 { &[1] } else { &[] };
+        assert_eq!(launched(&bench.tell(Event::Tick)), expected);
+    }
+}

@@ -21,6 +21,12 @@ void enqueue(cudaStream_t stream, std::shared_ptr<Pending> work);
 void wait(cudaStream_t stream);
 void wait_for_device();
 
+// What a fault has left behind: it stays until the process ends.
+cudaError_t fault();
+
+// From now on there is no memory left.
+void starve();
+
 // Writes a line to the trace of the process, if there is one: what was asked of the device.
 void trace(const char* what, const char* name = "");
 

@@ -2,6 +2,8 @@
 // here.
 #include "device.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -38,9 +40,13 @@ cudaError_t answer(cudaError_t error) {
   return error;
 }
 
-void copy(void* to, const void* from, size_t size, cudaStream_t stream) {
+cudaError_t copy(void* to, const void* from, size_t size, cudaStream_t stream) {
+  if (const auto error = fake::fault(); error != cudaSuccess) {
+    return answer(error);
+  }
   fake::wait(stream);
   std::memmove(to, from, size);
+  return cudaSuccess;
 }
 
 bool holds(const std::map<const char*, size_t>& blocks, const void* pointer) {
@@ -53,6 +59,8 @@ bool holds(const std::map<const char*, size_t>& blocks, const void* pointer) {
   return address < start + size;
 }
 
+std::atomic<bool> starved{false};
+
 const char* direction(cudaMemcpyKind kind) {
   switch (kind) {
     case cudaMemcpyHostToDevice:
@@ -62,6 +70,12 @@ const char* direction(cudaMemcpyKind kind) {
     default:
       return "on device";
   }
+}
+
+// Whether a test has put a file of this name where ranks exchange data.
+bool is_told(const std::string& name) {
+  const char* folder = std::getenv("FAKEGPU_DIR");
+  return folder != nullptr && ::access((folder + ("/" + name)).c_str(), F_OK) == 0;
 }
 
 size_t number(const char* variable, size_t otherwise) {
@@ -124,7 +138,7 @@ extern "C" {
 cudaError_t cudaMalloc(void** out, size_t size) {
   Lock lock(device().lock);
   *out = nullptr;
-  if (device().used + size > memory_size()) {
+  if (starved || device().used + size > memory_size()) {
     return answer(cudaErrorMemoryAllocation);
   }
   const auto error = allocate(out, size, 512);
@@ -183,15 +197,13 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 cudaError_t cudaMemcpy(void* to, const void* from, size_t size, cudaMemcpyKind kind) {
   fake::trace("copy", direction(kind));
   fake::trace("synchronize", "copy");
-  copy(to, from, size, nullptr);
-  return cudaSuccess;
+  return copy(to, from, size, nullptr);
 }
 
 cudaError_t cudaMemcpyAsync(
     void* to, const void* from, size_t size, cudaMemcpyKind kind, cudaStream_t stream) {
   fake::trace("copy", direction(kind));
-  copy(to, from, size, stream);
-  return cudaSuccess;
+  return copy(to, from, size, stream);
 }
 
 cudaError_t cudaMemset(void* to, int value, size_t size) {
@@ -216,6 +228,9 @@ cudaError_t cudaGetSymbolAddress(void** out, const void*) {
 // Devices.
 
 cudaError_t cudaGetDeviceCount(int* out) {
+  if (is_told("resetting")) {
+    return answer(cudaErrorDevicesUnavailable);
+  }
   int driver, runtime;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
@@ -327,6 +342,22 @@ cudaError_t cudaGetDriverEntryPointByVersion(
 
 // Errors.
 
+} // extern "C"
+
+void fake::starve() {
+  starved = true;
+}
+
+cudaError_t fake::fault() {
+  static std::atomic<bool> faulty{false};
+  if (!faulty && is_told("fault." + std::to_string(::getpid()))) {
+    faulty = true;
+  }
+  return faulty ? cudaErrorIllegalAddress : cudaSuccess;
+}
+
+extern "C" {
+
 cudaError_t cudaPeekAtLastError() {
   return last_error;
 }
@@ -349,6 +380,10 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
+    case cudaErrorIllegalAddress:
+      return "an illegal memory access was encountered";
+    case cudaErrorDevicesUnavailable:
+      return "CUDA-capable device(s) is/are busy or unavailable";
     default:
       return "an error of the fake GPU";
   }

@@ -4,6 +4,8 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <set>
 #include <unordered_map>
@@ -99,6 +101,9 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* out, unsigned, int) {
 
 cudaError_t cudaDeviceSynchronize() {
   fake::trace("synchronize", "device");
+  if (const auto error = fake::fault(); error != cudaSuccess) {
+    return error;
+  }
   fake::wait_for_device();
   return cudaSuccess;
 }
@@ -109,6 +114,9 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   fake::trace("synchronize", "stream");
+  if (const auto error = fake::fault(); error != cudaSuccess) {
+    return error;
+  }
   wait(stream_of(stream).work);
   return cudaSuccess;
 }
@@ -165,11 +173,17 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (const auto error = fake::fault(); error != cudaSuccess) {
+    return error;
+  }
   return is_done(event_of(event).work) ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   fake::trace("synchronize", "event");
+  if (const auto error = fake::fault(); error != cudaSuccess) {
+    return error;
+  }
   wait(event_of(event).work);
   return cudaSuccess;
 }
@@ -194,7 +208,12 @@ static Names& names() {
 
 static cudaError_t launched(const void* function) {
   const auto found = names().find(function);
-  fake::trace("launch", found == names().end() ? "unknown" : found->second);
+  const char* const name = found == names().end() ? "unknown" : found->second;
+  fake::trace("launch", name);
+  static const char* const last = std::getenv("FAKEGPU_OUT_OF_MEMORY_AFTER");
+  if (last != nullptr && std::strstr(name, last) != nullptr) {
+    fake::starve();
+  }
   return cudaSuccess;
 }
 

@@ -56,6 +56,16 @@ impl FakeGpu {
         self.mark("hold-set-up", held);
     }
 
+    /// From now on, all work of this process fails.
+    pub fn break_gpu_of(&self, pid: u32) {
+        self.mark(&format!("fault.{pid}"), true);
+    }
+
+    /// GPUs cannot be used by processes that start from now on, or no longer.
+    pub fn reset(&self, resetting: bool) {
+        self.mark("resetting", resetting);
+    }
+
     /// Whether this process is, or was, held.
     pub fn is_held(&self, pid: u32) -> bool {
         self.exchange.path().join(format!("held.{pid}")).exists()

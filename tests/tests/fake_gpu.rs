@@ -122,6 +122,31 @@ fn a_rank_that_dies_while_nccl_sets_up_leaves_the_other_its_state() {
     recovers_with(run, workers[0], 2);
 }
 
+/// The process cannot be saved, its GPU can: it resets for some seconds.
+#[test]
+fn a_worker_comes_back_when_its_gpu_has_been_reset() {
+    let Some(gpu) = FakeGpu::new() else { return };
+    let mut run = start(&gpu, 2, &[]);
+    run.until("the second epoch", |run| run.steps() >= 8);
+    let workers = run.workers();
+    gpu.reset(true);
+    gpu.break_gpu_of(workers[1]);
+    run.until("a worker without its GPU", |run| {
+        run.output().contains("cannot be used")
+    });
+    gpu.reset(false);
+    run.until("a recovery", |run| run.output().contains("recovered in"));
+    assert!(run.workers().contains(&workers[0]), "{}", run.output());
+    let ended = run.wait().succeeded().left_no_process();
+    assert!(!ended.output.contains("rolled back"), "{}", ended.output);
+    assert_eq!(
+        ended.output.matches("2 ranks over NCCL").count(),
+        2,
+        "{}",
+        ended.output
+    );
+}
+
 /// A peer that hangs is not lost: only the time-out ends the wait for it.
 #[test]
 fn a_collective_with_a_rank_that_hangs_ends_after_its_timeout() {
@@ -204,17 +229,42 @@ fn by_hand(gpu: &FakeGpu, chosen: [&str; 2]) -> (Ended, usize) {
 }
 
 /// It ends the run, with advice, and does not start the same worker again.
+fn assert_out_of_memory(run: Run) -> String {
+    let ended = run.wait().left_no_process();
+    let output = &ended.output;
+    assert_ne!(ended.code, 0, "{output}");
+    let advice = "out of memory: a smaller --global-batch, or more workers";
+    assert!(output.contains(advice), "{output}");
+    for word in ["recovered", "frame #", "unwrap"] {
+        assert!(!output.contains(word), "`{word}` in:\n{output}");
+    }
+    ended.output
+}
+
+/// The optimizer allocates nothing: after it, the next step does.
+#[test]
+fn a_gpu_without_memory_is_named_in_each_phase() {
+    let Some(gpu) = FakeGpu::new() else { return };
+    for last in ["max_pool_forward", "nll_loss_backward", "FusedAdam"] {
+        assert_out_of_memory(start_with(&gpu, 1, &[], |command| {
+            command.env("FAKEGPU_OUT_OF_MEMORY_AFTER", last);
+        }));
+    }
+}
+
 #[test]
 fn a_gpu_that_is_too_small_is_named() {
     let Some(gpu) = FakeGpu::new() else { return };
     let run = start_with(&gpu, 1, &[], |command| {
-        command.env("FAKEGPU_MEMORY_MIB", "200");
+        command
+            .env("FAKEGPU_MEMORY_MIB", "200")
+            // Only the allocator that keeps memory says what there is.
+            .env_remove("PYTORCH_NO_CUDA_MEMORY_CACHING");
     });
-    let ended = run.wait().left_no_process();
-    assert_ne!(ended.code, 0, "{}", ended.output);
-    let advice = "out of memory: a smaller --global-batch, or more workers";
-    assert!(ended.output.contains(advice), "{}", ended.output);
-    assert!(!ended.output.contains("recovered"), "{}", ended.output);
+    let output = assert_out_of_memory(run);
+    for part in ["Tried to allocate", "total capacity of 200.00 MiB"] {
+        assert!(output.contains(part), "`{part}` in:\n{output}");
+    }
 }
 
 /// Not a run on the CPU, which nobody asked for.

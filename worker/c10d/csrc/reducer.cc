@@ -51,6 +51,10 @@ Status c10d_reducer_new(
         std::unordered_map<size_t, std::string>(), first_bucket_bytes,
         /*skip_all_reduce_unused_params=*/false,
         /*use_python_reducer=*/false, std::vector<int64_t>());
+    if (group->device) {
+      // The device divides each bucket, instead of each gradient on its own.
+      reducer->register_builtin_comm_hook(c10d::BuiltinCommHookType::ALLREDUCE);
+    }
     // Every step is timed: five clock readings (CPU) or events (CUDA) a step.
     reducer->set_ddp_runtime_logging_sample_rate(1);
     *out = new ShimReducer{std::move(reducer), group->aborted};

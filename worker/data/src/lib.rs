@@ -18,4 +18,4 @@ pub use common::manifest::{FileEntry, Manifest};
 pub use error::DataError;
 pub use loader::{Batch, Loader};
 pub use memory::{available_memory, bytes_needed, fits_in_memory};
-pub use normalise::normalise;
+pub use normalise::Normaliser;

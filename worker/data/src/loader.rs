@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Cache, DataError, normalise};
+use super::{Cache, DataError, Normaliser};
 
 /// Batches that are loaded ahead: two hide the gathering, more only take memory.
 const DEPTH: usize = 2;
@@ -35,7 +35,7 @@ impl Loader {
     /// holds the class of every image of the manifest, by index.
     ///
     /// # Errors
-    /// When the thread cannot be started. An index outside the cache or the labels is the
+    /// When the thread cannot be started, or the device has no memory left. An index outside the cache or the labels is the
     /// error of its batch, which is the last one then.
     pub fn new(
         cache: Cache,
@@ -44,12 +44,13 @@ impl Loader {
         device: Device,
         kind: Kind,
     ) -> Result<Self, DataError> {
+        let normaliser = Normaliser::new(cache.size(), device, kind)?;
         let (sender, ready) = mpsc::sync_channel(DEPTH);
         let thread = thread::Builder::new()
             .name("loader".into())
             .spawn(move || {
                 for indices in batches {
-                    let batch = assemble(&cache, &labels, &indices, device, kind);
+                    let batch = assemble(&cache, &labels, &indices, &normaliser);
                     let failed = batch.is_err();
                     // A send fails once the loader is dropped.
                     if sender.send(batch).is_err() || failed {
@@ -91,10 +92,9 @@ fn assemble(
     cache: &Cache,
     labels: &[u32],
     indices: &[u32],
-    device: Device,
-    kind: Kind,
+    normaliser: &Normaliser,
 ) -> Result<Batch, DataError> {
-    let images = normalise(&cache.batch(indices)?, device, kind)?;
+    let images = normaliser.apply(&cache.batch(indices)?)?;
     let labels = indices
         .iter()
         .map(|&index| {
@@ -110,8 +110,8 @@ fn assemble(
             images: labels.len(),
         })?;
     Ok(Batch {
+        labels: Tensor::f_from_slice(&labels)?.f_to_device(images.device())?,
         images,
-        labels: Tensor::f_from_slice(&labels)?.f_to_device(device)?,
     })
 }
 

@@ -10,34 +10,57 @@ const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of the same channels.
 const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// Turns uint8 `[B, S, S, 3]` into normalised `[B, 3, S, S]` of `kind` on `device`. The
-/// result is a view of rows of pixels, which is exactly what channels_last means, so no
-/// value is moved for it.
-///
-/// # Errors
-/// When the device has no memory left or the tensor has another shape.
-pub fn normalise(batch: &Tensor, device: Device, kind: Kind) -> Result<Tensor, DataError> {
-    let shape = batch.size();
-    let width = shape.get(2).copied().unwrap_or(0);
-    // Bytes travel to the device, not floats.
-    let batch = batch.f_to_device(device)?;
-    // Three numbers per row would be vectors of length three; a whole row of pixels fills
-    // the vector unit. (x / 255 - mean) / deviation = x * scale + shift.
-    let row = |value: fn(usize) -> f32| -> Result<Tensor, DataError> {
-        let channels = [value(0), value(1), value(2)];
-        Ok(Tensor::f_from_slice(&channels)?
-            .f_repeat([width])?
-            .f_to_device(device)?)
-    };
-    let scale = row(|channel| 1.0 / (255.0 * DEVIATION[channel]))?;
-    let shift = row(|channel| -MEAN[channel] / DEVIATION[channel])?;
-    let mut rows = batch.f_view([-1, width * 3])?.f_to_kind(Kind::Float)?;
-    let _ = rows.f_mul_(&scale)?.f_add_(&shift)?;
-    // Rounded once, at the end, also for bfloat16.
-    Ok(rows
-        .f_to_kind(kind)?
-        .f_view(shape.as_slice())?
-        .f_permute([0, 3, 1, 2])?)
+/// Turns pixels into the numbers that torchvision's models expect.
+#[derive(Debug)]
+pub struct Normaliser {
+    device: Device,
+    kind: Kind,
+    /// Pixels of a row.
+    width: i64,
+    /// float32 `[3 * width]`: (x / 255 - mean) / deviation = x * scale + shift. Three numbers per
+    /// row would be vectors of length three; a whole row of pixels fills the vector unit.
+    scale: Tensor,
+    shift: Tensor,
+}
+
+impl Normaliser {
+    /// For images of `width` pixels, to tensors of `kind` on `device`.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub fn new(width: i64, device: Device, kind: Kind) -> Result<Self, DataError> {
+        let row = |value: fn(usize) -> f32| -> Result<Tensor, DataError> {
+            let channels = [value(0), value(1), value(2)];
+            Ok(Tensor::f_from_slice(&channels)?
+                .f_repeat([width])?
+                .f_to_device(device)?)
+        };
+        Ok(Self {
+            device,
+            kind,
+            width,
+            scale: row(|channel| 1.0 / (255.0 * DEVIATION[channel]))?,
+            shift: row(|channel| -MEAN[channel] / DEVIATION[channel])?,
+        })
+    }
+
+    /// Turns uint8 `[B, S, width, 3]` into normalised `[B, 3, S, width]`. The result is a view of
+    /// rows of pixels, which is exactly what channels_last means, so no value is moved for it.
+    ///
+    /// # Errors
+    /// When the device has no memory left or the tensor has another shape.
+    pub fn apply(&self, batch: &Tensor) -> Result<Tensor, DataError> {
+        let shape = batch.size();
+        // Bytes travel to the device, not floats.
+        let batch = batch.f_to_device(self.device)?;
+        let mut rows = batch.f_view([-1, self.width * 3])?.f_to_kind(Kind::Float)?;
+        let _ = rows.f_mul_(&self.scale)?.f_add_(&self.shift)?;
+        // Rounded once, at the end, also for bfloat16.
+        Ok(rows
+            .f_to_kind(self.kind)?
+            .f_view(shape.as_slice())?
+            .f_permute([0, 3, 1, 2])?)
+    }
 }
 
 #[cfg(test)]
@@ -57,7 +80,8 @@ mod tests {
         let expected = (unit - column(MEAN)) / column(DEVIATION);
 
         for (kind, tolerance) in [(Kind::Float, 1e-6), (Kind::BFloat16, 0.008)] {
-            let images = normalise(&batch, Device::Cpu, kind).unwrap();
+            let normaliser = Normaliser::new(4, Device::Cpu, kind).unwrap();
+            let images = normaliser.apply(&batch).unwrap();
             assert_eq!((images.kind(), images.size()), (kind, vec![2, 3, 4, 4]));
             assert_eq!(images.stride(), [48, 1, 12, 3]);
             let off = (images.to_kind(Kind::Double) - &expected)
@@ -67,7 +91,8 @@ mod tests {
             assert!(off <= tolerance, "{kind:?} is off by {off}");
         }
         let none = batch.narrow(0, 0, 0);
-        let none = normalise(&none, Device::Cpu, Kind::Float).unwrap();
+        let normaliser = Normaliser::new(4, Device::Cpu, Kind::Float).unwrap();
+        let none = normaliser.apply(&none).unwrap();
         assert_eq!(none.size(), [0, 3, 4, 4]);
     }
 }

@@ -65,9 +65,10 @@ impl Builder {
                 format!("{name}.running_var"),
                 Tensor::ones([channels], options),
             ),
+            // Nothing on a device reads it, and each addition there would be a launch.
             batches: self.buffer(
                 format!("{name}.num_batches_tracked"),
-                Tensor::zeros(none, (Kind::Int64, self.device)),
+                Tensor::zeros(none, (Kind::Int64, Device::Cpu)),
             ),
         }
     }

@@ -37,6 +37,8 @@ struct Group {
 #[derive(Debug)]
 pub struct Adam {
     weight_decay: f64,
+    /// Those of all groups.
+    parameters: Vec<Tensor>,
     groups: [Group; ParameterGroup::COUNT],
 }
 
@@ -54,8 +56,10 @@ impl Adam {
                     .filter(|parameter| parameter.group == group),
             )
         });
+        let all = groups.iter().flat_map(|group| &group.parameters);
         Self {
             weight_decay,
+            parameters: all.map(Tensor::shallow_clone).collect(),
             groups,
         }
     }
@@ -65,9 +69,7 @@ impl Adam {
     /// # Errors
     /// When libtorch refuses.
     pub fn zero_grad(&self) -> Result<(), kernels::Error> {
-        self.groups
-            .iter()
-            .try_for_each(|group| kernels::zero_grads(&group.parameters))
+        kernels::zero_grads(&self.parameters)
     }
 
     /// One update of every parameter from its gradient. A learning rate of 0 leaves a group's

@@ -8,7 +8,7 @@ use super::failure::internal;
 use super::link::{Prediction, Predictions};
 use super::replica::Replica;
 use crate::model::Statistics;
-use worker_data::{Cache, normalise};
+use worker_data::{Cache, Normaliser};
 
 /// Predictions of `samples`.
 pub(super) fn predict(
@@ -18,7 +18,9 @@ pub(super) fn predict(
     compute: &Compute,
 ) -> Result<Predictions, TrainError> {
     let pixels = cache.batch(samples).map_err(internal)?;
-    let images = normalise(&pixels, compute.device, Kind::Float).map_err(internal)?;
+    let normaliser = Normaliser::new(cache.size(), compute.device, Kind::Float);
+    let images = normaliser.and_then(|normaliser| normaliser.apply(&pixels));
+    let images = images.map_err(internal)?;
     let logits = tch::no_grad(|| replica.logits(&images, Statistics::Running))?;
     let (values, classes) = logits.softmax(-1, Kind::Float).max_dim(1, false);
     let size = pixels.size().get(1).copied().unwrap_or_default();

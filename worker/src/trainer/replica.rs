@@ -142,12 +142,13 @@ impl Replica {
         }
         let entries = self.entries();
         if group.rank() == source {
-            let tensors: Vec<Tensor> = entries.into_iter().map(|(_, tensor)| tensor).collect();
+            let on_device = |(_, tensor): (_, Tensor)| tensor.to_device(self.device);
+            let tensors: Vec<Tensor> = entries.into_iter().map(on_device).collect();
             return group.broadcast(&tensors, source).map_err(collective);
         }
         let (names, staging): (Vec<String>, Vec<Tensor>) = entries
             .into_iter()
-            .map(|(name, tensor)| (name, tensor.detach().empty_like()))
+            .map(|(name, tensor)| (name, tensor.to_device(self.device).detach().empty_like()))
             .unzip();
         group.broadcast(&staging, source).map_err(collective)?;
         settled(group, self.device)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use worker_control::{Activity, BadFile, Prepare, TrainError};
 
 use super::Worker;
-use super::failure::{data_failure, environment};
+use super::failure::{collective, data_failure, environment};
 use super::link::Outgoing;
 use worker_data::{Cache, available_memory, bytes_needed, fits_in_memory};
 
@@ -39,7 +39,13 @@ impl Worker<'_> {
             .as_ref()
             .map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
         let file = order.cache_file.as_deref().or(own_path.as_deref());
-        let cache = Cache::open(file, images, size).map_err(data_failure)?;
+        let cache = Cache::open(file, images, size).map_err(|error| match &order.cache_file {
+            // It lives as long as its coordinator. The next coordinator has another.
+            Some(shared) if !shared.exists() => {
+                collective("the coordinator that shares its image cache has exited")
+            }
+            _ => data_failure(error),
+        })?;
         let total = order.samples.len();
         let progress = |done: usize| {
             if done.is_multiple_of(PROGRESS_EVERY) || done == total {

@@ -36,34 +36,66 @@ fn compiler(libtorch: &Path) -> cc::Build {
     build
 }
 
-/// Builds `libc10d_nccl.so` and puts a copy beside the binaries. Returns where it is,
-/// or nothing, with a warning, when a header is missing.
+/// CUDA as the wheels beside libtorch bring it. They lie elsewhere for each major version.
+struct Cuda {
+    /// Below the folder `nvidia`: the runtime's headers, the C++ library's, and NCCL's.
+    includes: [&'static str; 3],
+    libraries: &'static str,
+    runtime: &'static str,
+}
+
+const CUDA: [Cuda; 2] = [
+    Cuda {
+        includes: ["cu13/include", "cu13/include/cccl", "nccl/include"],
+        libraries: "cu13/lib",
+        runtime: "libcudart.so.13",
+    },
+    Cuda {
+        includes: ["cuda_runtime/include", "cuda_cccl/include", "nccl/include"],
+        libraries: "cuda_runtime/lib",
+        runtime: "libcudart.so.12",
+    },
+];
+
+/// A header in each of [`Cuda::includes`].
+const HEADERS: [&str; 3] = ["cuda_runtime_api.h", "cuda/std/complex", "nccl.h"];
+
+/// The version of CUDA whose headers are complete; none, with a warning, where there is none.
+fn find_cuda(nvidia: &Path) -> Option<&'static Cuda> {
+    let headers = |cuda: &Cuda| {
+        let headers = cuda.includes.into_iter().zip(HEADERS);
+        headers.map(|(folder, header)| nvidia.join(folder).join(header))
+    };
+    for header in CUDA.iter().flat_map(headers) {
+        println!("cargo:rerun-if-changed={}", header.display());
+    }
+    let found = CUDA
+        .iter()
+        .find(|cuda| headers(cuda).all(|header| header.exists()));
+    if found.is_none() {
+        let missing = headers(&CUDA[0]).find(|header| !header.exists());
+        println!(
+            "cargo:warning=built without NCCL, so without GPUs: no {}; `make setup` installs the \
+             headers",
+            missing.unwrap_or_default().display()
+        );
+    }
+    found
+}
+
+/// Builds `libc10d_nccl.so` and puts a copy beside the binaries. Returns where it is, or nothing
+/// where a header is missing.
 fn build_nccl(libtorch: &Path, out: &Path) -> Result<Option<PathBuf>, BuildError> {
     let nvidia = libtorch.join("../nvidia");
-    let folders = [
-        nvidia.join("cu13/include"),
-        nvidia.join("cu13/include/cccl"),
-        nvidia.join("nccl/include"),
-    ];
-    let needed = ["cuda_runtime_api.h", "cuda/std/complex", "nccl.h"];
-    for (folder, header) in folders.iter().zip(needed) {
-        let header = folder.join(header);
-        println!("cargo:rerun-if-changed={}", header.display());
-        if !header.exists() {
-            println!(
-                "cargo:warning=built without NCCL, so without GPUs: no {}; \
-                 `make setup` installs the headers",
-                header.display()
-            );
-            return Ok(None);
-        }
-    }
+    let Some(cuda) = find_cuda(&nvidia) else {
+        return Ok(None);
+    };
 
     let mut build = compiler(libtorch);
     build.define("USE_C10D_NCCL", None).define("USE_CUDA", None);
     system_include(&mut build, Path::new("csrc/cuda_forward"));
-    for folder in &folders {
-        system_include(&mut build, folder);
+    for folder in cuda.includes {
+        system_include(&mut build, &nvidia.join(folder));
     }
     let library = out.join(NCCL_LIBRARY);
     let mut command = build.get_compiler().to_command();
@@ -78,14 +110,9 @@ fn build_nccl(libtorch: &Path, out: &Path) -> Result<Option<PathBuf>, BuildError
         .arg("-o")
         .arg(&library)
         .arg(format!("-L{}", libtorch.join("lib").display()))
-        .arg(format!("-L{}", nvidia.join("cu13/lib").display()))
-        .args([
-            "-ltorch_cuda",
-            "-lc10_cuda",
-            "-ltorch_cpu",
-            "-lc10",
-            "-l:libcudart.so.13",
-        ])
+        .arg(format!("-L{}", nvidia.join(cuda.libraries).display()))
+        .args(["-ltorch_cuda", "-lc10_cuda", "-ltorch_cpu", "-lc10"])
+        .arg(format!("-l:{}", cuda.runtime))
         // libtorch_cuda's own dependencies (cuDNN and the like) need not be here.
         .args(["-Wl,-z,defs", "-Wl,--allow-shlib-undefined"]);
     if !command.status()?.success() {

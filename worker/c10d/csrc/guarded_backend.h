@@ -12,12 +12,19 @@
 
 namespace shim {
 
+// Held while a collective starts. Gloo has one and NCCL, in a library of its own, another: all groups
+// of a worker have the same backend.
+inline std::timed_mutex& starting() {
+  static std::timed_mutex lock;
+  return lock;
+}
+
 using AbortFlag = std::shared_ptr<std::atomic<bool>>;
 
 // Base is a c10d backend. When a collective starts, it writes its own counters and,
 // in 2.11, a map of the process-wide flight recorder without a lock: two threads,
-// even with a group each, corrupt them. So one lock covers the process. It is held
-// while a collective starts, never while one is awaited.
+// even with a group each, corrupt them. So they share a lock, which is
+// held while a collective starts, never while one is awaited.
 template <typename Base>
 class GuardedBackend : public Base {
  public:
@@ -48,9 +55,8 @@ class GuardedBackend : public Base {
   AbortFlag aborted_;
 
  private:
-  std::unique_lock<std::mutex> begin() {
-    static std::mutex start;
-    std::unique_lock<std::mutex> lock(start);
+  std::unique_lock<std::timed_mutex> begin() {
+    std::unique_lock<std::timed_mutex> lock(starting());
     TORCH_CHECK(!*aborted_, "the process group was aborted");
     return lock;
   }

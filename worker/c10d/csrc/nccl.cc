@@ -23,6 +23,11 @@ class AbortableNccl final : public shim::GuardedBackend<c10d::ProcessGroupNCCL> 
 
   void abort() override {
     *aborted_ = ended_ = true;
+    // A collective that another thread starts must not lose its communicator meanwhile
+    // (pytorch/pytorch#149418). No further one starts. One that hangs ends with the abort alone.
+    if (shim::starting().try_lock_for(std::chrono::milliseconds(500))) {
+      shim::starting().unlock();
+    }
     ProcessGroupNCCL::abort();
   }
 

@@ -291,7 +291,7 @@ choices! {
     Precision {
         /// bf16 on hardware with native bf16, else fp32
         Auto = "auto",
-        /// 32-bit floating point
+        /// 32-bit floating point; convolutions on a GPU may round to TF32, as in PyTorch
         Fp32 = "fp32",
         /// 16-bit brain floating point by autocast
         Bf16 = "bf16",

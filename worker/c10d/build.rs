@@ -38,32 +38,38 @@ fn compiler(libtorch: &Path) -> cc::Build {
 
 /// CUDA as the wheels beside libtorch bring it. They lie elsewhere for each major version.
 struct Cuda {
-    /// Below the folder `nvidia`: the runtime's headers, the C++ library's, and NCCL's.
-    includes: [&'static str; 3],
+    /// Folders of headers below the folder `nvidia`, and a header of each.
+    includes: &'static [(&'static str, &'static str)],
     libraries: &'static str,
     runtime: &'static str,
 }
 
 const CUDA: [Cuda; 2] = [
     Cuda {
-        includes: ["cu13/include", "cu13/include/cccl", "nccl/include"],
+        includes: &[
+            ("cu13/include", "cuda_runtime_api.h"),
+            ("cu13/include/cccl", "cuda/std/complex"),
+            ("nccl/include", "nccl.h"),
+        ],
         libraries: "cu13/lib",
         runtime: "libcudart.so.13",
     },
     Cuda {
-        includes: ["cuda_runtime/include", "cuda_cccl/include", "nccl/include"],
+        includes: &[
+            ("cuda_runtime/include", "cuda_runtime_api.h"),
+            ("cuda_nvcc/include", "crt/host_config.h"),
+            ("cuda_cccl/include", "cuda/std/complex"),
+            ("nccl/include", "nccl.h"),
+        ],
         libraries: "cuda_runtime/lib",
         runtime: "libcudart.so.12",
     },
 ];
 
-/// A header in each of [`Cuda::includes`].
-const HEADERS: [&str; 3] = ["cuda_runtime_api.h", "cuda/std/complex", "nccl.h"];
-
 /// The version of CUDA whose headers are complete; none, with a warning, where there is none.
 fn find_cuda(nvidia: &Path) -> Option<&'static Cuda> {
     let headers = |cuda: &Cuda| {
-        let headers = cuda.includes.into_iter().zip(HEADERS);
+        let headers = cuda.includes.iter();
         headers.map(|(folder, header)| nvidia.join(folder).join(header))
     };
     for header in CUDA.iter().flat_map(headers) {
@@ -94,7 +100,7 @@ fn build_nccl(libtorch: &Path, out: &Path) -> Result<Option<PathBuf>, BuildError
     let mut build = compiler(libtorch);
     build.define("USE_C10D_NCCL", None).define("USE_CUDA", None);
     system_include(&mut build, Path::new("csrc/cuda_forward"));
-    for folder in cuda.includes {
+    for (folder, _) in cuda.includes {
         system_include(&mut build, &nvidia.join(folder));
     }
     let library = out.join(NCCL_LIBRARY);

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
 
 namespace fake {
 
@@ -26,6 +27,12 @@ cudaError_t fault();
 
 // From now on there is no memory left.
 void starve();
+
+// Where ranks exchange data, and tests say what is to happen.
+std::string folder();
+
+// Whether a test has put a file of this name there.
+bool is_told(const std::string& name);
 
 // Writes a line to the trace of the process, if there is one: what was asked of the device.
 void trace(const char* what, const char* name = "");

@@ -70,7 +70,7 @@ class Communicator {
  public:
   // Returns when all ranks have come, however long that takes; nothing interrupts it.
   Communicator(const char* name, int ranks, int rank)
-      : ranks(ranks), rank(rank), prefix_(folder() + "/" + name) {
+      : ranks(ranks), rank(rank), prefix_(fake::folder() + "/" + name) {
     hold();
     write_file(path("join", rank), "", 0);
     for (int peer = 0; peer < ranks; ++peer) {
@@ -102,7 +102,7 @@ class Communicator {
 
   // A test says when NCCL loses a peer: the real one notices some deaths at once, and some never.
   static bool lost_peer() {
-    return ::access((folder() + "/lost-a-peer").c_str(), F_OK) == 0;
+    return fake::is_told("lost-a-peer");
   }
 
   const int ranks;
@@ -111,16 +111,11 @@ class Communicator {
  private:
   // A test holds all ranks but the first while they set up, and is told of each.
   void hold() const {
-    const auto held = folder() + "/held." + std::to_string(::getpid());
-    while (rank != 0 && ::access((folder() + "/hold-set-up").c_str(), F_OK) == 0) {
+    const auto held = fake::folder() + "/held." + std::to_string(::getpid());
+    while (rank != 0 && fake::is_told("hold-set-up")) {
       write_file(held, "", 0);
       pause();
     }
-  }
-
-  static std::string folder() {
-    const char* chosen = std::getenv("FAKEGPU_DIR");
-    return chosen == nullptr ? "/dev/shm" : chosen;
   }
 
   std::string path(const std::string& what, int of) const {

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -40,15 +41,6 @@ cudaError_t answer(cudaError_t error) {
   return error;
 }
 
-cudaError_t copy(void* to, const void* from, size_t size, cudaStream_t stream) {
-  if (const auto error = fake::fault(); error != cudaSuccess) {
-    return answer(error);
-  }
-  fake::wait(stream);
-  std::memmove(to, from, size);
-  return cudaSuccess;
-}
-
 bool holds(const std::map<const char*, size_t>& blocks, const void* pointer) {
   const auto* address = static_cast<const char*>(pointer);
   auto after = blocks.upper_bound(address);
@@ -72,10 +64,15 @@ const char* direction(cudaMemcpyKind kind) {
   }
 }
 
-// Whether a test has put a file of this name where ranks exchange data.
-bool is_told(const std::string& name) {
-  const char* folder = std::getenv("FAKEGPU_DIR");
-  return folder != nullptr && ::access((folder + ("/" + name)).c_str(), F_OK) == 0;
+cudaError_t copy(
+    void* to, const void* from, size_t size, cudaMemcpyKind kind, cudaStream_t stream) {
+  fake::trace("copy", direction(kind));
+  if (const auto error = fake::fault(); error != cudaSuccess) {
+    return answer(error);
+  }
+  fake::wait(stream);
+  std::memmove(to, from, size);
+  return cudaSuccess;
 }
 
 size_t number(const char* variable, size_t otherwise) {
@@ -195,15 +192,13 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, size_t size, cudaMemcpyKind kind) {
-  fake::trace("copy", direction(kind));
   fake::trace("synchronize", "copy");
-  return copy(to, from, size, nullptr);
+  return copy(to, from, size, kind, nullptr);
 }
 
 cudaError_t cudaMemcpyAsync(
     void* to, const void* from, size_t size, cudaMemcpyKind kind, cudaStream_t stream) {
-  fake::trace("copy", direction(kind));
-  return copy(to, from, size, stream);
+  return copy(to, from, size, kind, stream);
 }
 
 cudaError_t cudaMemset(void* to, int value, size_t size) {
@@ -228,7 +223,7 @@ cudaError_t cudaGetSymbolAddress(void** out, const void*) {
 // Devices.
 
 cudaError_t cudaGetDeviceCount(int* out) {
-  if (is_told("resetting")) {
+  if (fake::is_told("resetting")) {
     return answer(cudaErrorDevicesUnavailable);
   }
   int driver, runtime;
@@ -350,7 +345,7 @@ void fake::starve() {
 
 cudaError_t fake::fault() {
   static std::atomic<bool> faulty{false};
-  if (!faulty && is_told("fault." + std::to_string(::getpid()))) {
+  if (!faulty && fake::is_told("fault." + std::to_string(::getpid()))) {
     faulty = true;
   }
   return faulty ? cudaErrorIllegalAddress : cudaSuccess;

@@ -67,6 +67,12 @@ void wait(Work& work) {
   }
 }
 
+// Whether the host can wait at all.
+cudaError_t begin_to_wait(const char* what) {
+  fake::trace("synchronize", what);
+  return fake::fault();
+}
+
 } // namespace
 
 void fake::enqueue(cudaStream_t stream, std::shared_ptr<Pending> work) {
@@ -100,12 +106,11 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* out, unsigned, int) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  fake::trace("synchronize", "device");
-  if (const auto error = fake::fault(); error != cudaSuccess) {
-    return error;
+  const auto error = begin_to_wait("device");
+  if (error == cudaSuccess) {
+    fake::wait_for_device();
   }
-  fake::wait_for_device();
-  return cudaSuccess;
+  return error;
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
@@ -113,12 +118,11 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  fake::trace("synchronize", "stream");
-  if (const auto error = fake::fault(); error != cudaSuccess) {
-    return error;
+  const auto error = begin_to_wait("stream");
+  if (error == cudaSuccess) {
+    wait(stream_of(stream).work);
   }
-  wait(stream_of(stream).work);
-  return cudaSuccess;
+  return error;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
@@ -180,12 +184,11 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  fake::trace("synchronize", "event");
-  if (const auto error = fake::fault(); error != cudaSuccess) {
-    return error;
+  const auto error = begin_to_wait("event");
+  if (error == cudaSuccess) {
+    wait(event_of(event).work);
   }
-  wait(event_of(event).work);
-  return cudaSuccess;
+  return error;
 }
 
 cudaError_t cudaEventElapsedTime(float* out, cudaEvent_t from, cudaEvent_t to) {

@@ -34,6 +34,14 @@ fn start_with(
     })
 }
 
+/// A run of two workers after some steps of its second epoch, and the processes of its ranks.
+fn in_the_second_epoch(gpu: &FakeGpu, arguments: &[&str]) -> (Run, Vec<u32>) {
+    let mut run = start(gpu, 2, arguments);
+    run.until("the second epoch", |run| run.steps() >= 8);
+    let workers = run.workers();
+    (run, workers)
+}
+
 /// The logs of all workers, by local rank.
 fn logs(ended: &Ended) -> String {
     let log = |rank| {
@@ -83,9 +91,7 @@ fn two_workers_train_and_resume() {
 #[test]
 fn a_killed_rank_is_replaced_and_the_other_keeps_its_state() {
     let Some(gpu) = FakeGpu::new() else { return };
-    let mut run = start(&gpu, 2, &[]);
-    run.until("the second epoch", |run| run.steps() >= 8);
-    let workers = run.workers();
+    let (run, workers) = in_the_second_epoch(&gpu, &[]);
     kill(workers[1]);
     recovers_with(run, workers[0], 1);
 }
@@ -94,9 +100,7 @@ fn a_killed_rank_is_replaced_and_the_other_keeps_its_state() {
 #[test]
 fn a_peer_that_nccl_has_lost_ends_the_collective() {
     let Some(gpu) = FakeGpu::new() else { return };
-    let mut run = start(&gpu, 2, &[]);
-    run.until("the second epoch", |run| run.steps() >= 8);
-    let workers = run.workers();
+    let (mut run, workers) = in_the_second_epoch(&gpu, &[]);
     pause(workers[1]);
     gpu.lose_a_peer(true);
     let waited = breaks(&mut run, "NCCL lost the connection to a peer");
@@ -110,9 +114,7 @@ fn a_peer_that_nccl_has_lost_ends_the_collective() {
 #[test]
 fn a_rank_that_dies_while_nccl_sets_up_leaves_the_other_its_state() {
     let Some(gpu) = FakeGpu::new() else { return };
-    let mut run = start(&gpu, 2, &[]);
-    run.until("the second epoch", |run| run.steps() >= 8);
-    let workers = run.workers();
+    let (mut run, workers) = in_the_second_epoch(&gpu, &[]);
     gpu.hold_set_up(true);
     kill(workers[1]);
     let held = |run: &Run| run.workers().into_iter().find(|&pid| gpu.is_held(pid));
@@ -126,9 +128,7 @@ fn a_rank_that_dies_while_nccl_sets_up_leaves_the_other_its_state() {
 #[test]
 fn a_worker_comes_back_when_its_gpu_has_been_reset() {
     let Some(gpu) = FakeGpu::new() else { return };
-    let mut run = start(&gpu, 2, &[]);
-    run.until("the second epoch", |run| run.steps() >= 8);
-    let workers = run.workers();
+    let (mut run, workers) = in_the_second_epoch(&gpu, &[]);
     gpu.reset(true);
     gpu.break_gpu_of(workers[1]);
     run.until("a worker without its GPU", |run| {
@@ -152,9 +152,7 @@ fn a_worker_comes_back_when_its_gpu_has_been_reset() {
 #[test]
 fn a_collective_with_a_rank_that_hangs_ends_after_its_timeout() {
     let Some(gpu) = FakeGpu::new() else { return };
-    let mut run = start(&gpu, 2, &["--collective-timeout=3"]);
-    run.until("the second epoch", |run| run.steps() >= 8);
-    let workers = run.workers();
+    let (mut run, workers) = in_the_second_epoch(&gpu, &["--collective-timeout=3"]);
     pause(workers[1]);
     let waited = breaks(&mut run, "an NCCL collective timed out");
     let (least, most) = (Duration::from_secs(2), Duration::from_secs(8));
@@ -268,7 +266,7 @@ fn a_gpu_that_is_too_small_is_named() {
     }
 }
 
-/// Not a run on the CPU, which nobody asked for.
+/// Not a run on the CPU instead.
 #[test]
 fn a_driver_that_is_too_old_is_named() {
     let Some(gpu) = FakeGpu::new() else { return };

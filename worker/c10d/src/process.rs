@@ -75,7 +75,7 @@ fn set(name: &str, value: &str) -> Result<(), Error> {
     if threads != 1 {
         return Err(Error::Threads { threads });
     }
-    // SAFETY: this is the only thread, so nobody reads the environment.
+    // SAFETY: this is the only thread, so no other reads the environment.
     unsafe { std::env::set_var(name, value) };
     Ok(())
 }

@@ -13,7 +13,6 @@ const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 /// Turns pixels into the numbers that torchvision's models expect.
 #[derive(Debug)]
 pub struct Normaliser {
-    device: Device,
     kind: Kind,
     /// Pixels of a row.
     width: i64,
@@ -36,7 +35,6 @@ impl Normaliser {
                 .f_to_device(device)?)
         };
         Ok(Self {
-            device,
             kind,
             width,
             scale: row(|channel| 1.0 / (255.0 * DEVIATION[channel]))?,
@@ -52,7 +50,7 @@ impl Normaliser {
     pub fn apply(&self, batch: &Tensor) -> Result<Tensor, DataError> {
         let shape = batch.size();
         // Bytes travel to the device, not floats.
-        let batch = batch.f_to_device(self.device)?;
+        let batch = batch.f_to_device(self.scale.device())?;
         let mut rows = batch.f_view([-1, self.width * 3])?.f_to_kind(Kind::Float)?;
         let _ = rows.f_mul_(&self.scale)?.f_add_(&self.shift)?;
         // Rounded once, at the end, also for bfloat16.

@@ -19,7 +19,7 @@ pub(super) fn predict(
 ) -> Result<Predictions, TrainError> {
     let pixels = cache.batch(samples).map_err(internal)?;
     let normaliser = Normaliser::new(cache.size(), compute.device, Kind::Float);
-    let images = normaliser.and_then(|normaliser| normaliser.apply(&pixels));
+    let images = normaliser.map_err(internal)?.apply(&pixels);
     let images = images.map_err(internal)?;
     let logits = tch::no_grad(|| replica.logits(&images, Statistics::Running))?;
     let (values, classes) = logits.softmax(-1, Kind::Float).max_dim(1, false);

@@ -76,6 +76,11 @@ impl Cache {
         self.images
     }
 
+    /// All pixels: uint8 `[N, S, S, 3]` on the CPU.
+    pub(crate) fn pixels(&self) -> &Tensor {
+        &self.pixels
+    }
+
     /// The side S of each image, in pixels.
     #[must_use]
     pub fn size(&self) -> i64 {
@@ -166,7 +171,7 @@ impl Cache {
     }
 }
 
-fn in_range(indices: &[u32], images: usize) -> Result<(), DataError> {
+pub(crate) fn in_range(indices: &[u32], images: usize) -> Result<(), DataError> {
     match indices.iter().find(|&&index| index as usize >= images) {
         Some(&index) => Err(DataError::IndexOutOfRange { index, images }),
         None => Ok(()),

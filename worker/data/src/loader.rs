@@ -7,19 +7,10 @@ use std::thread::{self, JoinHandle};
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Cache, DataError, Normaliser};
+use super::{Batch, Cache, DataError, Normaliser};
 
 /// Batches that are loaded ahead: two hide the gathering, more only take memory.
 const DEPTH: usize = 2;
-
-/// One batch, on the device that the [`Loader`] was made for.
-#[derive(Debug)]
-pub struct Batch {
-    /// Normalised `[B, 3, S, S]`, channels_last. B may be 0.
-    pub images: Tensor,
-    /// Class of each image: int64 `[B]`.
-    pub labels: Tensor,
-}
 
 /// An iterator over the batches. How long `next` blocks is how long training waits for data.
 /// Dropping it early ends its thread.
@@ -35,8 +26,8 @@ impl Loader {
     /// holds the class of every image of the manifest, by index.
     ///
     /// # Errors
-    /// When the thread cannot be started, or the device has no memory left. An index outside the cache or the labels is the
-    /// error of its batch, which is the last one then.
+    /// When the thread cannot be started, or the device has no memory left. An index outside the
+    /// cache or the labels is the error of its batch, which is the last one then.
     pub fn new(
         cache: Cache,
         labels: Arc<[u32]>,

@@ -1,6 +1,6 @@
 //! Converts bytes to the network's input: 0–1, minus the ImageNet mean, divided by its deviation.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::DataError;
 
@@ -51,13 +51,28 @@ impl Normaliser {
         let shape = batch.size();
         // Bytes travel to the device, not floats.
         let batch = batch.f_to_device(self.scale.device())?;
-        let mut rows = batch.f_view([-1, self.width * 3])?.f_to_kind(Kind::Float)?;
+        let rows = batch.f_view([-1, self.width * 3])?;
+        let rows = match self.scale.device() {
+            Device::Cpu => self.step_by_step(&rows),
+            _ => self.at_once(&rows),
+        };
+        Ok(rows?.f_view(shape.as_slice())?.f_permute([0, 3, 1, 2])?)
+    }
+
+    fn step_by_step(&self, rows: &Tensor) -> Result<Tensor, TchError> {
+        let mut rows = rows.f_to_kind(Kind::Float)?;
         let _ = rows.f_mul_(&self.scale)?.f_add_(&self.shift)?;
         // Rounded once, at the end, also for bfloat16.
-        Ok(rows
-            .f_to_kind(self.kind)?
-            .f_view(shape.as_slice())?
-            .f_permute([0, 3, 1, 2])?)
+        rows.f_to_kind(self.kind)
+    }
+
+    /// One kernel on a GPU, which casts what it reads and what it writes. On a CPU each cast is
+    /// an operation of its own, and `step_by_step` makes fewer.
+    fn at_once(&self, rows: &Tensor) -> Result<Tensor, TchError> {
+        let device = self.scale.device();
+        let out = Tensor::f_empty(rows.size(), (self.kind, device))?;
+        let _ = self.shift.f_addcmul_out(&out, rows, &self.scale)?;
+        Ok(out)
     }
 }
 
@@ -82,6 +97,9 @@ mod tests {
             let images = normaliser.apply(&batch).unwrap();
             assert_eq!((images.kind(), images.size()), (kind, vec![2, 3, 4, 4]));
             assert_eq!(images.stride(), [48, 1, 12, 3]);
+            let again = normaliser.at_once(&batch.view([-1, 12])).unwrap();
+            let apart = again.view([2, 4, 4, 3]).permute([0, 3, 1, 2]) - &images;
+            assert!(apart.abs().max().double_value(&[]) <= tolerance);
             let off = (images.to_kind(Kind::Double) - &expected)
                 .abs()
                 .max()

@@ -45,6 +45,7 @@ struct AutocastState {
 void kernels_keep_freed_memory();
 
 Status kernels_zero_grads(at::Tensor** tensors, size_t count);
+Status kernels_clear_grads(at::Tensor** tensors, size_t count);
 Status kernels_adam_step(
     at::Tensor** params, at::Tensor** exp_avgs, at::Tensor** exp_avg_sqs, at::Tensor** steps,
     size_t count, const AdamOptions* options);

@@ -43,6 +43,14 @@ Status kernels_zero_grads(at::Tensor** tensors, size_t count) {
   });
 }
 
+Status kernels_clear_grads(at::Tensor** tensors, size_t count) {
+  return shim::guarded([&] {
+    for (size_t i = 0; i < count; ++i) {
+      tensors[i]->mutable_grad().reset();
+    }
+  });
+}
+
 Status kernels_adam_step(
     at::Tensor** params, at::Tensor** exp_avgs, at::Tensor** exp_avg_sqs, at::Tensor** steps,
     size_t count, const AdamOptions* options) {

@@ -101,3 +101,16 @@ pub fn zero_grads(tensors: &[Tensor]) -> Result<(), Error> {
         .check()
         .map_err(of("zeroing gradients"))
 }
+
+/// Drops the gradients of `tensors`: the next backward pass leaves its own there, and does not
+/// add them to zeros.
+///
+/// # Errors
+/// [`Error::Failed`] when libtorch refuses.
+pub fn clear_grads(tensors: &[Tensor]) -> Result<(), Error> {
+    let pointers = ffi::pointers(tensors);
+    // SAFETY: the tensors are alive for the call; the count is the list's own.
+    unsafe { ffi::kernels_clear_grads(pointers.as_ptr(), pointers.len()) }
+        .check()
+        .map_err(of("dropping gradients"))
+}

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kernels::{AdamOptions, Error, adam_step, autocast_bf16, zero_grads};
+use kernels::{AdamOptions, Error, adam_step, autocast_bf16, clear_grads, zero_grads};
 use tch::{Device, Kind, Tensor};
 
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -21,6 +21,17 @@ fn gradients_are_zeroed_where_they_are() {
     zero_grads(&[leaf, without.shallow_clone()]).unwrap();
     assert_eq!(gradient, Tensor::zeros([3], FLOAT));
     assert!(!without.grad().defined());
+}
+
+#[test]
+fn cleared_gradients_are_gone_and_not_added_to() {
+    let leaf = Tensor::ones([3], FLOAT).set_requires_grad(true);
+    for _ in 0..2 {
+        clear_grads(&[leaf.shallow_clone()]).unwrap();
+        assert!(!leaf.grad().defined());
+        (&leaf * 2.0).sum(Kind::Float).backward();
+        assert_eq!(leaf.grad(), Tensor::ones([3], FLOAT) * 2.0);
+    }
 }
 
 #[test]

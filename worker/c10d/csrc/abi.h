@@ -83,5 +83,12 @@ Status c10d_cuda_load_shim(const char* path);
 Status c10d_cuda_device_count(int32_t* out);
 Status c10d_cuda_device_info(int32_t index, DeviceInfo* out);
 Status c10d_cuda_synchronize(int32_t index);
+Status c10d_cuda_free_memory(int32_t index, uint64_t* out);
+// Lets the device copy `from` behind the work that is queued now, and returns at once. The copy
+// is complete after a wait for the event, which the caller frees, also when this fails and
+// `*event` is not NULL.
+Status c10d_cuda_copy_to_host(at::Tensor* from, at::Tensor** out, void** event);
+Status c10d_cuda_event_wait(void* event);
+void c10d_cuda_event_free(void* event);
 
 } // extern "C"

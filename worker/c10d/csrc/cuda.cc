@@ -100,3 +100,19 @@ Status c10d_cuda_device_info(int32_t index, DeviceInfo* out) {
 Status c10d_cuda_synchronize(int32_t index) {
   return shim::guarded([&] { rethrow(loaded().synchronize(index)); });
 }
+
+Status c10d_cuda_free_memory(int32_t index, uint64_t* out) {
+  return shim::guarded([&] { rethrow(loaded().free_memory(index, out)); });
+}
+
+Status c10d_cuda_copy_to_host(at::Tensor* from, at::Tensor** out, void** event) {
+  return shim::guarded([&] { rethrow(loaded().copy_to_host(*from, out, event)); });
+}
+
+Status c10d_cuda_event_wait(void* event) {
+  return shim::guarded([&] { rethrow(loaded().event_wait(event)); });
+}
+
+void c10d_cuda_event_free(void* event) {
+  shim::swallowed([&] { loaded().event_free(event); });
+}

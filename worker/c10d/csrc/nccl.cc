@@ -4,8 +4,10 @@
 
 #include <status.h>
 
+#include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
 #include <cuda_runtime_api.h>
@@ -109,9 +111,52 @@ Status synchronize(int32_t index) {
   });
 }
 
+Status free_memory(int32_t index, uint64_t* out) {
+  return shim::guarded([&] {
+    c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(index));
+    size_t available = 0, total = 0;
+    C10_CUDA_CHECK(cudaMemGetInfo(&available, &total));
+    *out = available;
+  });
+}
+
+Status copy_to_host(const at::Tensor& from, at::Tensor** out, void** event) {
+  return shim::guarded([&] {
+    c10::cuda::CUDAGuard guard(from.device());
+    // The device writes to pinned memory on its own. libtorch reuses that memory only after it.
+    const auto options = from.options().device(at::kCPU).pinned_memory(true);
+    auto to = at::empty(from.sizes(), options, from.suggest_memory_format());
+    to.copy_(from, /*non_blocking=*/true);
+    cudaEvent_t recorded;
+    C10_CUDA_CHECK(cudaEventCreateWithFlags(&recorded, cudaEventDisableTiming));
+    *event = recorded;
+    C10_CUDA_CHECK(cudaEventRecord(recorded, c10::cuda::getCurrentCUDAStream()));
+    *out = new at::Tensor(std::move(to));
+  });
+}
+
+Status event_wait(void* event) {
+  return shim::guarded([&] {
+    const auto recorded = static_cast<cudaEvent_t>(event);
+    cudaError_t found = cudaEventQuery(recorded);
+    if (found == cudaErrorNotReady) {
+      // It would be taken for the error of a later call.
+      (void)cudaGetLastError();
+      found = cudaEventSynchronize(recorded);
+    }
+    C10_CUDA_CHECK(found);
+  });
+}
+
+void event_free(void* event) {
+  (void)cudaEventDestroy(static_cast<cudaEvent_t>(event));
+}
+
 } // namespace
 
 extern "C" __attribute__((visibility("default"))) const shim::NcclTable* c10d_nccl_table() {
-  static const shim::NcclTable table{backend_new, device_count, device_info, synchronize};
+  static const shim::NcclTable table{
+      backend_new, device_count, device_info, synchronize,
+      free_memory, copy_to_host, event_wait,  event_free};
   return &table;
 }

@@ -17,6 +17,11 @@ struct NcclTable {
   Status (*device_count)(int32_t* out);
   Status (*device_info)(int32_t index, DeviceInfo* out);
   Status (*synchronize)(int32_t index);
+  Status (*free_memory)(int32_t index, uint64_t* out);
+  // `*out` has one reference, which the caller owns. `*event` is freed with `event_free`.
+  Status (*copy_to_host)(const at::Tensor& from, at::Tensor** out, void** event);
+  Status (*event_wait)(void* event);
+  void (*event_free)(void* event);
 };
 
 } // namespace shim

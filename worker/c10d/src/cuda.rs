@@ -128,6 +128,19 @@ pub fn synchronize(index: u32) -> Result<(), Error> {
         .map_err(of("waiting for the GPU"))
 }
 
+/// Bytes of the GPU with this index that nobody has allocated.
+///
+/// # Errors
+/// [`Error::Failed`] with what CUDA reports, or when it is not loaded.
+pub fn free_memory(index: u32) -> Result<u64, Error> {
+    let mut bytes = 0;
+    // SAFETY: `bytes` is writable; an index that does not exist is refused by CUDA.
+    unsafe { ffi::c10d_cuda_free_memory(c_index(index), &mut bytes) }
+        .check()
+        .map_err(of("asking for the memory of the GPU"))?;
+    Ok(bytes)
+}
+
 /// Loads the NCCL library from the first place that has it.
 fn load_shim() -> Result<(), Error> {
     let mut tried = Vec::new();

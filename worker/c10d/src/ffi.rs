@@ -1,7 +1,7 @@
 //! The shim's C interface, as `csrc/abi.h` declares and documents it. It only
 //! declares functions: the modules above own the handles and uphold the preconditions.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 
 use shim::Status;
 use tch::Tensor;
@@ -111,6 +111,14 @@ unsafe extern "C" {
     pub(crate) fn c10d_cuda_device_count(out: *mut i32) -> Status;
     pub(crate) fn c10d_cuda_device_info(index: i32, out: *mut DeviceInfo) -> Status;
     pub(crate) fn c10d_cuda_synchronize(index: i32) -> Status;
+    pub(crate) fn c10d_cuda_free_memory(index: i32, out: *mut u64) -> Status;
+    pub(crate) fn c10d_cuda_copy_to_host(
+        from: *mut C_tensor,
+        out: *mut *mut C_tensor,
+        event: *mut *mut c_void,
+    ) -> Status;
+    pub(crate) fn c10d_cuda_event_wait(event: *mut c_void) -> Status;
+    pub(crate) fn c10d_cuda_event_free(event: *mut c_void);
 }
 
 /// The tensors as the interface wants them; valid as long as `tensors` is borrowed.

@@ -20,11 +20,13 @@ pub mod process;
 
 mod error;
 mod ffi;
+mod host_copy;
 mod process_group;
 mod reducer;
 mod store;
 
 pub use error::Error;
+pub use host_copy::HostCopy;
 pub use process_group::{Backend, GroupOptions, ProcessGroup};
 pub use reducer::{Reducer, ReducerOptions, Timings};
 pub use store::Store;

@@ -19,5 +19,5 @@ pub use protocol::{
     TrainError, ValidationChunk, ValidationSum,
 };
 pub use session::{Effect, Message, Session};
-pub use task::{Best, Done, State, Task};
+pub use task::{Best, Done, State, Stepped, Task};
 pub use thread::Control;

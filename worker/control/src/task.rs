@@ -58,7 +58,7 @@ pub enum Task {
     /// Broadcast the source's state to all ranks. A retained state stays valid until all of the
     /// other has arrived.
     Broadcast(Assignment),
-    /// Train one step: [`Done::Stepped`].
+    /// Train one step: [`Done::Stepped`]. A device may still work on it when the task is done.
     Step {
         /// The epoch.
         plan: Arc<EpochPlan>,
@@ -67,13 +67,15 @@ pub enum Task {
     },
     /// Make the running statistics of all ranks equal to their mean.
     AverageBatchNorm,
-    /// Evaluate one chunk: [`Done::Validated`].
+    /// Evaluate one chunk: [`Done::Validated`]. Here, too, a device may still work on it.
     Validate {
         /// The epoch.
         plan: Arc<EpochPlan>,
         /// Which chunk of the plan.
         index: usize,
     },
+    /// Wait for all results that are still to come, of steps or of chunks: done as their tasks are.
+    Settle,
     /// Copy the weights, which are the best so far: [`Done::Copied`].
     CopyWeights,
     /// Upload this state, which the worker has.
@@ -86,6 +88,17 @@ pub enum Task {
     End(Result<(), TrainError>),
 }
 
+/// The state has made a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stepped {
+    /// The rank's part, by samples, of the loss of the global batch.
+    pub loss_sum: f64,
+    /// Wall seconds.
+    pub seconds: f64,
+    /// The same seconds, by phase.
+    pub phases: Phases,
+}
+
 /// The result of a task.
 #[derive(Debug)]
 pub enum Done<S: State> {
@@ -95,19 +108,12 @@ pub enum Done<S: State> {
     Prepared(Vec<BadFile>),
     /// A state to fill.
     Created(S),
-    /// The state has made a step.
-    Stepped {
-        /// The rank's part, by samples, of the loss of the global batch.
-        loss_sum: f64,
-        /// Wall seconds.
-        seconds: f64,
-        /// The same seconds, by phase.
-        phases: Phases,
-    },
-    /// A chunk is evaluated.
+    /// The results of this step, and of those before, that are known by now; in order.
+    Stepped(Vec<Stepped>),
+    /// Chunks are evaluated.
     Validated {
-        /// Its sums.
-        sum: ValidationSum,
+        /// The sums that are known by now, in order.
+        sums: Vec<ValidationSum>,
         /// Wall seconds.
         seconds: f64,
     },

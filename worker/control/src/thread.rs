@@ -21,7 +21,7 @@ use crate::protocol::{
     Assignment, EpochPlan, EpochReport, EpochResult, Order, Phases, Report, RetainedState,
     SaveState, StepReport, TrainError, ValidationSum,
 };
-use crate::task::{Best, Done, State, Task};
+use crate::task::{Best, Done, State, Stepped, Task};
 
 #[derive(Debug)]
 enum Doing {
@@ -40,9 +40,26 @@ enum Doing {
 #[derive(Debug)]
 struct Progress {
     plan: Arc<EpochPlan>,
+    /// Steps, and chunks, that the thread has begun.
+    begun: usize,
+    chunks_begun: usize,
+    /// Steps whose results are known.
     steps: usize,
     sums: Vec<ValidationSum>,
     phases: Phases,
+}
+
+impl Progress {
+    fn new(plan: Arc<EpochPlan>) -> Self {
+        Self {
+            plan,
+            begun: 0,
+            chunks_begun: 0,
+            steps: 0,
+            sums: Vec::new(),
+            phases: Phases::default(),
+        }
+    }
 }
 
 /// The training thread's control flow. It owns the state and the best weights.
@@ -162,17 +179,10 @@ impl<S: State> Control<S> {
                 self.doing = Doing::Broadcasting(assignment);
             }
             (Doing::Broadcasting(assignment), _) => self.received(&assignment),
-            (
-                Doing::Training(progress),
-                Done::Stepped {
-                    loss_sum,
-                    seconds,
-                    phases,
-                },
-            ) => self.stepped(progress, loss_sum, seconds, phases),
+            (Doing::Training(progress), Done::Stepped(results)) => self.stepped(progress, results),
             (Doing::Averaging(progress), _) => self.doing = Doing::Validating(progress),
-            (Doing::Validating(mut progress), Done::Validated { sum, seconds }) => {
-                progress.sums.push(sum);
+            (Doing::Validating(mut progress), Done::Validated { sums, seconds }) => {
+                progress.sums.extend(sums);
                 progress.phases.validation += seconds;
                 self.doing = Doing::Validating(progress);
             }
@@ -207,12 +217,7 @@ impl<S: State> Control<S> {
             }
             // A plan for a group that this worker has left meanwhile is ignored.
             Order::Plan(plan) if self.generation == Some(plan.generation) => {
-                self.doing = Doing::Training(Progress {
-                    plan,
-                    steps: 0,
-                    sums: Vec::new(),
-                    phases: Phases::default(),
-                });
+                self.doing = Doing::Training(Progress::new(plan));
             }
             Order::Plan(_) => {}
             Order::EpochResult(result) => self.take_result(result),
@@ -241,10 +246,13 @@ impl<S: State> Control<S> {
         }
     }
 
-    /// Waits for the grant of the next step, or uploads a checkpoint that was ordered.
-    fn next_step(&mut self, progress: Progress, inbox: &mut Inbox) -> Option<Task> {
-        let index = progress.steps;
-        if index == progress.plan.local_counts.len() {
+    /// Begins the next step once it is granted. Whatever else comes next, a checkpoint, a wait, or
+    /// the end of the epoch, comes after the results of all steps so far.
+    fn next_step(&mut self, mut progress: Progress, inbox: &mut Inbox) -> Option<Task> {
+        let index = progress.begun;
+        let settled = progress.steps == index;
+        let ended = index == progress.plan.local_counts.len();
+        if ended && settled {
             if !self.averages {
                 self.doing = Doing::Validating(progress);
                 return None;
@@ -252,11 +260,23 @@ impl<S: State> Control<S> {
             self.doing = Doing::Averaging(progress);
             return Some(Task::AverageBatchNorm);
         }
-        let plan = Arc::clone(&progress.plan);
-        let completed = plan.completed + index as u32;
-        let task = match inbox.try_grant(completed) {
-            Grant::Go => Task::Step { plan, index },
-            Grant::Checkpoint => Task::Upload(SaveState::Checkpoint),
+        let grant = match ended {
+            true => Grant::Wait,
+            false => inbox.try_grant(progress.plan.completed + index as u32),
+        };
+        let task = match grant {
+            Grant::Go => {
+                progress.begun += 1;
+                let plan = Arc::clone(&progress.plan);
+                Task::Step { plan, index }
+            }
+            Grant::Checkpoint if settled => Task::Upload(SaveState::Checkpoint),
+            Grant::Checkpoint => {
+                let upload = Task::Upload(SaveState::Checkpoint);
+                self.queue.push_back(upload);
+                Task::Settle
+            }
+            Grant::Wait | Grant::Stop if !settled => Task::Settle,
             Grant::Wait => Task::Wait,
             Grant::Stop => return None,
         };
@@ -264,33 +284,39 @@ impl<S: State> Control<S> {
         Some(task)
     }
 
-    fn stepped(&mut self, mut progress: Progress, loss_sum: f64, seconds: f64, phases: Phases) {
-        let samples = progress.plan.local_counts[progress.steps];
-        progress.steps += 1;
-        progress.phases.add(&phases);
-        let (generation, epoch) = (progress.plan.generation, progress.plan.epoch);
-        let completed = progress.plan.completed + progress.steps as u32;
+    fn stepped(&mut self, mut progress: Progress, results: Vec<Stepped>) {
+        let plan = Arc::clone(&progress.plan);
+        for result in results {
+            let samples = plan.local_counts[progress.steps];
+            progress.steps += 1;
+            progress.phases.add(&result.phases);
+            self.report(Report::Step(StepReport {
+                generation: plan.generation,
+                epoch: plan.epoch,
+                completed: plan.completed + progress.steps as u32,
+                loss_sum: result.loss_sum,
+                samples,
+                seconds: result.seconds,
+                phases: result.phases,
+            }));
+        }
         self.doing = Doing::Training(progress);
-        self.report(Report::Step(StepReport {
-            generation,
-            epoch,
-            completed,
-            loss_sum,
-            samples,
-            seconds,
-            phases,
-        }));
     }
 
     /// Validates chunk after chunk, until the epoch is done or cancelled.
-    fn next_chunk(&mut self, progress: Progress, inbox: &Inbox) -> Option<Task> {
+    fn next_chunk(&mut self, mut progress: Progress, inbox: &Inbox) -> Option<Task> {
         if inbox.is_cancelled() {
             return None;
         }
-        let (plan, index) = (Arc::clone(&progress.plan), progress.sums.len());
+        let (plan, index) = (Arc::clone(&progress.plan), progress.chunks_begun);
         if index < plan.validation.len() {
+            progress.chunks_begun += 1;
             self.doing = Doing::Validating(progress);
             return Some(Task::Validate { plan, index });
+        }
+        if progress.sums.len() < index {
+            self.doing = Doing::Validating(progress);
+            return Some(Task::Settle);
         }
         let report = EpochReport {
             generation: plan.generation,

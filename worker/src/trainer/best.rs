@@ -1,30 +1,20 @@
-//! The copy of the best weights, and the file that it becomes.
+//! The file that the copy of the best weights becomes.
 
 use std::collections::BTreeMap;
 
-use tch::{Device, Tensor};
 use worker_control::{Best, TrainError};
 
 use super::failure::internal;
-use super::replica::Replica;
+use super::link::Unwritten;
+use super::snapshot::Snapshot;
 use crate::model::{ResNet18, weights};
-
-/// Weights in the memory of the CPU, under torchvision's names.
-pub(super) type Weights = Vec<(String, Tensor)>;
-
-/// Copies what `replica` holds.
-pub(super) fn copy(replica: &Replica) -> Weights {
-    let copy =
-        |(name, tensor): (String, Tensor)| (name, tensor.to_device(Device::Cpu).detach().copy());
-    replica.model.state().into_iter().map(copy).collect()
-}
 
 /// A `.safetensors` file under torchvision's names, with metadata that describes it.
 pub(super) fn to_file(
-    best: &Best<Weights>,
+    best: &Best<Snapshot>,
     classes: &[String],
     image_size: u32,
-) -> Result<Vec<u8>, TrainError> {
+) -> Result<Unwritten, TrainError> {
     let names = serde_json::to_string(classes).map_err(internal)?;
     let metadata = BTreeMap::from([
         ("classes".to_owned(), names),
@@ -35,7 +25,10 @@ pub(super) fn to_file(
         ),
         ("image_size".to_owned(), image_size.to_string()),
     ]);
-    weights::to_safetensors(&best.weights, &metadata).map_err(internal)
+    let weights = best.weights.tensors()?;
+    Ok(Unwritten::new(move || {
+        weights::to_safetensors(&weights, &metadata).map_err(internal)
+    }))
 }
 
 /// Loads such a file.

@@ -25,6 +25,19 @@ impl Compute {
             _ => "cpu".to_owned(),
         }
     }
+
+    /// Whether the device still works when a call returns.
+    pub(super) fn works_behind(&self) -> bool {
+        matches!(self.device, Device::Cuda(_))
+    }
+
+    /// Lets cuDNN try all algorithms for shapes that it has not met, and keep the quickest. That
+    /// pays only for shapes that come again and again.
+    pub(super) fn tune(&self, pays: bool) {
+        if self.works_behind() {
+            tch::Cuda::cudnn_set_benchmark(pays);
+        }
+    }
 }
 
 /// Chooses as `settings.device` says; `auto` is the first GPU that is visible, else the CPU.

@@ -1,4 +1,5 @@
-//! An epoch of this rank: the loaders of its batches, and its span in the trace.
+//! An epoch of this rank: its batches, the results that are still to come, and its span in the
+//! trace.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,15 +8,18 @@ use common::trace::Span;
 use worker_control::{EpochPlan, EpochReport, TrainError};
 
 use super::Worker;
+use super::evaluate::BegunChunk;
 use super::failure::internal;
-use worker_data::Loader;
+use super::step::BegunStep;
+use worker_data::{Batches, Loader};
 
-/// The loaders and the span of an epoch that is trained and validated. Loaders work ahead of the
-/// steps.
+/// An epoch that is trained and validated.
 pub(super) struct EpochRun {
     plan: Arc<EpochPlan>,
-    pub(super) training: Loader,
-    pub(super) validation: Option<Loader>,
+    pub(super) training: Batches,
+    pub(super) validation: Option<Batches>,
+    pub(super) begun: Vec<BegunStep>,
+    pub(super) chunks: Vec<BegunChunk>,
     started: SystemTime,
 }
 
@@ -24,9 +28,12 @@ impl Worker<'_> {
     pub(super) fn begin_epoch(&mut self, plan: &Arc<EpochPlan>) -> Result<(), TrainError> {
         let runs = |run: &EpochRun| Arc::ptr_eq(&run.plan, plan);
         if !self.epoch.as_ref().is_some_and(runs) {
+            self.make_resident()?;
             let run = EpochRun {
-                training: self.loader(batches(plan))?,
+                training: self.batches(batches(plan))?,
                 validation: None,
+                begun: Vec::new(),
+                chunks: Vec::new(),
                 started: SystemTime::now(),
                 plan: Arc::clone(plan),
             };
@@ -35,19 +42,21 @@ impl Worker<'_> {
         Ok(())
     }
 
-    pub(super) fn loader(&self, batches: Vec<Vec<u32>>) -> Result<Loader, TrainError> {
+    /// The images and labels of these lists of samples, in this order.
+    pub(super) fn batches(&self, batches: Vec<Vec<u32>>) -> Result<Batches, TrainError> {
         let (Some(cache), Some(replica)) = (&self.cache, self.control.state()) else {
             return Err(internal("an epoch without images or without a state"));
         };
-        let (device, kind) = (self.compute.device, replica.image_kind());
-        Loader::new(
-            cache.share(),
-            Arc::clone(&self.labels),
-            batches,
-            device,
-            kind,
-        )
-        .map_err(internal)
+        let kind = replica.image_kind();
+        let batches = match &self.resident {
+            Some(resident) => resident.batches(batches, kind).map(Batches::Resident),
+            None => {
+                let labels = Arc::clone(&self.labels);
+                Loader::new(cache.share(), labels, batches, self.compute.device, kind)
+                    .map(Batches::Loaded)
+            }
+        };
+        batches.map_err(internal)
     }
 
     /// Ends the epoch that runs, if one does, and its span within the coordinator's span.
@@ -55,7 +64,7 @@ impl Worker<'_> {
         let (Some(run), Some(spans)) = (self.epoch.take(), self.spans) else {
             return;
         };
-        let rank = self.rank.as_ref().map_or(0, |rank| rank.group.rank());
+        let rank = self.rank.as_ref().map_or(0, |rank| rank.rank);
         let (epoch, generation) = (run.plan.epoch, run.plan.generation);
         let trace = spans.trace();
         let parent = trace.epoch(epoch, generation);

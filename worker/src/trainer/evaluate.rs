@@ -3,24 +3,37 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use c10d::HostCopy;
 use tch::{Kind, Reduction, Tensor};
 use worker_control::{Activity, Done, EpochPlan, TrainError, ValidationSum};
 
 use super::Worker;
-use super::failure::internal;
+use super::epoch::EpochRun;
+use super::failure::{device, internal};
 use super::replica::Replica;
 use crate::model::Statistics;
+
+/// A chunk that the device may still work on.
+pub(super) struct BegunChunk {
+    /// Σ loss and correct answers: float64 `[2]`.
+    sums: HostCopy,
+    chunk: u32,
+    samples: u32,
+}
 
 impl Worker<'_> {
     pub(super) fn average_batch_norm(&mut self) -> Result<(), TrainError> {
         self.activity.enter(Activity::Validation);
         match (&self.rank, self.control.state_mut()) {
-            (Some(rank), Some(replica)) => replica.average_batch_norm(&rank.group),
+            (Some(rank), Some(replica)) => match rank.group() {
+                Some(group) => replica.average_batch_norm(group),
+                None => Ok(()),
+            },
             _ => Err(internal("an epoch without a group or a state")),
         }
     }
 
-    /// Σ loss, correct answers and samples of one chunk.
+    /// Begins one chunk.
     pub(super) fn validate(
         &mut self,
         plan: &Arc<EpochPlan>,
@@ -31,36 +44,58 @@ impl Worker<'_> {
         self.begin_epoch(plan)?;
         if index == 0 {
             let chunks = plan.validation.iter();
-            let loader = self.loader(chunks.map(|chunk| chunk.samples.clone()).collect())?;
+            let batches = self.batches(chunks.map(|chunk| chunk.samples.clone()).collect())?;
             if let Some(epoch) = &mut self.epoch {
-                epoch.validation = Some(loader);
+                epoch.validation = Some(batches);
             }
         }
-        let loader = self.epoch.as_mut().and_then(|run| run.validation.as_mut());
-        let batch = loader
+        let (Some(epoch), Some(replica)) = (&mut self.epoch, self.control.state()) else {
+            return Err(internal("a chunk without an epoch or a state"));
+        };
+        let batch = (epoch.validation.as_mut())
             .and_then(Iterator::next)
             .ok_or_else(|| internal("the batch loader ended before the chunks"))?
             .map_err(internal)?;
-        let replica = self.state()?;
-        let (loss_sum, correct) = tch::no_grad(|| {
+        let chunk = &plan.validation[index];
+        let usual = plan.validation.first().map(|first| first.samples.len());
+        self.compute.tune(usual == Some(chunk.samples.len()));
+        let sums = tch::no_grad(|| {
             let logits = replica.logits(&batch.images, Statistics::Running)?;
-            let losses = logits
+            let loss = logits
                 .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::None, -100, 0.0)
                 .sum(Kind::Double);
             let correct = logits
                 .argmax(1, false)
                 .eq_tensor(&batch.labels)
-                .sum(Kind::Int64);
-            Ok((losses.double_value(&[]), correct.int64_value(&[])))
+                .sum(Kind::Double);
+            HostCopy::begin(&Tensor::stack(&[loss, correct], 0)).map_err(device)
         })?;
-        let chunk = &plan.validation[index];
-        let sum = ValidationSum {
+        epoch.chunks.push(BegunChunk {
+            sums,
             chunk: chunk.chunk,
-            loss_sum,
-            correct: correct as u32,
             samples: chunk.samples.len() as u32,
+        });
+        let sums = match self.compute.works_behind() {
+            true => Vec::new(),
+            false => epoch.sums()?,
         };
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Done::Validated { sum, seconds })
+        Ok(Done::Validated { sums, seconds })
+    }
+}
+
+impl EpochRun {
+    /// Waits for the sums of the chunks that have begun.
+    pub(super) fn sums(&mut self) -> Result<Vec<ValidationSum>, TrainError> {
+        let sum = |begun: BegunChunk| {
+            let sums = begun.sums.wait().map_err(device)?;
+            Ok(ValidationSum {
+                chunk: begun.chunk,
+                loss_sum: sums.double_value(&[0]),
+                correct: sums.double_value(&[1]) as u32,
+                samples: begun.samples,
+            })
+        };
+        self.chunks.drain(..).map(sum).collect()
     }
 }

@@ -11,8 +11,7 @@ impl Worker<'_> {
     pub(super) fn rendezvous(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
         self.activity.enter(Activity::Forming);
         self.activity.at(assignment.generation, assignment.position);
-        let group = group::rendezvous(assignment, self.setup, &self.compute, self.link)?;
-        self.group = Some(group);
+        self.group = group::rendezvous(assignment, self.setup, &self.compute, self.link)?;
         Ok(())
     }
 
@@ -27,11 +26,14 @@ impl Worker<'_> {
 
     pub(super) fn broadcast(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
         let group = self.group.take();
-        let group = group.ok_or_else(|| internal("there is no process group"))?;
         let device = self.compute.device;
         let replica = self.state()?;
         replica.compute_in(assignment.precision);
-        replica.broadcast_state(&group, assignment.source)?;
+        match &group {
+            Some(group) => replica.broadcast_state(group, assignment.source)?,
+            None if assignment.world_size == 1 => {}
+            None => return Err(internal("there is no process group")),
+        }
         let rank = RankHandle::take(assignment, group, replica, device)?;
         self.rank = Some(rank);
         Ok(())

@@ -1,5 +1,6 @@
 //! A rank's place in a generation: its process group, and the reducer of its gradients. It ends
-//! with the generation; the replica, which it trains, outlives it.
+//! with the generation; the replica, which it trains, outlives it. The only rank of a generation
+//! has neither.
 //!
 //! Beside the gradients, the reducer sums up the loss: the `loss_carrier` is a parameter on which
 //! nothing depends, whose gradient is by construction the rank's part of the step's mean loss. Each
@@ -9,12 +10,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use c10d::HostCopy;
 use tch::{Device, Kind, Tensor};
 use worker_control::{Assignment, Backend, TrainError};
 
 use super::device::Compute;
-use super::failure::{collective, internal};
+use super::failure::{collective, device as device_failure, internal};
 use super::link::{Link, Outgoing};
+use super::optimizer::Adam;
 use super::replica::Replica;
 use super::setup::{Announced, Setup};
 
@@ -26,8 +29,15 @@ const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(12);
 const MEASURED_STEPS: u32 = 20;
 
 pub(super) struct RankHandle {
+    pub(super) rank: u32,
     pub(super) world_size: u32,
-    pub(super) group: c10d::ProcessGroup,
+    /// `None` for the only rank.
+    peers: Option<Peers>,
+}
+
+/// What connects a rank with the others.
+struct Peers {
+    group: c10d::ProcessGroup,
     reducer: c10d::Reducer,
     steps: u32,
     /// What the last step that was measured waited for other ranks, in seconds.
@@ -37,16 +47,19 @@ pub(super) struct RankHandle {
     device: Device,
 }
 
-/// Forms the process group with the other ranks of a generation.
+/// Forms the process group with the other ranks of a generation, if there are any.
 pub(super) fn rendezvous(
     order: &Assignment,
     setup: &Setup,
     compute: &Compute,
     link: &Link,
-) -> Result<c10d::ProcessGroup, TrainError> {
+) -> Result<Option<c10d::ProcessGroup>, TrainError> {
     let (timeout, address) = (setup.settings.collective_timeout, &setup.address);
     let connect_timeout = timeout.min(RENDEZVOUS_TIMEOUT);
     let store = open_store(order, connect_timeout, address, link)?;
+    if order.world_size == 1 {
+        return Ok(None);
+    }
     link.send(Outgoing::Store(store.clone()));
     let backend = match (order.backend, compute.device) {
         (Backend::Nccl, Device::Cuda(device)) => c10d::Backend::Nccl {
@@ -69,13 +82,65 @@ pub(super) fn rendezvous(
             ))
         })?;
     link.send(Outgoing::Group(group.clone()));
-    Ok(group)
+    Ok(Some(group))
 }
 
 impl RankHandle {
     /// Attaches a reducer to the replica's parameters, which are equal on all ranks by now.
     pub(super) fn take(
         order: &Assignment,
+        group: Option<c10d::ProcessGroup>,
+        replica: &Replica,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let peers = group.map(|group| Peers::connect(group, replica, device));
+        Ok(Self {
+            rank: order.rank,
+            world_size: order.world_size,
+            peers: peers.transpose()?,
+        })
+    }
+
+    /// The other ranks, and this one.
+    pub(super) fn group(&self) -> Option<&c10d::ProcessGroup> {
+        self.peers.as_ref().map(|peers| &peers.group)
+    }
+
+    /// Removes the gradients of the last step.
+    pub(super) fn begin_step(&mut self, optimizer: &Adam) -> Result<(), TrainError> {
+        match &mut self.peers {
+            None => optimizer.clear_grad().map_err(internal),
+            Some(peers) => {
+                // They stay where they are, in the reducer's buckets.
+                optimizer.zero_grad().map_err(internal)?;
+                peers.begin_step()
+            }
+        }
+    }
+
+    /// Back-propagates this rank's part of the step's mean loss, times the world size. Returns the
+    /// mean loss over the global batch, float32 `[1]`, with the gradients of the same in place. A
+    /// GPU may still have to compute both, but with peers: no update may follow a collective that
+    /// is going to break.
+    pub(super) fn backward(&mut self, scaled: &Tensor) -> Result<HostCopy, TrainError> {
+        match &mut self.peers {
+            Some(peers) => peers.backward(scaled),
+            None => {
+                scaled.f_backward().map_err(internal)?;
+                HostCopy::begin(&scaled.detach().reshape([1])).map_err(device_failure)
+            }
+        }
+    }
+
+    /// Seconds that the backward pass waits for other ranks, of the last step that was measured.
+    pub(super) fn allreduce_wait(&mut self) -> Result<f64, TrainError> {
+        let waited = self.peers.as_mut().map(Peers::allreduce_wait);
+        waited.unwrap_or(Ok(0.0))
+    }
+}
+
+impl Peers {
+    fn connect(
         group: c10d::ProcessGroup,
         replica: &Replica,
         device: Device,
@@ -91,7 +156,6 @@ impl RankHandle {
         let reducer = c10d::Reducer::new(&parameters, &group, c10d::ReducerOptions::default())
             .map_err(collective)?;
         Ok(Self {
-            world_size: order.world_size,
             group,
             reducer,
             steps: 0,
@@ -101,28 +165,28 @@ impl RankHandle {
         })
     }
 
-    pub(super) fn prepare_for_forward(&mut self) -> Result<(), TrainError> {
+    fn begin_step(&mut self) -> Result<(), TrainError> {
         self.steps += 1;
         kernels::zero_grads(std::slice::from_ref(&self.loss_carrier)).map_err(internal)?;
         self.reducer.prepare_for_forward().map_err(collective)
     }
 
-    /// Back-propagates this rank's part of the step's mean loss, times the world size, and
-    /// returns the mean loss over the global batch, with the gradients of the same in place.
-    pub(super) fn backward(&mut self, scaled: &Tensor) -> Result<f64, TrainError> {
+    fn backward(&mut self, scaled: &Tensor) -> Result<HostCopy, TrainError> {
         let value = scaled.detach();
         // Adds nothing to the loss, and its own value to the gradient of the carrier.
         let carried = (&self.loss_carrier - self.loss_carrier.detach()).sum(Kind::Float) * value;
         self.reducer
             .backward(&(scaled + carried))
             .map_err(collective)?;
-        let mean = self.loss_carrier.grad().double_value(&[0]);
-        settled(&self.group, self.device)?;
+        // On a GPU the collectives are only queued so far. The copy comes after them, and an
+        // abort lets it come too, with invalid results.
+        let mean = HostCopy::begin(&self.loss_carrier.grad()).map_err(collective)?;
+        mean.wait().map_err(collective)?;
+        self.group.check().map_err(collective)?;
         Ok(mean)
     }
 
-    /// Seconds that the backward pass waits for other ranks, of the last step that was measured.
-    pub(super) fn allreduce_wait(&mut self) -> Result<f64, TrainError> {
+    fn allreduce_wait(&mut self) -> Result<f64, TrainError> {
         // On a GPU a measurement waits for six events.
         let measured = match self.device {
             Device::Cuda(_) => self.steps % MEASURED_STEPS == 1,

@@ -1,13 +1,14 @@
 //! The channels between the agent and the training thread: orders and step grants one way,
 //! reports and blobs the other.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use common::manifest::Manifest;
 use tokio::sync::mpsc;
-use worker_control::{Control, Inbox, Position, Report, RetainedState, State, Task};
+use worker_control::{Control, Inbox, Position, Report, RetainedState, State, Task, TrainError};
 
 /// The inbox as both sides share it.
 #[derive(Debug, Clone, Default)]
@@ -115,17 +116,43 @@ pub enum Upload {
         /// The epoch.
         epoch: u32,
         /// The file.
-        file: Vec<u8>,
+        file: Unwritten,
     },
     /// The whole state, as a `.safetensors` file.
     Checkpoint {
         /// Its position.
         position: Position,
         /// The file.
-        file: Vec<u8>,
+        file: Unwritten,
     },
     /// Predictions by the best weights.
     Predictions(Predictions),
+}
+
+/// A file that whoever uploads it serialises, so that training goes on meanwhile.
+pub struct Unwritten(Box<Write>);
+
+type Write = dyn FnOnce() -> Result<Vec<u8>, TrainError> + Send;
+
+impl Unwritten {
+    /// What `write` returns.
+    pub fn new(write: impl FnOnce() -> Result<Vec<u8>, TrainError> + Send + 'static) -> Self {
+        Self(Box::new(write))
+    }
+
+    /// Its bytes. This takes a while.
+    ///
+    /// # Errors
+    /// When the device fails before it has copied the state, or there is no memory left.
+    pub fn write(self) -> Result<Vec<u8>, TrainError> {
+        self.0()
+    }
+}
+
+impl fmt::Debug for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unwritten")
+    }
 }
 
 /// A blob of the run directory.

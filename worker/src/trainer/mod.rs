@@ -17,8 +17,11 @@ mod images;
 mod predict;
 mod prepare;
 mod replica;
+mod resident;
+mod snapshot;
 mod step;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -26,15 +29,17 @@ use common::manifest::Manifest;
 use common::trace::Spans;
 use worker_control::{Activity, Control, Done, Report, SaveState, Task, TrainError};
 
+use crate::model::weights;
 use activity::ActivityTracker;
 use device::Compute;
 use epoch::EpochRun;
 use failure::{data_failure, internal};
 use group::RankHandle;
-use link::{Download, Link, Outgoing, Scanned, SharedInbox, Upload};
+use link::{Download, Link, Outgoing, Scanned, SharedInbox, Unwritten, Upload};
 use replica::Replica;
 use setup::{Images, Settings, Setup};
-use worker_data::{Cache, demo};
+use snapshot::Snapshot;
+use worker_data::{Cache, Resident, demo};
 
 /// Performs one task after the other, until one of them ends the thread.
 ///
@@ -60,6 +65,7 @@ pub fn run(
         labels: manifest.files.iter().map(|file| file.label).collect(),
         manifest,
         cache: None,
+        resident: None,
         group: None,
         rank: None,
         epoch: None,
@@ -105,6 +111,8 @@ struct Worker<'a> {
     /// Class of each image.
     labels: Arc<[u32]>,
     cache: Option<Cache>,
+    /// The images in the memory of the device, if they are there.
+    resident: Option<Resident>,
     /// A group that is complete, and has no state yet.
     group: Option<c10d::ProcessGroup>,
     rank: Option<RankHandle>,
@@ -142,9 +150,10 @@ impl Worker<'_> {
             Task::Step { plan, index } => return self.step(&plan, index),
             Task::AverageBatchNorm => self.average_batch_norm()?,
             Task::Validate { plan, index } => return self.validate(&plan, index),
+            Task::Settle => return self.settle(),
             Task::CopyWeights => {
                 self.activity.enter(Activity::Idle);
-                return Ok(Done::Copied(best::copy(self.state()?)));
+                return Snapshot::take(self.state()?.model.state()).map(Done::Copied);
             }
             Task::Upload(what) => self.upload(what)?,
             Task::Predict(samples) => {
@@ -177,9 +186,14 @@ impl Worker<'_> {
         let upload = match what {
             SaveState::Checkpoint => {
                 let state = self.state()?;
+                let snapshot = state.snapshot()?;
+                let write = move || {
+                    weights::to_safetensors(&snapshot.tensors()?, &BTreeMap::new())
+                        .map_err(internal)
+                };
                 Upload::Checkpoint {
                     position: state.position,
-                    file: state.to_checkpoint()?,
+                    file: Unwritten::new(write),
                 }
             }
             SaveState::Best(epoch) => {

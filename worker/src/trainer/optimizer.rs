@@ -72,6 +72,14 @@ impl Adam {
         kernels::zero_grads(&self.parameters)
     }
 
+    /// Drops all gradients.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn clear_grad(&self) -> Result<(), kernels::Error> {
+        kernels::clear_grads(&self.parameters)
+    }
+
     /// One update of every parameter from its gradient. A learning rate of 0 leaves a group's
     /// parameters as they are but counts the step.
     ///

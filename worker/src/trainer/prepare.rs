@@ -54,6 +54,7 @@ impl Worker<'_> {
         };
         let bad = self.decode(&cache, &order.samples, progress)?;
         self.cache = Some(cache);
+        self.resident = None;
         let bad = bad.into_iter().map(|bad| BadFile {
             sample: bad.index,
             reason: bad.reason,

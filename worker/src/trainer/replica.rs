@@ -7,11 +7,11 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 use worker_control::{Position, Precision, State, TrainError};
 
-use super::best::Weights;
 use super::failure::{collective, internal, weights_failure};
 use super::group::settled;
 use super::optimizer::Adam;
 use super::setup::Settings;
+use super::snapshot::Snapshot;
 use crate::model::state::overwrite;
 use crate::model::{ResNet18, Statistics, weights};
 
@@ -102,7 +102,7 @@ impl Replica {
             f64::from(self.position.completed),
             self.loss_sum,
         ];
-        let counters = Tensor::from_slice(&counters).to_device(self.device);
+        let counters = Tensor::from_slice(&counters);
         let mut entries = prefixed("model", self.model.state());
         entries.extend(prefixed("optimizer", self.optimizer.state()));
         entries.push(("counters".to_owned(), counters));
@@ -116,7 +116,7 @@ impl Replica {
         tch::no_grad(|| overwrite(&targets, &entries, |_| false)).map_err(internal)?;
         let counters = targets.pop().map(|(_, counters)| counters);
         let counters: Vec<f64> = counters
-            .and_then(|counters| counters.to_device(Device::Cpu).try_into().ok())
+            .and_then(|counters| counters.try_into().ok())
             .unwrap_or_default();
         let [epoch, completed, loss_sum] = counters[..] else {
             return Err(internal("a state without counters"));
@@ -137,9 +137,6 @@ impl Replica {
         group: &c10d::ProcessGroup,
         source: u32,
     ) -> Result<(), TrainError> {
-        if group.world_size() == 1 {
-            return Ok(());
-        }
         let entries = self.entries();
         if group.rank() == source {
             let on_device = |(_, tensor): (_, Tensor)| tensor.to_device(self.device);
@@ -155,14 +152,9 @@ impl Replica {
         self.load(names.into_iter().zip(staging).collect())
     }
 
-    /// The whole state as a `.safetensors` file in memory.
-    pub(super) fn to_checkpoint(&self) -> Result<Vec<u8>, TrainError> {
-        let entries: Vec<(String, Tensor)> = self
-            .entries()
-            .into_iter()
-            .map(|(name, tensor)| (name, tensor.detach().to_device(Device::Cpu)))
-            .collect();
-        weights::to_safetensors(&entries, &BTreeMap::new()).map_err(internal)
+    /// A copy of the whole state, which becomes a checkpoint.
+    pub(super) fn snapshot(&self) -> Result<Snapshot, TrainError> {
+        Snapshot::take(self.entries())
     }
 
     /// Loads a checkpoint.
@@ -178,9 +170,13 @@ impl Replica {
     }
 
     /// Completes a step, which can no longer be reverted.
-    pub(super) fn end_step(&mut self, mean_loss: f64, samples: u32) {
+    pub(super) fn end_step(&mut self) {
         self.statistics = None;
         self.position.completed += 1;
+    }
+
+    /// Counts the loss of a step that was completed.
+    pub(super) fn add_loss(&mut self, mean_loss: f64, samples: u32) {
         self.loss_sum += mean_loss * f64::from(samples);
     }
 
@@ -191,9 +187,6 @@ impl Replica {
         group: &c10d::ProcessGroup,
     ) -> Result<(), TrainError> {
         let world_size = group.world_size();
-        if world_size == 1 {
-            return Ok(());
-        }
         let mut joined = self.flat_statistics();
         tch::no_grad(|| group.all_reduce_sum(&mut joined)).map_err(collective)?;
         settled(group, self.device)?;
@@ -220,7 +213,7 @@ impl Replica {
 }
 
 impl State for Replica {
-    type Weights = Weights;
+    type Weights = Snapshot;
 
     fn position(&self) -> Position {
         self.position

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use worker_control::{Control, EpochPlan, Inbox, Report, Session, Task};
+use worker_control::{Control, EpochPlan, Inbox, Report, Session, Stepped, Task, ValidationSum};
 
 use super::cluster::{Blob, Cluster, Item};
 use super::lineage::State;
@@ -71,6 +71,15 @@ pub(super) struct Process {
     pub(super) waits_for: Option<u32>,
     /// The epoch that it trains, and the next step of that.
     pub(super) step: Option<(Arc<EpochPlan>, usize)>,
+    /// Results that its device has yet to return.
+    pub(super) late: Late,
+}
+
+/// Results of steps or of chunks.
+#[derive(Default)]
+pub(super) struct Late {
+    pub(super) steps: Vec<Stepped>,
+    pub(super) sums: Vec<ValidationSum>,
 }
 
 /// Where the images are decoded.
@@ -105,6 +114,7 @@ impl Process {
             assignment: None,
             waits_for: None,
             step: None,
+            late: Late::default(),
         }
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Scenario {
     pub(super) reference: Reference,
     /// Ranks average their statistics at the end of an epoch, which is one more collective.
     pub(super) averages: bool,
+    /// Devices return the results of steps and chunks after more were begun.
+    pub(super) results_come_late: bool,
     /// Old messages are delivered again throughout.
     pub(super) redelivers: bool,
     /// Numbers of the events before which a fault is injected.
@@ -73,6 +75,7 @@ impl Scenario {
         };
         let usable: Vec<u32> = (0..count).filter(|n| !bad.contains(n)).collect();
         let averages = between(0, 1) == 0;
+        let results_come_late = between(0, 1) == 0;
         let redelivers = !quiet && between(0, 3) == 0;
         let poison = (between(0, 11) == 0).then(|| Position {
             epoch: between(1, 3) as u32,
@@ -92,6 +95,7 @@ impl Scenario {
             files,
             bad,
             averages,
+            results_come_late,
             redelivers,
             faults,
         }

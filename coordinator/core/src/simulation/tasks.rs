@@ -208,11 +208,28 @@ impl Cluster {
             *index += 1;
             plan.local_counts[*index - 1]
         });
-        Done::Stepped {
+        let result = worker::Stepped {
             loss_sum: if nan_loss { f64::NAN } else { samples.into() },
             seconds: 0.05,
             phases: worker::Phases::default(),
-        }
+        };
+        let late = &mut self.processes[pid].late.steps;
+        late.push(result);
+        // A device returns the result of a step while it works on the next.
+        let behind = usize::from(self.scenario.results_come_late);
+        Done::Stepped(late.drain(..late.len() - behind).collect())
+    }
+
+    /// All results that are still to come.
+    pub(super) fn settle(&mut self, pid: usize) -> Result {
+        let late = std::mem::take(&mut self.processes[pid].late);
+        Ok(match late.steps.is_empty() {
+            false => Done::Stepped(late.steps),
+            true => Done::Validated {
+                sums: late.sums,
+                seconds: 0.0,
+            },
+        })
     }
 
     pub(super) fn validate(&mut self, pid: usize) -> Result {
@@ -230,7 +247,16 @@ impl Cluster {
             correct: 0,
             samples,
         };
-        Ok(Done::Validated { sum, seconds: 0.05 })
+        let late = &mut self.processes[pid].late.sums;
+        late.push(sum);
+        let sums = match self.scenario.results_come_late {
+            true => Vec::new(),
+            false => std::mem::take(late),
+        };
+        Ok(Done::Validated {
+            sums,
+            seconds: 0.05,
+        })
     }
 
     pub(super) fn save(&mut self, pid: usize, what: SaveState) {

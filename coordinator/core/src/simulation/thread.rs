@@ -4,7 +4,7 @@ use worker_control::{Done, Report, Task, TrainError};
 
 use super::cluster::{Blob, Cluster};
 use super::lineage::State;
-use super::process::Doing;
+use super::process::{Doing, Late};
 use super::ring::{Part, Waited};
 use super::wire::event;
 
@@ -116,6 +116,11 @@ impl Cluster {
                     let at = self.processes[pid].place.1;
                     return self.collective(pid, Doing::Averaging, Part::Average(at));
                 }
+                Task::Settle => {
+                    let result = self.settle(pid);
+                    self.processes[pid].control.done(result);
+                    continue;
+                }
                 Task::Validate { .. } => return self.busy(pid, Doing::Validating, 1, 40),
                 Task::Upload(what) => self.save(pid, what),
                 Task::Predict(_) => {
@@ -172,6 +177,7 @@ impl Cluster {
     fn leave_ring(&mut self, pid: usize) {
         let process = &mut self.processes[pid];
         process.step = None;
+        process.late = Late::default();
         process.waits_for = None;
         if let Some((ring, _)) = process.assignment.take() {
             self.break_ring(ring);

@@ -9,11 +9,12 @@ use proto::v1;
 use proto::v1::worker_message::Message as Up;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use worker_control::TrainError;
 
 use crate::agent::connect::Client;
 use crate::agent::convert;
 use crate::agent::session::send;
-use crate::trainer::link::{Download, FetchError, Upload, Wanted};
+use crate::trainer::link::{Download, FetchError, Unwritten, Upload, Wanted};
 
 /// The uploads and downloads of one session.
 pub(crate) struct Transfers {
@@ -57,7 +58,7 @@ impl Transfers {
 
     /// Sends a blob once those before it have arrived.
     pub(crate) fn upload(&mut self, upload: Upload) {
-        let (label, bytes) = labelled(upload);
+        let (label, file) = labelled(upload);
         let mut client = self.client.clone();
         let worker_id = self.worker_id;
         let outbox = self.outbox.clone();
@@ -68,27 +69,30 @@ impl Transfers {
             }
             let kind = label.kind();
             let label = v1::BlobHeader { worker_id, ..label };
-            // The checksum takes a tenth of a second, which would block the session's task.
-            let chunks = tokio::task::spawn_blocking(move || blob::chunks(label, bytes)).await;
-            let chunks = chunks.map_err(|error| format!("an upload failed: {error}"))?;
-            match client.upload(tokio_stream::iter(chunks)).await {
+            let sent = async {
+                // Both the file and its checksum take a while, which would block the session's
+                // task.
+                let chunks = tokio::task::spawn_blocking(move || {
+                    let bytes = file.write()?;
+                    Ok(blob::chunks(label, bytes))
+                });
+                let chunks = chunks.await.map_err(|error| error.to_string())?;
+                let chunks = chunks.map_err(|error: TrainError| error.to_string())?;
+                let answer = client.upload(tokio_stream::iter(chunks)).await;
+                answer.map_err(|status| status.message().to_owned())
+            };
+            match sent.await {
                 Ok(_) => Ok(()),
-                Err(status) if kind == v1::BlobKind::Predictions => {
-                    tracing::warn!(
-                        status = status.message(),
-                        "the coordinator refused the predictions"
-                    );
+                Err(reason) if kind == v1::BlobKind::Predictions => {
+                    tracing::warn!(reason, "cannot upload the predictions");
                     Ok(())
                 }
-                Err(status) => {
-                    let message = format!(
-                        "cannot upload the {}: {}",
-                        match kind {
-                            v1::BlobKind::Checkpoint => "checkpoint",
-                            _ => "best weights",
-                        },
-                        status.message()
-                    );
+                Err(reason) => {
+                    let what = match kind {
+                        v1::BlobKind::Checkpoint => "checkpoint",
+                        _ => "best weights",
+                    };
+                    let message = format!("cannot upload the {what}: {reason}");
                     // The coordinator waits for the upload.
                     let failure = v1::Failure {
                         kind: v1::FailureKind::Internal.into(),
@@ -160,8 +164,8 @@ async fn fetch(mut client: Client, request: v1::DownloadRequest) -> Result<Vec<u
     Ok(bytes)
 }
 
-fn labelled(upload: Upload) -> (v1::BlobHeader, Vec<u8>) {
-    let (kind, epoch, completed, bytes) = match upload {
+fn labelled(upload: Upload) -> (v1::BlobHeader, Unwritten) {
+    let (kind, epoch, completed, file) = match upload {
         Upload::Best { epoch, file } => (v1::BlobKind::BestState, epoch, 0, file),
         Upload::Checkpoint { position, file } => (
             v1::BlobKind::Checkpoint,
@@ -170,8 +174,9 @@ fn labelled(upload: Upload) -> (v1::BlobHeader, Vec<u8>) {
             file,
         ),
         Upload::Predictions(predictions) => {
-            let bytes = convert::predictions(predictions).encode_to_vec();
-            (v1::BlobKind::Predictions, 0, 0, bytes)
+            let predictions = convert::predictions(predictions);
+            let file = Unwritten::new(move || Ok(predictions.encode_to_vec()));
+            (v1::BlobKind::Predictions, 0, 0, file)
         }
     };
     let label = v1::BlobHeader {
@@ -180,5 +185,5 @@ fn labelled(upload: Upload) -> (v1::BlobHeader, Vec<u8>) {
         completed,
         ..Default::default()
     };
-    (label, bytes)
+    (label, file)
 }

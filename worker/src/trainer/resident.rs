@@ -1,0 +1,40 @@
+//! Keeps the decoded images in the memory of the GPU, where they fit.
+
+use tch::Device;
+use worker_control::TrainError;
+
+use super::Worker;
+use super::failure::{device, internal};
+use worker_data::{Resident, bytes_needed, fits_in_memory};
+
+impl Worker<'_> {
+    /// Copies the images to the GPU before the first epoch that trains on them. By then all
+    /// workers that share the cache have decoded their parts.
+    pub(super) fn make_resident(&mut self) -> Result<(), TrainError> {
+        let (Some(cache), Device::Cuda(index), None) =
+            (&self.cache, self.compute.device, &self.resident)
+        else {
+            return Ok(());
+        };
+        let needed = bytes_needed(cache.images(), cache.size());
+        let free = c10d::cuda::free_memory(index as u32).map_err(device)?;
+        let (needed_mib, free_mib) = (needed >> 20, free >> 20);
+        if !fits_in_memory(needed, free) {
+            tracing::info!(
+                needed_mib,
+                free_mib,
+                "the images stay in the memory of the CPU: they take more than half of what is \
+                 free on the GPU"
+            );
+            return Ok(());
+        }
+        let resident = Resident::new(cache, &self.labels, self.compute.device).map_err(internal)?;
+        tracing::info!(
+            needed_mib,
+            free_mib,
+            "the images are in the memory of the GPU"
+        );
+        self.resident = Some(resident);
+        Ok(())
+    }
+}

@@ -28,6 +28,12 @@ cudaError_t fault();
 // From now on there is no memory left.
 void starve();
 
+// Whether what is asked for is recorded instead of done.
+bool is_recording();
+
+// A call that is recorded.
+void record();
+
 // Where ranks exchange data, and tests say what is to happen.
 std::string folder();
 

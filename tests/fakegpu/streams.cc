@@ -70,6 +70,9 @@ void wait(Work& work) {
 // Whether the host can wait at all.
 cudaError_t begin_to_wait(const char* what) {
   fake::trace("synchronize", what);
+  if (fake::is_recording()) {
+    return cudaErrorStreamCaptureUnsupported;
+  }
   return fake::fault();
 }
 
@@ -130,22 +133,6 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   const auto& awaited = event_of(event).work;
   auto& work = stream_of(stream).work;
   work.insert(work.end(), awaited.begin(), awaited.end());
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* out) {
-  *out = cudaStreamCaptureStatusNone;
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamGetCaptureInfo(
-    cudaStream_t, cudaStreamCaptureStatus* out, unsigned long long*, cudaGraph_t*,
-    const cudaGraphNode_t**, const cudaGraphEdgeData**, size_t*) {
-  *out = cudaStreamCaptureStatusNone;
-  return cudaSuccess;
-}
-
-cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode*) {
   return cudaSuccess;
 }
 

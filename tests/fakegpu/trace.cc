@@ -1,5 +1,5 @@
-// What tests and the fake tell each other through files. The trace of a process: a line for each call that a device would work for, or that the host would
-// wait in.
+// What tests and the fake tell each other through files. The trace of a process: a line for each
+// call that a device would work for, or that the host would wait in, or that is recorded.
 #include "device.h"
 
 #include <fcntl.h>
@@ -19,6 +19,10 @@ bool fake::is_told(const std::string& name) {
 }
 
 void fake::trace(const char* what, const char* name) {
+  if (is_recording()) {
+    record();
+    what = "record";
+  }
   static const int file = [] {
     if (std::getenv("FAKEGPU_TRACE") == nullptr) {
       return -1;

@@ -62,7 +62,17 @@ fn assert_quiet(ended: &Ended) {
 /// One epoch, a stop in the second, and the rest after a resumption.
 fn train_and_resume(workers: usize) {
     let Some(gpu) = FakeGpu::new() else { return };
-    let mut run = start(&gpu, workers, &[]);
+    // Alone, an epoch takes some milliseconds.
+    let epochs = if workers == 1 {
+        60
+    } else {
+        integration_tests::STEADY_EPOCHS
+    };
+    let mut run = start(
+        &gpu,
+        workers,
+        &[&format!("--epochs={epochs}"), "--patience=100"],
+    );
     run.until("the second epoch", |run| run.steps() >= 8);
     run.signal(rustix::process::Signal::INT);
     let stopped = run.wait().left_no_process();
@@ -71,10 +81,14 @@ fn train_and_resume(workers: usize) {
     let resumed = stopped.resume_with(&[], |command| gpu.prepare(command, "0,1"));
     let ended = resumed.wait().succeeded().left_no_process();
     assert_quiet(&ended);
-    let group = if workers == 1 { "1 rank" } else { "2 ranks" };
-    let group = format!("group: {group} over NCCL");
-    assert!(ended.output.contains(&group), "{}", ended.output);
-    assert_eq!(ended.epochs().len(), integration_tests::STEADY_EPOCHS);
+    let group = match workers {
+        1 => "group: 1 rank, computing in fp32",
+        _ => "group: 2 ranks over NCCL, computing in fp32",
+    };
+    assert!(ended.output.contains(group), "{}", ended.output);
+    assert_eq!(ended.epochs().len(), epochs);
+    let recorded = logs(&ended).contains("recorded the training step as a CUDA graph");
+    assert_eq!(recorded, workers == 1);
 }
 
 #[test]

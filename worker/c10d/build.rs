@@ -112,7 +112,7 @@ fn build_nccl(libtorch: &Path, out: &Path) -> Result<Option<PathBuf>, BuildError
             "-fvisibility=hidden",
             "-fvisibility-inlines-hidden",
         ])
-        .arg("csrc/nccl.cc")
+        .args(["csrc/nccl.cc", "csrc/graph.cc"])
         .arg("-o")
         .arg(&library)
         .arg(format!("-L{}", libtorch.join("lib").display()))
@@ -122,7 +122,7 @@ fn build_nccl(libtorch: &Path, out: &Path) -> Result<Option<PathBuf>, BuildError
         // libtorch_cuda's own dependencies (cuDNN and the like) need not be here.
         .args(["-Wl,-z,defs", "-Wl,--allow-shlib-undefined"]);
     if !command.status()?.success() {
-        return Err(format!("compiling csrc/nccl.cc failed: {command:?}").into());
+        return Err(format!("compiling csrc/nccl.cc and csrc/graph.cc failed: {command:?}").into());
     }
 
     // OUT_DIR is target/<profile>/build/<package>/out. A deployed binary looks for the

@@ -103,6 +103,7 @@ fn images() -> Tensor {
 
 fn loss(model: &ResNet18, labels: &[i64]) -> (Tensor, Tensor) {
     let logits = model.forward(&images(), Statistics::Batch);
+    model.count_batch();
     let labels = Tensor::from_slice(labels);
     let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
     (logits, loss)

@@ -90,5 +90,11 @@ Status c10d_cuda_free_memory(int32_t index, uint64_t* out);
 Status c10d_cuda_copy_to_host(at::Tensor* from, at::Tensor** out, void** event);
 Status c10d_cuda_event_wait(void* event);
 void c10d_cuda_event_free(void* event);
+// Between `begin` and `end`, what this thread asks of the GPU is recorded instead of done. After
+// `begin` has succeeded, `end` is called, whatever happens, and then `free`.
+Status c10d_cuda_graph_begin(int32_t index, void** out);
+Status c10d_cuda_graph_end(void* graph);
+Status c10d_cuda_graph_replay(void* graph);
+void c10d_cuda_graph_free(void* graph);
 
 } // extern "C"

@@ -116,3 +116,19 @@ Status c10d_cuda_event_wait(void* event) {
 void c10d_cuda_event_free(void* event) {
   shim::swallowed([&] { loaded().event_free(event); });
 }
+
+Status c10d_cuda_graph_begin(int32_t index, void** out) {
+  return shim::guarded([&] { rethrow(loaded().graph_begin(index, out)); });
+}
+
+Status c10d_cuda_graph_end(void* graph) {
+  return shim::guarded([&] { rethrow(loaded().graph_end(graph)); });
+}
+
+Status c10d_cuda_graph_replay(void* graph) {
+  return shim::guarded([&] { rethrow(loaded().graph_replay(graph)); });
+}
+
+void c10d_cuda_graph_free(void* graph) {
+  shim::swallowed([&] { loaded().graph_free(graph); });
+}

@@ -156,7 +156,8 @@ void event_free(void* event) {
 
 extern "C" __attribute__((visibility("default"))) const shim::NcclTable* c10d_nccl_table() {
   static const shim::NcclTable table{
-      backend_new, device_count, device_info, synchronize,
-      free_memory, copy_to_host, event_wait,  event_free};
+      backend_new,       device_count, device_info,     synchronize,
+      free_memory,       copy_to_host, event_wait,      event_free,
+      shim::graph_begin, shim::graph_end, shim::graph_replay, shim::graph_free};
   return &table;
 }

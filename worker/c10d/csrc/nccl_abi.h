@@ -22,7 +22,16 @@ struct NcclTable {
   Status (*copy_to_host)(const at::Tensor& from, at::Tensor** out, void** event);
   Status (*event_wait)(void* event);
   void (*event_free)(void* event);
+  Status (*graph_begin)(int32_t index, void** out);
+  Status (*graph_end)(void* graph);
+  Status (*graph_replay)(void* graph);
+  void (*graph_free)(void* graph);
 };
+
+Status graph_begin(int32_t index, void** out);
+Status graph_end(void* graph);
+Status graph_replay(void* graph);
+void graph_free(void* graph);
 
 } // namespace shim
 

@@ -175,7 +175,7 @@ fn candidates() -> Vec<PathBuf> {
 }
 
 /// Indices that do not fit are passed on as the largest, which no machine has.
-fn c_index(index: u32) -> i32 {
+pub(crate) fn c_index(index: u32) -> i32 {
     i32::from(i8::try_from(index).unwrap_or(i8::MAX))
 }
 

@@ -119,6 +119,10 @@ unsafe extern "C" {
     ) -> Status;
     pub(crate) fn c10d_cuda_event_wait(event: *mut c_void) -> Status;
     pub(crate) fn c10d_cuda_event_free(event: *mut c_void);
+    pub(crate) fn c10d_cuda_graph_begin(index: i32, out: *mut *mut c_void) -> Status;
+    pub(crate) fn c10d_cuda_graph_end(graph: *mut c_void) -> Status;
+    pub(crate) fn c10d_cuda_graph_replay(graph: *mut c_void) -> Status;
+    pub(crate) fn c10d_cuda_graph_free(graph: *mut c_void);
 }
 
 /// The tensors as the interface wants them; valid as long as `tensors` is borrowed.

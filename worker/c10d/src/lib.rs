@@ -20,12 +20,14 @@ pub mod process;
 
 mod error;
 mod ffi;
+mod graph;
 mod host_copy;
 mod process_group;
 mod reducer;
 mod store;
 
 pub use error::Error;
+pub use graph::Graph;
 pub use host_copy::HostCopy;
 pub use process_group::{Backend, GroupOptions, ProcessGroup};
 pub use reducer::{Reducer, ReducerOptions, Timings};

@@ -18,7 +18,6 @@ class Tensor;
 extern "C" {
 
 struct AdamOptions {
-  double learning_rate;
   double beta1;
   double beta2;
   double epsilon;
@@ -48,7 +47,7 @@ Status kernels_zero_grads(at::Tensor** tensors, size_t count);
 Status kernels_clear_grads(at::Tensor** tensors, size_t count);
 Status kernels_adam_step(
     at::Tensor** params, at::Tensor** exp_avgs, at::Tensor** exp_avg_sqs, at::Tensor** steps,
-    size_t count, const AdamOptions* options);
+    size_t count, at::Tensor* learning_rate, const AdamOptions* options);
 
 // Both on the CPU only. `residual` may be NULL.
 Status kernels_batch_norm(

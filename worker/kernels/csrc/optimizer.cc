@@ -53,7 +53,7 @@ Status kernels_clear_grads(at::Tensor** tensors, size_t count) {
 
 Status kernels_adam_step(
     at::Tensor** params, at::Tensor** exp_avgs, at::Tensor** exp_avg_sqs, at::Tensor** steps,
-    size_t count, const AdamOptions* options) {
+    size_t count, at::Tensor* learning_rate, const AdamOptions* options) {
   return shim::guarded([&] {
     c10::NoGradGuard no_grad;
     std::vector<at::Tensor> p, g, m, v, t;
@@ -82,8 +82,7 @@ Status kernels_adam_step(
     }
     at::_foreach_add_(t, 1);
     at::_fused_adam_(
-        p, g, m, v, /*max_exp_avg_sqs=*/{}, t, options->learning_rate, options->beta1,
-        options->beta2, options->weight_decay, options->epsilon, /*amsgrad=*/false,
-        /*maximize=*/false);
+        p, g, m, v, /*max_exp_avg_sqs=*/{}, t, *learning_rate, options->beta1, options->beta2,
+        options->weight_decay, options->epsilon, /*amsgrad=*/false, /*maximize=*/false);
   });
 }

@@ -10,8 +10,6 @@ use crate::ffi;
 /// weight decay added to the gradient, as `torch.optim.Adam` does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamOptions {
-    /// The step size.
-    pub learning_rate: f64,
     /// The decay of the first moment.
     pub beta1: f64,
     /// The decay of the second moment.
@@ -22,11 +20,10 @@ pub struct AdamOptions {
     pub weight_decay: f64,
 }
 
-impl AdamOptions {
-    /// PyTorch's defaults: betas 0.9 and 0.999, epsilon 1e-8, no weight decay.
-    pub fn new(learning_rate: f64) -> Self {
+impl Default for AdamOptions {
+    /// PyTorch's: betas 0.9 and 0.999, epsilon 1e-8, no weight decay.
+    fn default() -> Self {
         Self {
-            learning_rate,
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,
@@ -40,6 +37,9 @@ impl AdamOptions {
 /// and `steps` (one float32 element each, 0 at first, on the parameters' device).
 /// All parameters on one device. One without a gradient is skipped, its state too.
 ///
+/// The step size is a tensor `[]` on that device, so that a recorded step reads it each time:
+/// float64 on a CPU, float32 on a GPU.
+///
 /// # Errors
 /// [`Error::LengthMismatch`]; [`Error::Failed`] when a parameter, its gradient and its
 /// moments lie differently in memory, which the fused kernels cannot handle.
@@ -48,6 +48,7 @@ pub fn adam_step(
     exp_avgs: &[Tensor],
     exp_avg_sqs: &[Tensor],
     steps: &[Tensor],
+    learning_rate: &Tensor,
     options: &AdamOptions,
 ) -> Result<(), Error> {
     let operation = "the Adam step";
@@ -68,7 +69,6 @@ pub fn adam_step(
     }
     let lists = [parameters, exp_avgs, exp_avg_sqs, steps].map(ffi::pointers);
     let options = ffi::AdamOptions {
-        learning_rate: options.learning_rate,
         beta1: options.beta1,
         beta2: options.beta2,
         epsilon: options.epsilon,
@@ -83,6 +83,7 @@ pub fn adam_step(
             lists[2].as_ptr(),
             lists[3].as_ptr(),
             parameters.len(),
+            learning_rate.as_ptr().cast_mut(),
             &options,
         )
     };

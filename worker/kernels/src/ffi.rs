@@ -11,7 +11,6 @@ use crate::error::{Error, of};
 
 #[repr(C)]
 pub(crate) struct AdamOptions {
-    pub(crate) learning_rate: f64,
     pub(crate) beta1: f64,
     pub(crate) beta2: f64,
     pub(crate) epsilon: f64,
@@ -49,6 +48,7 @@ unsafe extern "C" {
         exp_avg_sqs: Tensors,
         steps: Tensors,
         count: usize,
+        learning_rate: *mut C_tensor,
         options: *const AdamOptions,
     ) -> Status;
 

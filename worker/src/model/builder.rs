@@ -54,7 +54,7 @@ impl Builder {
     pub(super) fn norm(&mut self, name: &str, channels: i64) -> Norm {
         let options = (Kind::Float, self.device);
         let none: [i64; 0] = [];
-        Norm {
+        let norm = Norm {
             weight: self.parameter(format!("{name}.weight"), Tensor::ones([channels], options)),
             bias: self.parameter(format!("{name}.bias"), Tensor::zeros([channels], options)),
             running_mean: self.buffer(
@@ -65,12 +65,13 @@ impl Builder {
                 format!("{name}.running_var"),
                 Tensor::ones([channels], options),
             ),
-            // Nothing on a device reads it, and each addition there would be a launch.
-            batches: self.buffer(
-                format!("{name}.num_batches_tracked"),
-                Tensor::zeros(none, (Kind::Int64, Device::Cpu)),
-            ),
-        }
+        };
+        // Nothing on a device reads it, and each addition there would be a launch.
+        let _ = self.buffer(
+            format!("{name}.num_batches_tracked"),
+            Tensor::zeros(none, (Kind::Int64, Device::Cpu)),
+        );
+        norm
     }
 
     pub(super) fn block(&mut self, name: &str, input: i64, output: i64, stride: i64) -> Block {

@@ -17,13 +17,11 @@ pub(super) struct Norm {
     pub(super) bias: Tensor,
     pub(super) running_mean: Tensor,
     pub(super) running_var: Tensor,
-    pub(super) batches: Tensor,
 }
 
 impl Norm {
     /// norm(x)
     pub(super) fn forward(&self, x: &Tensor, mode: Statistics) -> Tensor {
-        self.count(mode);
         match self.fused(x) {
             Some(fused) => made(fused.forward(x, None, mode)),
             None => self.normalise(x, mode),
@@ -32,7 +30,6 @@ impl Norm {
 
     /// relu(norm(x))
     pub(super) fn forward_relu(&self, x: &Tensor, mode: Statistics) -> Tensor {
-        self.count(mode);
         match self.fused(x) {
             Some(fused) => made(fused.forward_relu(x, None, mode)),
             None => self.normalise(x, mode).relu_(),
@@ -46,7 +43,6 @@ impl Norm {
         shortcut: &Tensor,
         mode: Statistics,
     ) -> Tensor {
-        self.count(mode);
         match self.fused(x) {
             Some(fused) => made(fused.forward_relu(x, Some(shortcut), mode)),
             None => self.normalise(x, mode).g_add_(shortcut).relu_(),
@@ -55,19 +51,12 @@ impl Norm {
 
     /// max_pool(relu(norm(x))), 3×3 with stride 2
     pub(super) fn forward_relu_max_pool(&self, x: &Tensor, mode: Statistics) -> Tensor {
-        self.count(mode);
         match self.fused(x) {
             Some(fused) => made(fused.forward_relu_max_pool(x, mode)),
             None => {
                 let activated = self.normalise(x, mode).relu_();
                 activated.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
             }
-        }
-    }
-
-    fn count(&self, mode: Statistics) {
-        if mode == Statistics::Batch {
-            let _ = self.batches.shallow_clone().g_add_scalar_(1);
         }
     }
 

@@ -104,6 +104,19 @@ impl ResNet18 {
         x.linear(&self.fc.0, Some(&self.fc.1)).to_kind(Kind::Float)
     }
 
+    /// Counts a batch in `num_batches_tracked`, as PyTorch does in a forward pass that moves the
+    /// running statistics. [`forward`](Self::forward) leaves it to the caller, since a GPU may
+    /// repeat what was recorded.
+    pub fn count_batch(&self) {
+        let counts = self
+            .state
+            .iter()
+            .filter(|(name, _)| name.ends_with(COUNTER));
+        for (_, count) in counts {
+            let _ = count.shallow_clone().g_add_scalar_(1);
+        }
+    }
+
     /// Every trained tensor, in torchvision's order.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters

@@ -26,15 +26,18 @@ impl Compute {
         }
     }
 
-    /// Whether the device still works when a call returns.
-    pub(super) fn works_behind(&self) -> bool {
-        matches!(self.device, Device::Cuda(_))
+    /// The index of the GPU, if it is one. A GPU still works when a call returns.
+    pub(super) fn gpu(&self) -> Option<u32> {
+        match self.device {
+            Device::Cuda(index) => Some(index as u32),
+            _ => None,
+        }
     }
 
     /// Lets cuDNN try all algorithms for shapes that it has not met, and keep the quickest. That
     /// pays only for shapes that come again and again.
     pub(super) fn tune(&self, pays: bool) {
-        if self.works_behind() {
+        if self.gpu().is_some() {
             tch::Cuda::cudnn_set_benchmark(pays);
         }
     }

@@ -15,9 +15,8 @@ use tch::{Device, Kind, Tensor};
 use worker_control::{Assignment, Backend, TrainError};
 
 use super::device::Compute;
-use super::failure::{collective, device as device_failure, internal};
+use super::failure::{collective, internal};
 use super::link::{Link, Outgoing};
-use super::optimizer::Adam;
 use super::replica::Replica;
 use super::setup::{Announced, Setup};
 
@@ -106,13 +105,23 @@ impl RankHandle {
         self.peers.as_ref().map(|peers| &peers.group)
     }
 
-    /// Removes the gradients of the last step.
-    pub(super) fn begin_step(&mut self, optimizer: &Adam) -> Result<(), TrainError> {
+    /// Whether there are no other ranks, so that no step can fail because of one.
+    pub(super) fn is_alone(&self) -> bool {
+        self.peers.is_none()
+    }
+
+    /// Removes the gradients of the last step, and remembers what a failed one would change.
+    pub(super) fn begin_step(
+        &mut self,
+        replica: &mut Replica,
+        moves_statistics: bool,
+    ) -> Result<(), TrainError> {
         match &mut self.peers {
-            None => optimizer.clear_grad().map_err(internal),
+            None => replica.optimizer.clear_grad().map_err(internal),
             Some(peers) => {
+                replica.begin_step(moves_statistics);
                 // They stay where they are, in the reducer's buckets.
-                optimizer.zero_grad().map_err(internal)?;
+                replica.optimizer.zero_grad().map_err(internal)?;
                 peers.begin_step()
             }
         }
@@ -122,12 +131,12 @@ impl RankHandle {
     /// mean loss over the global batch, float32 `[1]`, with the gradients of the same in place. A
     /// GPU may still have to compute both, but with peers: no update may follow a collective that
     /// is going to break.
-    pub(super) fn backward(&mut self, scaled: &Tensor) -> Result<HostCopy, TrainError> {
+    pub(super) fn backward(&mut self, scaled: &Tensor) -> Result<Tensor, TrainError> {
         match &mut self.peers {
             Some(peers) => peers.backward(scaled),
             None => {
                 scaled.f_backward().map_err(internal)?;
-                HostCopy::begin(&scaled.detach().reshape([1])).map_err(device_failure)
+                scaled.detach().f_view([1]).map_err(internal)
             }
         }
     }
@@ -171,7 +180,7 @@ impl Peers {
         self.reducer.prepare_for_forward().map_err(collective)
     }
 
-    fn backward(&mut self, scaled: &Tensor) -> Result<HostCopy, TrainError> {
+    fn backward(&mut self, scaled: &Tensor) -> Result<Tensor, TrainError> {
         let value = scaled.detach();
         // Adds nothing to the loss, and its own value to the gradient of the carrier.
         let carried = (&self.loss_carrier - self.loss_carrier.detach()).sum(Kind::Float) * value;
@@ -180,10 +189,10 @@ impl Peers {
             .map_err(collective)?;
         // On a GPU the collectives are only queued so far. The copy comes after them, and an
         // abort lets it come too, with invalid results.
-        let mean = HostCopy::begin(&self.loss_carrier.grad()).map_err(collective)?;
-        mean.wait().map_err(collective)?;
+        let copy = HostCopy::begin(&self.loss_carrier.grad()).map_err(collective)?;
+        let mean = copy.wait().map_err(collective)?;
         self.group.check().map_err(collective)?;
-        Ok(mean)
+        Ok(mean.shallow_clone())
     }
 
     fn allreduce_wait(&mut self) -> Result<f64, TrainError> {

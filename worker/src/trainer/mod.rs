@@ -16,6 +16,7 @@ mod group;
 mod images;
 mod predict;
 mod prepare;
+mod recorded;
 mod replica;
 mod resident;
 mod snapshot;
@@ -36,6 +37,7 @@ use epoch::EpochRun;
 use failure::{data_failure, internal};
 use group::RankHandle;
 use link::{Download, Link, Outgoing, Scanned, SharedInbox, Unwritten, Upload};
+use recorded::Recorder;
 use replica::Replica;
 use setup::{Images, Settings, Setup};
 use snapshot::Snapshot;
@@ -68,6 +70,7 @@ pub fn run(
         resident: None,
         group: None,
         rank: None,
+        recorder: Recorder::default(),
         epoch: None,
         control: Control::new(!settings.frozen_batch_norm),
     };
@@ -116,6 +119,7 @@ struct Worker<'a> {
     /// A group that is complete, and has no state yet.
     group: Option<c10d::ProcessGroup>,
     rank: Option<RankHandle>,
+    recorder: Recorder,
     epoch: Option<EpochRun>,
     control: Control<Replica>,
 }
@@ -139,6 +143,7 @@ impl Worker<'_> {
             Task::Leave => {
                 self.end_epoch(Err("cancelled"));
                 (self.group, self.rank) = (None, None);
+                self.recorder = Recorder::default();
             }
             Task::Rendezvous(assignment) => self.rendezvous(&assignment)?,
             Task::Create { pretrained } => return self.create(pretrained).map(Done::Created),

@@ -1,7 +1,7 @@
 //! Adam with a learning rate per parameter group, by libtorch's fused kernels. It decides no
 //! learning rate and changes no gradient.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::model::{Parameter, ParameterGroup};
 
@@ -20,6 +20,9 @@ pub enum StepError {
     /// libtorch refused.
     #[error("{0}")]
     Kernel(#[from] kernels::Error),
+    /// The same.
+    #[error("{0}")]
+    Tensor(#[from] tch::TchError),
 }
 
 /// The parameters of one group, and Adam's state of them.
@@ -30,6 +33,8 @@ struct Group {
     averages: Vec<Tensor>,
     squares: Vec<Tensor>,
     steps: Vec<Tensor>,
+    /// In the memory of the device, where a recorded step reads it.
+    learning_rate: Tensor,
 }
 
 /// The optimizer (Kingma, Ba: "Adam: a method for stochastic optimization", 2015), equal to
@@ -40,6 +45,7 @@ pub struct Adam {
     /// Those of all groups.
     parameters: Vec<Tensor>,
     groups: [Group; ParameterGroup::COUNT],
+    rates: GroupLrs,
 }
 
 impl Adam {
@@ -61,6 +67,7 @@ impl Adam {
             weight_decay,
             parameters: all.map(Tensor::shallow_clone).collect(),
             groups,
+            rates: [0.0; ParameterGroup::COUNT],
         }
     }
 
@@ -87,22 +94,43 @@ impl Adam {
     /// When a gradient is missing, and nothing changes; or when libtorch refuses, as it does where
     /// a gradient is laid out otherwise than its parameter.
     pub fn step(&mut self, lrs: &GroupLrs) -> Result<(), StepError> {
-        self.groups.iter().try_for_each(Group::check)?;
-        for (group, &lr) in self.groups.iter().zip(lrs) {
-            let Group {
-                parameters,
-                averages,
-                squares,
-                steps,
-                ..
-            } = group;
-            let options = kernels::AdamOptions {
-                weight_decay: self.weight_decay,
-                ..kernels::AdamOptions::new(lr)
-            };
-            if !parameters.is_empty() {
-                kernels::adam_step(parameters, averages, squares, steps, &options)?;
+        self.set_rates(lrs)?;
+        self.update()
+    }
+
+    /// Sets the learning rates of the next updates.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn set_rates(&mut self, lrs: &GroupLrs) -> Result<(), StepError> {
+        if *lrs != self.rates {
+            for (group, &lr) in self.groups.iter_mut().zip(lrs) {
+                let _ = group.learning_rate.f_fill_(lr)?;
             }
+            self.rates = *lrs;
+        }
+        Ok(())
+    }
+
+    /// One update with the learning rates that are set.
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step).
+    pub fn update(&mut self) -> Result<(), StepError> {
+        self.groups.iter().try_for_each(Group::check)?;
+        let options = kernels::AdamOptions {
+            weight_decay: self.weight_decay,
+            ..Default::default()
+        };
+        for group in self.groups.iter().filter(|g| !g.parameters.is_empty()) {
+            kernels::adam_step(
+                &group.parameters,
+                &group.averages,
+                &group.squares,
+                &group.steps,
+                &group.learning_rate,
+                &options,
+            )?;
         }
         Ok(())
     }
@@ -139,7 +167,14 @@ impl Group {
         let step = |p: &Tensor| Tensor::zeros(scalar, (Kind::Float, p.device()));
         let (averages, squares) = (zeros(), zeros());
         let steps = parameters.iter().map(step).collect();
+        // Where it is read as a number, it stays the number that it is.
+        let device = parameters.first().map_or(Device::Cpu, Tensor::device);
+        let kind = match device {
+            Device::Cpu => Kind::Double,
+            _ => Kind::Float,
+        };
         Self {
+            learning_rate: Tensor::zeros(scalar, (kind, device)),
             names,
             parameters,
             averages,

@@ -170,8 +170,11 @@ impl Replica {
     }
 
     /// Completes a step, which can no longer be reverted.
-    pub(super) fn end_step(&mut self) {
+    pub(super) fn end_step(&mut self, moved_statistics: bool) {
         self.statistics = None;
+        if moved_statistics {
+            self.model.count_batch();
+        }
         self.position.completed += 1;
     }
 

@@ -1,6 +1,5 @@
 //! Keeps the decoded images in the memory of the GPU, where they fit.
 
-use tch::Device;
 use worker_control::TrainError;
 
 use super::Worker;
@@ -11,13 +10,12 @@ impl Worker<'_> {
     /// Copies the images to the GPU before the first epoch that trains on them. By then all
     /// workers that share the cache have decoded their parts.
     pub(super) fn make_resident(&mut self) -> Result<(), TrainError> {
-        let (Some(cache), Device::Cuda(index), None) =
-            (&self.cache, self.compute.device, &self.resident)
+        let (Some(cache), Some(gpu), None) = (&self.cache, self.compute.gpu(), &self.resident)
         else {
             return Ok(());
         };
         let needed = bytes_needed(cache.images(), cache.size());
-        let free = c10d::cuda::free_memory(index as u32).map_err(device)?;
+        let free = c10d::cuda::free_memory(gpu).map_err(device)?;
         let (needed_mib, free_mib) = (needed >> 20, free >> 20);
         if !fits_in_memory(needed, free) {
             tracing::info!(

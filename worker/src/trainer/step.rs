@@ -12,18 +12,36 @@ use tch::{Reduction, Tensor};
 use worker_control::{Activity, Done, EpochPlan, Phases, State as _, Stepped, TrainError};
 
 use super::Worker;
+use super::activity::ActivityTracker;
 use super::epoch::EpochRun;
 use super::failure::{device, internal};
+use super::group::RankHandle;
 use super::replica::Replica;
 use crate::model::Statistics;
+use worker_data::Batch;
+
+/// What makes a step: two of the same kind differ in nothing but the batch, the learning rates and
+/// the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StepKind {
+    /// Samples of this rank, and of all.
+    pub(super) local: u32,
+    pub(super) global: u32,
+    /// Whether BatchNorm's running statistics move.
+    pub(super) moves: bool,
+}
+
+/// What a step leaves behind beside the new state.
+pub(super) struct Computed {
+    /// Over the global batch: float32 `[1]`. A GPU may still have to compute it.
+    pub(super) mean_loss: Tensor,
+    pub(super) phases: Phases,
+}
 
 /// A step that the device may still work on.
 pub(super) struct BegunStep {
-    /// Over the global batch: float32 `[1]`.
     mean_loss: HostCopy,
-    /// Samples of this rank, and of all.
-    local: u32,
-    global: u32,
+    kind: StepKind,
     seconds: f64,
     phases: Phases,
 }
@@ -50,50 +68,33 @@ impl Worker<'_> {
             .map_err(internal)?;
         let data_wait = started.elapsed().as_secs_f64();
         let (local, global) = (plan.local_counts[index], plan.global_counts[index]);
-        let moves = !self.settings.frozen_batch_norm && local > 0;
-        let mode = match moves {
-            true => Statistics::Batch,
-            false => Statistics::Running,
-        };
-        let scale = match local {
-            // A rank without samples takes part with a sample of weight 0.
-            0 => 0.0,
-            _ => f64::from(rank.world_size) / f64::from(global),
-        };
-        let computing = Instant::now();
-        self.activity.enter(Activity::Forward);
-        self.compute.tune(Some(&local) == plan.local_counts.first());
-        replica.begin_step(moves);
-        rank.begin_step(&replica.optimizer)?;
-        let loss = replica
-            .logits(&batch.images, mode)?
-            .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Sum, -100, 0.0);
-        self.activity.enter(Activity::Backward);
-        let mean_loss = rank.backward(&(&loss * scale))?;
-        let backward_done = computing.elapsed().as_secs_f64();
-        let waited = rank.allreduce_wait()?;
-        let optimizing = Instant::now();
-        self.activity.enter(Activity::Optimizer);
-        replica.optimizer.step(&plan.lrs).map_err(internal)?;
-        replica.end_step();
-        self.activity.at(plan.generation, replica.position());
-        let begun = BegunStep {
-            mean_loss,
+        let kind = StepKind {
             local,
             global,
+            moves: !self.settings.frozen_batch_norm && local > 0,
+        };
+        let usual = Some(&local) == plan.local_counts.first();
+        self.compute.tune(usual);
+        replica.optimizer.set_rates(&plan.lrs).map_err(internal)?;
+        let gpu = self.compute.gpu().filter(|_| usual && rank.is_alone());
+        let computed = self.recorder.step(kind, gpu, &batch, |batch| {
+            compute(rank, replica, self.activity, kind, batch)
+        })?;
+        replica.end_step(kind.moves);
+        self.activity.at(plan.generation, replica.position());
+        let begun = BegunStep {
+            mean_loss: HostCopy::begin(&computed.mean_loss).map_err(device)?,
+            kind,
             seconds: started.elapsed().as_secs_f64(),
             phases: Phases {
                 data_wait,
-                forward_backward: (backward_done - waited).max(0.0),
-                allreduce_wait: waited,
-                optimizer: optimizing.elapsed().as_secs_f64(),
-                validation: 0.0,
+                ..computed.phases
             },
         };
         // A GPU works on this step while the results of those before are awaited.
         let mut results = epoch.results(replica)?;
         epoch.begun.push(begun);
-        if !self.compute.works_behind() {
+        if self.compute.gpu().is_none() {
             results.extend(epoch.results(replica)?);
         }
         if index + 1 == plan.local_counts.len() {
@@ -119,6 +120,47 @@ impl Worker<'_> {
     }
 }
 
+/// Forward pass, backward pass and update.
+fn compute(
+    rank: &mut RankHandle,
+    replica: &mut Replica,
+    activity: &ActivityTracker,
+    kind: StepKind,
+    batch: &Batch,
+) -> Result<Computed, TrainError> {
+    let mode = match kind.moves {
+        true => Statistics::Batch,
+        false => Statistics::Running,
+    };
+    let scale = match kind.local {
+        // A rank without samples takes part with a sample of weight 0.
+        0 => 0.0,
+        _ => f64::from(rank.world_size) / f64::from(kind.global),
+    };
+    let computing = Instant::now();
+    activity.enter(Activity::Forward);
+    rank.begin_step(replica, kind.moves)?;
+    let loss = replica
+        .logits(&batch.images, mode)?
+        .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Sum, -100, 0.0);
+    activity.enter(Activity::Backward);
+    let mean_loss = rank.backward(&(&loss * scale))?;
+    let backward_done = computing.elapsed().as_secs_f64();
+    let waited = rank.allreduce_wait()?;
+    let optimizing = Instant::now();
+    activity.enter(Activity::Optimizer);
+    replica.optimizer.update().map_err(internal)?;
+    Ok(Computed {
+        mean_loss,
+        phases: Phases {
+            forward_backward: (backward_done - waited).max(0.0),
+            allreduce_wait: waited,
+            optimizer: optimizing.elapsed().as_secs_f64(),
+            ..Phases::default()
+        },
+    })
+}
+
 impl EpochRun {
     /// Waits for the results of the steps that have begun.
     fn results(&mut self, replica: &mut Replica) -> Result<Vec<Stepped>, TrainError> {
@@ -126,9 +168,9 @@ impl EpochRun {
             let waiting = Instant::now();
             let mean_loss = step.mean_loss.wait().map_err(device)?.double_value(&[0]);
             let waited = waiting.elapsed().as_secs_f64();
-            replica.add_loss(mean_loss, step.global);
+            replica.add_loss(mean_loss, step.kind.global);
             Ok(Stepped {
-                loss_sum: mean_loss * f64::from(step.local),
+                loss_sum: mean_loss * f64::from(step.kind.local),
                 seconds: step.seconds + waited,
                 phases: Phases {
                     forward_backward: step.phases.forward_backward + waited,

@@ -93,10 +93,16 @@ impl Progress {
                 backend,
                 precision,
                 ..
-            } => self.say(&format!(
-                "group: {} over {backend}, computing in {precision}",
-                count(ranks.len(), "rank")
-            )),
+            } => {
+                let over = match ranks.len() {
+                    1 => String::new(),
+                    _ => format!(" over {backend}"),
+                };
+                self.say(&format!(
+                    "group: {}{over}, computing in {precision}",
+                    count(ranks.len(), "rank")
+                ));
+            }
             _ => {}
         }
     }

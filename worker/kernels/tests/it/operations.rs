@@ -63,7 +63,7 @@ fn autocast_forgets_the_weights_it_has_cast() {
 }
 
 /// Adam as the paper writes it (algorithm 1), with the L2 penalty in the gradient.
-fn adam_by_hand(gradients: &[f64], mut parameter: f64, options: &AdamOptions) -> f64 {
+fn adam_by_hand(gradients: &[f64], mut parameter: f64, rate: f64, options: &AdamOptions) -> f64 {
     let (mut m, mut v) = (0.0, 0.0);
     for (t, gradient) in (1..).zip(gradients) {
         let g = gradient + options.weight_decay * parameter;
@@ -73,7 +73,7 @@ fn adam_by_hand(gradients: &[f64], mut parameter: f64, options: &AdamOptions) ->
             m / (1.0 - options.beta1.powi(t)),
             v / (1.0 - options.beta2.powi(t)),
         );
-        parameter -= options.learning_rate * m_hat / (v_hat.sqrt() + options.epsilon);
+        parameter -= rate * m_hat / (v_hat.sqrt() + options.epsilon);
     }
     parameter
 }
@@ -82,8 +82,9 @@ fn adam_by_hand(gradients: &[f64], mut parameter: f64, options: &AdamOptions) ->
 fn adam_follows_the_paper() {
     let options = AdamOptions {
         weight_decay: 0.01,
-        ..AdamOptions::new(0.1)
+        ..AdamOptions::default()
     };
+    let rate = Tensor::from(0.1);
     let leaf = channels_last_ones();
     let leaf = leaf.set_requires_grad(true);
     let idle = Tensor::ones([2], FLOAT).set_requires_grad(true);
@@ -95,9 +96,9 @@ fn adam_follows_the_paper() {
     for gradient in gradients {
         zero_grads(&parameters).unwrap();
         (&parameters[0] * gradient).sum(Kind::Float).backward();
-        adam_step(&parameters, &m, &v, &steps, &options).unwrap();
+        adam_step(&parameters, &m, &v, &steps, &rate, &options).unwrap();
     }
-    let expected = adam_by_hand(&gradients, 1.0, &options);
+    let expected = adam_by_hand(&gradients, 1.0, 0.1, &options);
     let found = parameters[0].detach();
     for extreme in [found.min(), found.max()] {
         assert!(
@@ -113,15 +114,15 @@ fn adam_follows_the_paper() {
 
 #[test]
 fn adam_refuses_what_the_fused_kernel_would_garble() {
-    let options = AdamOptions::new(0.1);
+    let (rate, options) = (Tensor::from(0.1), AdamOptions::default());
     let leaf = channels_last_ones();
     let parameters = [leaf.set_requires_grad(true)];
     parameters[0].sum(Kind::Float).backward();
     let plain = || [Tensor::zeros([2, 3, 2, 2], FLOAT)];
     let steps = [Tensor::zeros([], FLOAT)];
-    let error = adam_step(&parameters, &plain(), &plain(), &steps, &options).unwrap_err();
+    let error = adam_step(&parameters, &plain(), &plain(), &steps, &rate, &options).unwrap_err();
     assert!(error.to_string().contains("strides"), "{error}");
-    let error = adam_step(&parameters, &plain(), &plain(), &[], &options).unwrap_err();
+    let error = adam_step(&parameters, &plain(), &plain(), &[], &rate, &options).unwrap_err();
     assert!(
         matches!(
             error,

@@ -87,8 +87,8 @@ fn train_and_resume(workers: usize) {
     };
     assert!(ended.output.contains(group), "{}", ended.output);
     assert_eq!(ended.epochs().len(), epochs);
-    let recorded = logs(&ended).contains("recorded the training step as a CUDA graph");
-    assert_eq!(recorded, workers == 1);
+    let refused = logs(&ended).contains("cannot record");
+    assert!(!refused);
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Counts {
 }
 
 /// What local rank 0 asks for in most steps, from one batch to the next.
-fn steady(workers: usize) -> Option<Counts> {
+fn steady(workers: usize, further: &[&str]) -> Option<Counts> {
     let gpu = FakeGpu::new()?;
     let workers = format!("--workers={workers}");
     let flags = [
@@ -42,6 +42,7 @@ fn steady(workers: usize) -> Option<Counts> {
             "--batch-norm=per-rank",
             "--image-size=64",
         ],
+        further,
     ]
     .concat();
     let mut run = Run::start_with(&flags, |command| {
@@ -55,8 +56,8 @@ fn steady(workers: usize) -> Option<Counts> {
     let trace = gpu.trace(rank_0);
     assert!(!trace.contains("loader: "), "the images are on the device");
     let calls: Vec<&str> = trace.lines().collect();
-    // It gathers the images of a batch.
-    let steps = calls.split_inclusive(|call| call.contains("indexSelectSmallIndexIh"));
+    // It normalises the images of a batch.
+    let steps = calls.split_inclusive(|call| call.contains("addcmul"));
     let mut seen = HashMap::<Counts, usize>::new();
     for step in steps.skip(1) {
         *seen.entry(Counts::of(step)).or_default() += 1;
@@ -67,24 +68,36 @@ fn steady(workers: usize) -> Option<Counts> {
     Some(step)
 }
 
-/// A step of the only rank is replayed. With two ranks the host waits for an event, which the fake has always reached: an update must not
-/// follow a broken collective.
+fn assert_steady(workers: usize, further: &[&str], launches: usize, copies_on_device: usize) {
+    let Some(counted) = steady(workers, further) else {
+        return;
+    };
+    let step = Counts {
+        launches,
+        copies_to_device: 0,
+        copies_to_host: 1,
+        copies_on_device,
+        synchronisations: 0,
+    };
+    assert_eq!(counted, step, "lower the figures if there are fewer");
+}
+
+/// A graph of the gradients and one of the update.
 #[test]
-fn a_step_asks_for_no_more_than_before() {
-    for (workers, launches, copies_on_device) in [(1, 4, 4), (2, 375, 3)] {
-        let Some(counted) = steady(workers) else {
-            return;
-        };
-        let step = Counts {
-            launches,
-            copies_to_device: 0,
-            copies_to_host: 1,
-            copies_on_device,
-            synchronisations: 0,
-        };
-        assert_eq!(
-            counted, step,
-            "{workers} ranks; lower the figures if there are fewer"
-        );
-    }
+fn small_steps_are_replayed() {
+    assert_steady(1, &[], 5, 4);
+}
+
+/// The host waits for an event, which the fake has always reached: an update must not follow a
+/// broken collective.
+#[test]
+fn small_steps_of_two_ranks_are_replayed_around_their_all_reduce() {
+    assert_steady(2, &[], 7, 4);
+}
+
+/// Their all-reduce overlaps the backward pass.
+#[test]
+fn large_steps_of_two_ranks_are_launched() {
+    let large = ["--limit-per-class=80", "--global-batch=130"];
+    assert_steady(2, &large, 387, 3);
 }

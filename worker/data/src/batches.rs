@@ -13,6 +13,17 @@ pub struct Batch {
     pub labels: Tensor,
 }
 
+impl Batch {
+    /// Another handle to the same tensors.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self {
+            images: self.images.shallow_clone(),
+            labels: self.labels.shallow_clone(),
+        }
+    }
+}
+
 /// The batches of an epoch, in order.
 #[derive(Debug)]
 pub enum Batches {

@@ -45,6 +45,7 @@ void kernels_keep_freed_memory();
 
 Status kernels_zero_grads(at::Tensor** tensors, size_t count);
 Status kernels_clear_grads(at::Tensor** tensors, size_t count);
+Status kernels_move_grads(at::Tensor** tensors, at::Tensor** places, size_t count);
 Status kernels_adam_step(
     at::Tensor** params, at::Tensor** exp_avgs, at::Tensor** exp_avg_sqs, at::Tensor** steps,
     size_t count, at::Tensor* learning_rate, const AdamOptions* options);

@@ -51,6 +51,25 @@ Status kernels_clear_grads(at::Tensor** tensors, size_t count) {
   });
 }
 
+Status kernels_move_grads(at::Tensor** tensors, at::Tensor** places, size_t count) {
+  return shim::guarded([&] {
+    c10::NoGradGuard no_grad;
+    std::vector<at::Tensor> from, to;
+    for (size_t i = 0; i < count; ++i) {
+      const auto& grad = tensors[i]->grad();
+      TORCH_CHECK(grad.defined(), "parameter ", i, " has no gradient");
+      from.push_back(grad);
+      to.push_back(*places[i]);
+    }
+    if (!to.empty()) {
+      at::_foreach_copy_(to, from);
+    }
+    for (size_t i = 0; i < count; ++i) {
+      tensors[i]->mutable_grad() = *places[i];
+    }
+  });
+}
+
 Status kernels_adam_step(
     at::Tensor** params, at::Tensor** exp_avgs, at::Tensor** exp_avg_sqs, at::Tensor** steps,
     size_t count, at::Tensor* learning_rate, const AdamOptions* options) {

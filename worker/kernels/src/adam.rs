@@ -115,3 +115,25 @@ pub fn clear_grads(tensors: &[Tensor]) -> Result<(), Error> {
         .check()
         .map_err(of("dropping gradients"))
 }
+
+/// Copies each gradient to its place, which is the gradient from then on.
+///
+/// # Errors
+/// [`Error::LengthMismatch`]; [`Error::Failed`] when a gradient is missing or has another shape.
+pub fn move_grads(tensors: &[Tensor], places: &[Tensor]) -> Result<(), Error> {
+    let operation = "moving gradients";
+    if places.len() != tensors.len() {
+        return Err(Error::LengthMismatch {
+            operation,
+            name: "places",
+            expected: tensors.len(),
+            found: places.len(),
+        });
+    }
+    let (pointers, places) = (ffi::pointers(tensors), ffi::pointers(places));
+    // SAFETY: all tensors are alive for the call, and the lists are equally long, as checked
+    // above.
+    unsafe { ffi::kernels_move_grads(pointers.as_ptr(), places.as_ptr(), pointers.len()) }
+        .check()
+        .map_err(of(operation))
+}

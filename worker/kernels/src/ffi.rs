@@ -42,6 +42,7 @@ unsafe extern "C" {
 
     pub(crate) fn kernels_zero_grads(tensors: Tensors, count: usize) -> Status;
     pub(crate) fn kernels_clear_grads(tensors: Tensors, count: usize) -> Status;
+    pub(crate) fn kernels_move_grads(tensors: Tensors, places: Tensors, count: usize) -> Status;
     pub(crate) fn kernels_adam_step(
         params: Tensors,
         exp_avgs: Tensors,

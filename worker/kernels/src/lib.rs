@@ -13,7 +13,7 @@ mod ffi;
 mod memory;
 mod norm;
 
-pub use adam::{AdamOptions, adam_step, clear_grads, zero_grads};
+pub use adam::{AdamOptions, adam_step, clear_grads, move_grads, zero_grads};
 pub use autocast::autocast_bf16;
 pub use error::Error;
 pub use memory::keep_freed_memory;

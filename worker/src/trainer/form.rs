@@ -34,8 +34,7 @@ impl Worker<'_> {
             None if assignment.world_size == 1 => {}
             None => return Err(internal("there is no process group")),
         }
-        let rank = RankHandle::take(assignment, group, replica, device)?;
-        self.rank = Some(rank);
+        self.rank = Some(RankHandle::new(assignment, group, device));
         Ok(())
     }
 }

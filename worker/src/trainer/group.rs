@@ -1,22 +1,17 @@
-//! A rank's place in a generation: its process group, and the reducer of its gradients. It ends
-//! with the generation; the replica, which it trains, outlives it. The only rank of a generation
-//! has neither.
-//!
-//! Beside the gradients, the reducer sums up the loss: the `loss_carrier` is a parameter on which
-//! nothing depends, whose gradient is by construction the rank's part of the step's mean loss. Each
-//! rank knows the loss of the global batch as soon as it has the gradients, and no loss value is
-//! lost with a rank.
+//! A rank's place in a generation: its process group, and how it reduces gradients over that. It
+//! ends with the generation; the replica, which it trains, outlives it. The only rank of a
+//! generation has no group.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use c10d::HostCopy;
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 use worker_control::{Assignment, Backend, TrainError};
 
 use super::device::Compute;
 use super::failure::{collective, internal};
 use super::link::{Link, Outgoing};
+use super::reduction::Reduction;
 use super::replica::Replica;
 use super::setup::{Announced, Setup};
 
@@ -24,25 +19,13 @@ use super::setup::{Announced, Setup};
 /// slow one, and the coordinator treats a rank that stays in the rendezvous as stalled.
 const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// On a GPU one step of so many is measured.
-const MEASURED_STEPS: u32 = 20;
-
 pub(super) struct RankHandle {
     pub(super) rank: u32,
-    pub(super) world_size: u32,
+    world_size: u32,
     /// `None` for the only rank.
-    peers: Option<Peers>,
-}
-
-/// What connects a rank with the others.
-struct Peers {
-    group: c10d::ProcessGroup,
-    reducer: c10d::Reducer,
-    steps: u32,
-    /// What the last step that was measured waited for other ranks, in seconds.
-    waited: f64,
-    /// float32 `[1]`.
-    loss_carrier: Tensor,
+    group: Option<c10d::ProcessGroup>,
+    /// From the first step on.
+    reduction: Option<Reduction>,
     device: Device,
 }
 
@@ -85,126 +68,46 @@ pub(super) fn rendezvous(
 }
 
 impl RankHandle {
-    /// Attaches a reducer to the replica's parameters, which are equal on all ranks by now.
-    pub(super) fn take(
+    /// The place that `order` gives.
+    pub(super) fn new(
         order: &Assignment,
         group: Option<c10d::ProcessGroup>,
-        replica: &Replica,
         device: Device,
-    ) -> Result<Self, TrainError> {
-        let peers = group.map(|group| Peers::connect(group, replica, device));
-        Ok(Self {
+    ) -> Self {
+        Self {
             rank: order.rank,
             world_size: order.world_size,
-            peers: peers.transpose()?,
-        })
+            group,
+            reduction: None,
+            device,
+        }
     }
 
     /// The other ranks, and this one.
     pub(super) fn group(&self) -> Option<&c10d::ProcessGroup> {
-        self.peers.as_ref().map(|peers| &peers.group)
+        self.group.as_ref()
     }
 
     /// Whether there are no other ranks, so that no step can fail because of one.
     pub(super) fn is_alone(&self) -> bool {
-        self.peers.is_none()
+        self.group.is_none()
     }
 
-    /// Removes the gradients of the last step, and remembers what a failed one would change.
-    pub(super) fn begin_step(
+    /// How the gradients of a step over so many samples of all ranks, and of those after it, are
+    /// reduced. All ranks ask with the same number.
+    pub(super) fn reduction(
         &mut self,
-        replica: &mut Replica,
-        moves_statistics: bool,
-    ) -> Result<(), TrainError> {
-        match &mut self.peers {
-            None => replica.optimizer.clear_grad().map_err(internal),
-            Some(peers) => {
-                replica.begin_step(moves_statistics);
-                // They stay where they are, in the reducer's buckets.
-                replica.optimizer.zero_grad().map_err(internal)?;
-                peers.begin_step()
-            }
-        }
-    }
-
-    /// Back-propagates this rank's part of the step's mean loss, times the world size. Returns the
-    /// mean loss over the global batch, float32 `[1]`, with the gradients of the same in place. A
-    /// GPU may still have to compute both, but with peers: no update may follow a collective that
-    /// is going to break.
-    pub(super) fn backward(&mut self, scaled: &Tensor) -> Result<Tensor, TrainError> {
-        match &mut self.peers {
-            Some(peers) => peers.backward(scaled),
-            None => {
-                scaled.f_backward().map_err(internal)?;
-                scaled.detach().f_view([1]).map_err(internal)
-            }
-        }
-    }
-
-    /// Seconds that the backward pass waits for other ranks, of the last step that was measured.
-    pub(super) fn allreduce_wait(&mut self) -> Result<f64, TrainError> {
-        let waited = self.peers.as_mut().map(Peers::allreduce_wait);
-        waited.unwrap_or(Ok(0.0))
-    }
-}
-
-impl Peers {
-    fn connect(
-        group: c10d::ProcessGroup,
         replica: &Replica,
-        device: Device,
-    ) -> Result<Self, TrainError> {
-        let loss_carrier = Tensor::zeros([1], (Kind::Float, device)).set_requires_grad(true);
-        let mut parameters: Vec<Tensor> = replica
-            .model
-            .parameters()
-            .iter()
-            .map(|p| p.tensor.shallow_clone())
-            .collect();
-        parameters.push(loss_carrier.shallow_clone());
-        let reducer = c10d::Reducer::new(&parameters, &group, c10d::ReducerOptions::default())
-            .map_err(collective)?;
-        Ok(Self {
-            group,
-            reducer,
-            steps: 0,
-            waited: 0.0,
-            loss_carrier,
-            device,
-        })
-    }
-
-    fn begin_step(&mut self) -> Result<(), TrainError> {
-        self.steps += 1;
-        kernels::zero_grads(std::slice::from_ref(&self.loss_carrier)).map_err(internal)?;
-        self.reducer.prepare_for_forward().map_err(collective)
-    }
-
-    fn backward(&mut self, scaled: &Tensor) -> Result<Tensor, TrainError> {
-        let value = scaled.detach();
-        // Adds nothing to the loss, and its own value to the gradient of the carrier.
-        let carried = (&self.loss_carrier - self.loss_carrier.detach()).sum(Kind::Float) * value;
-        self.reducer
-            .backward(&(scaled + carried))
-            .map_err(collective)?;
-        // On a GPU the collectives are only queued so far. The copy comes after them, and an
-        // abort lets it come too, with invalid results.
-        let copy = HostCopy::begin(&self.loss_carrier.grad()).map_err(collective)?;
-        let mean = copy.wait().map_err(collective)?;
-        self.group.check().map_err(collective)?;
-        Ok(mean.shallow_clone())
-    }
-
-    fn allreduce_wait(&mut self) -> Result<f64, TrainError> {
-        // On a GPU a measurement waits for six events.
-        let measured = match self.device {
-            Device::Cuda(_) => self.steps % MEASURED_STEPS == 1,
-            _ => true,
+        global: u32,
+    ) -> Result<&mut Reduction, TrainError> {
+        let reduction = match self.reduction.take() {
+            Some(reduction) => reduction,
+            None => {
+                let samples = global.div_ceil(self.world_size.max(1));
+                Reduction::choose(self.group.as_ref(), replica, self.device, samples)?
+            }
         };
-        if measured && let Some(timings) = self.reducer.last_timings().map_err(collective)? {
-            self.waited = timings.allreduce_wait.as_secs_f64();
-        }
-        Ok(self.waited)
+        Ok(self.reduction.insert(reduction))
     }
 }
 

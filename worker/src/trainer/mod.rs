@@ -17,6 +17,7 @@ mod images;
 mod predict;
 mod prepare;
 mod recorded;
+mod reduction;
 mod replica;
 mod resident;
 mod snapshot;
@@ -37,10 +38,10 @@ use epoch::EpochRun;
 use failure::{data_failure, internal};
 use group::RankHandle;
 use link::{Download, Link, Outgoing, Scanned, SharedInbox, Unwritten, Upload};
-use recorded::Recorder;
 use replica::Replica;
 use setup::{Images, Settings, Setup};
 use snapshot::Snapshot;
+use step::Repeated;
 use worker_data::{Cache, Resident, demo};
 
 /// Performs one task after the other, until one of them ends the thread.
@@ -70,7 +71,7 @@ pub fn run(
         resident: None,
         group: None,
         rank: None,
-        recorder: Recorder::default(),
+        repeated: Repeated::default(),
         epoch: None,
         control: Control::new(!settings.frozen_batch_norm),
     };
@@ -119,7 +120,7 @@ struct Worker<'a> {
     /// A group that is complete, and has no state yet.
     group: Option<c10d::ProcessGroup>,
     rank: Option<RankHandle>,
-    recorder: Recorder,
+    repeated: Repeated,
     epoch: Option<EpochRun>,
     control: Control<Replica>,
 }
@@ -143,7 +144,7 @@ impl Worker<'_> {
             Task::Leave => {
                 self.end_epoch(Err("cancelled"));
                 (self.group, self.rank) = (None, None);
-                self.recorder = Recorder::default();
+                self.repeated = Repeated::default();
             }
             Task::Rendezvous(assignment) => self.rendezvous(&assignment)?,
             Task::Create { pretrained } => return self.create(pretrained).map(Done::Created),

@@ -71,6 +71,11 @@ impl Adam {
         }
     }
 
+    /// All parameters, in the order of their groups.
+    pub fn parameters(&self) -> &[Tensor] {
+        &self.parameters
+    }
+
     /// Sets all gradients to zero where they are, so that views of a reducer's buckets stay so.
     ///
     /// # Errors

@@ -1,123 +1,90 @@
-//! The usual step of a rank without peers, recorded as a CUDA graph: one call instead of some
-//! hundred, which take longer than a small batch computes.
+//! Parts of the usual step, recorded as CUDA graphs: one call instead of some hundred, which take
+//! longer than a small batch computes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 use c10d::Graph;
-use tch::Tensor;
-use worker_control::{Phases, TrainError};
+use worker_control::TrainError;
 
-use super::failure::{device, internal, panicked};
-use super::step::{Computed, StepKind};
-use worker_data::Batch;
+use super::failure::{device, panicked};
+use super::step::StepKind;
 
 /// Steps of one kind that are computed as any other before one is recorded. By then cuDNN has
 /// chosen its algorithms.
 const BEFORE: u32 = 3;
 
-/// The recording of a generation, and what led to it.
-#[derive(Debug, Default)]
-pub(super) struct Recorder {
+/// One part of a step: its recording, and what led to it.
+#[derive(Debug)]
+pub(super) struct Recorder<T> {
     seen: Option<(StepKind, u32)>,
-    recorded: Option<Recorded>,
+    recorded: Option<(StepKind, Graph, T)>,
     /// CUDA has refused. It would again.
     refused: bool,
 }
 
-#[derive(Debug)]
-struct Recorded {
-    kind: StepKind,
-    graph: Graph,
-    /// The batch that it reads.
-    batch: Batch,
-    /// What it writes: float32 `[1]`.
-    mean_loss: Tensor,
+impl<T> Default for Recorder<T> {
+    fn default() -> Self {
+        Self {
+            seen: None,
+            recorded: None,
+            refused: false,
+        }
+    }
 }
 
-impl Recorder {
-    /// One step, which `compute` asks for: its mean loss, float32 `[1]`. On `gpu` it is recorded
-    /// after some of its kind, and replayed from then on.
-    pub(super) fn step(
+impl<T: Clone> Recorder<T> {
+    /// Does `work`, which asks a GPU for the same on the same memory whenever the kind of the step
+    /// is the same. On `gpu` it is recorded after some times, and replayed from then on. Returns
+    /// what `work` returned when it was last called.
+    pub(super) fn run(
         &mut self,
         kind: StepKind,
         gpu: Option<u32>,
-        batch: &Batch,
-        mut compute: impl FnMut(&Batch) -> Result<Computed, TrainError>,
-    ) -> Result<Computed, TrainError> {
-        let Some(gpu) = gpu else {
-            return compute(batch);
+        mut work: impl FnMut() -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        let Some(gpu) = gpu.filter(|_| !self.refused) else {
+            return work();
         };
-        if self.recorded.as_ref().is_none_or(|of| of.kind != kind) {
-            self.seen = match self.seen {
-                Some((before, seen)) if before == kind => Some((kind, seen + 1)),
-                _ => Some((kind, 1)),
+        if self.recorded.as_ref().is_none_or(|(of, _, _)| *of != kind) {
+            let seen = match self.seen {
+                Some((before, seen)) if before == kind => seen + 1,
+                _ => 1,
             };
-            let often = self.seen.is_some_and(|(_, seen)| seen > BEFORE);
-            if !often || self.refused || !self.record(kind, gpu, batch, &mut compute)? {
-                return compute(batch);
+            self.seen = Some((kind, seen));
+            if seen > BEFORE {
+                // Its memory is free for the next one.
+                self.recorded = None;
+                self.record(kind, gpu, &mut work);
             }
         }
-        match &mut self.recorded {
-            Some(recorded) => recorded.replay(batch),
-            None => Err(internal("a replay without a recording")),
+        match &self.recorded {
+            Some((of, graph, result)) if *of == kind => {
+                graph.replay().map_err(device)?;
+                Ok(result.clone())
+            }
+            _ => work(),
         }
     }
 
-    /// Records a step; whether CUDA let it. The step itself is not made.
-    fn record(
-        &mut self,
-        kind: StepKind,
-        gpu: u32,
-        batch: &Batch,
-        compute: impl FnOnce(&Batch) -> Result<Computed, TrainError>,
-    ) -> Result<bool, TrainError> {
-        let batch = Batch {
-            images: batch.images.f_empty_like().map_err(internal)?,
-            labels: batch.labels.f_empty_like().map_err(internal)?,
-        };
-        // Its memory is free for the next one.
-        self.recorded = None;
+    /// Records `work`, which is not done by that.
+    fn record(&mut self, kind: StepKind, gpu: u32, work: impl FnOnce() -> Result<T, TrainError>) {
         let recorded = catch_unwind(AssertUnwindSafe(|| {
-            let (graph, computed) = Graph::record(gpu, || compute(&batch)).map_err(device)?;
-            Ok((graph, computed?.mean_loss))
+            let (graph, result) = Graph::record(gpu, work).map_err(device)?;
+            Ok((graph, result?))
         }));
         match recorded.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))) {
-            Ok((graph, mean_loss)) => {
+            Ok((graph, result)) => {
                 let images = kind.local;
-                tracing::info!(images, "recorded the training step as a CUDA graph");
-                self.recorded = Some(Recorded {
-                    kind,
-                    graph,
-                    batch,
-                    mean_loss,
-                });
+                tracing::debug!(images, "recorded a part of the step as a CUDA graph");
+                self.recorded = Some((kind, graph, result));
             }
             Err(error) => {
                 tracing::warn!(
                     reason = %error,
-                    "cannot record the training step as a CUDA graph: small batches take longer"
+                    "cannot record a part of the step as a CUDA graph: small batches take longer"
                 );
                 self.refused = true;
             }
         }
-        Ok(!self.refused)
-    }
-}
-
-impl Recorded {
-    fn replay(&mut self, batch: &Batch) -> Result<Computed, TrainError> {
-        let began = Instant::now();
-        let Batch { images, labels } = &mut self.batch;
-        images.f_copy_(&batch.images).map_err(internal)?;
-        labels.f_copy_(&batch.labels).map_err(internal)?;
-        self.graph.replay().map_err(device)?;
-        Ok(Computed {
-            mean_loss: self.mean_loss.shallow_clone(),
-            phases: Phases {
-                forward_backward: began.elapsed().as_secs_f64(),
-                ..Phases::default()
-            },
-        })
     }
 }

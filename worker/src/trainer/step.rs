@@ -1,9 +1,6 @@
 //! One training step.
-//!
-//! Gradients: rank r back-propagates `world_size / global_n · Σ loss` over its own samples and
-//! DDP's Reducer divides the sum over ranks by `world_size`, which leaves the gradient of the
-//! mean over the global batch, however unevenly the samples lie.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,10 +9,9 @@ use tch::{Reduction, Tensor};
 use worker_control::{Activity, Done, EpochPlan, Phases, State as _, Stepped, TrainError};
 
 use super::Worker;
-use super::activity::ActivityTracker;
 use super::epoch::EpochRun;
 use super::failure::{device, internal};
-use super::group::RankHandle;
+use super::recorded::Recorder;
 use super::replica::Replica;
 use crate::model::Statistics;
 use worker_data::Batch;
@@ -31,11 +27,12 @@ pub(super) struct StepKind {
     pub(super) moves: bool,
 }
 
-/// What a step leaves behind beside the new state.
-pub(super) struct Computed {
-    /// Over the global batch: float32 `[1]`. A GPU may still have to compute it.
-    pub(super) mean_loss: Tensor,
-    pub(super) phases: Phases,
+/// The parts of a step that a GPU repeats, and what they read.
+#[derive(Default)]
+pub(super) struct Repeated {
+    batch: Option<(StepKind, Batch)>,
+    gradients: Recorder<Rc<Tensor>>,
+    update: Recorder<()>,
 }
 
 /// A step that the device may still work on.
@@ -61,11 +58,7 @@ impl Worker<'_> {
             return Err(internal("a step without a group or a state"));
         };
         self.activity.at(plan.generation, replica.position());
-        let batch = epoch
-            .training
-            .next()
-            .ok_or_else(|| internal("the batch loader ended before the epoch"))?
-            .map_err(internal)?;
+        let batch = epoch.next_batch()?;
         let data_wait = started.elapsed().as_secs_f64();
         let (local, global) = (plan.local_counts[index], plan.global_counts[index]);
         let kind = StepKind {
@@ -76,25 +69,51 @@ impl Worker<'_> {
         let usual = Some(&local) == plan.local_counts.first();
         self.compute.tune(usual);
         replica.optimizer.set_rates(&plan.lrs).map_err(internal)?;
-        let gpu = self.compute.gpu().filter(|_| usual && rank.is_alone());
-        let computed = self.recorder.step(kind, gpu, &batch, |batch| {
-            compute(rank, replica, self.activity, kind, batch)
+        let computing = Instant::now();
+        if !rank.is_alone() {
+            replica.begin_step(kind.moves);
+        }
+        let reduction = rank.reduction(replica, global)?;
+        let gpu = self
+            .compute
+            .gpu()
+            .filter(|_| usual && reduction.is_repeatable());
+        let batch = self.repeated.place(kind, gpu, batch)?;
+        self.activity.enter(Activity::Forward);
+        let part = self.repeated.gradients.run(kind, gpu, || {
+            reduction.gradients(replica, || {
+                let loss = loss(replica, &batch, kind)?;
+                self.activity.enter(Activity::Backward);
+                Ok(loss)
+            })
         })?;
+        self.activity.enter(Activity::Backward);
+        let mean_loss = reduction.reduce(&part)?;
+        let backward_done = computing.elapsed().as_secs_f64();
+        let waited = reduction.waited()?;
+        let optimizing = Instant::now();
+        self.activity.enter(Activity::Optimizer);
+        let update = || replica.optimizer.update().map_err(internal);
+        self.repeated.update.run(kind, gpu, update)?;
         replica.end_step(kind.moves);
         self.activity.at(plan.generation, replica.position());
         let begun = BegunStep {
-            mean_loss: HostCopy::begin(&computed.mean_loss).map_err(device)?,
+            mean_loss: HostCopy::begin(&mean_loss).map_err(device)?,
             kind,
             seconds: started.elapsed().as_secs_f64(),
             phases: Phases {
                 data_wait,
-                ..computed.phases
+                forward_backward: (backward_done - waited).max(0.0),
+                allreduce_wait: waited,
+                optimizer: optimizing.elapsed().as_secs_f64(),
+                validation: 0.0,
             },
         };
         // A GPU works on this step while the results of those before are awaited.
         let mut results = epoch.results(replica)?;
         epoch.begun.push(begun);
-        if self.compute.gpu().is_none() {
+        // Where another rank can break the next step, nothing may be left to that.
+        if self.compute.gpu().is_none() || !rank.is_alone() {
             results.extend(epoch.results(replica)?);
         }
         if index + 1 == plan.local_counts.len() {
@@ -120,48 +139,53 @@ impl Worker<'_> {
     }
 }
 
-/// Forward pass, backward pass and update.
-fn compute(
-    rank: &mut RankHandle,
-    replica: &mut Replica,
-    activity: &ActivityTracker,
-    kind: StepKind,
-    batch: &Batch,
-) -> Result<Computed, TrainError> {
+/// This rank's part of the mean loss over the global batch: float32 `[]`.
+fn loss(replica: &Replica, batch: &Batch, kind: StepKind) -> Result<Tensor, TrainError> {
     let mode = match kind.moves {
         true => Statistics::Batch,
         false => Statistics::Running,
     };
-    let scale = match kind.local {
+    let share = match kind.local {
         // A rank without samples takes part with a sample of weight 0.
         0 => 0.0,
-        _ => f64::from(rank.world_size) / f64::from(kind.global),
+        _ => 1.0 / f64::from(kind.global),
     };
-    let computing = Instant::now();
-    activity.enter(Activity::Forward);
-    rank.begin_step(replica, kind.moves)?;
-    let loss = replica
-        .logits(&batch.images, mode)?
-        .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Sum, -100, 0.0);
-    activity.enter(Activity::Backward);
-    let mean_loss = rank.backward(&(&loss * scale))?;
-    let backward_done = computing.elapsed().as_secs_f64();
-    let waited = rank.allreduce_wait()?;
-    let optimizing = Instant::now();
-    activity.enter(Activity::Optimizer);
-    replica.optimizer.update().map_err(internal)?;
-    Ok(Computed {
-        mean_loss,
-        phases: Phases {
-            forward_backward: (backward_done - waited).max(0.0),
-            allreduce_wait: waited,
-            optimizer: optimizing.elapsed().as_secs_f64(),
-            ..Phases::default()
-        },
-    })
+    let logits = replica.logits(&batch.images, mode)?;
+    let sum = logits.cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Sum, -100, 0.0);
+    Ok(sum * share)
+}
+
+impl Repeated {
+    /// The batch where the repeated parts read it.
+    fn place(
+        &mut self,
+        kind: StepKind,
+        gpu: Option<u32>,
+        batch: Batch,
+    ) -> Result<Batch, TrainError> {
+        if gpu.is_none() {
+            return Ok(batch);
+        }
+        match &mut self.batch {
+            Some((of, place)) if *of == kind => {
+                place.images.f_copy_(&batch.images).map_err(internal)?;
+                place.labels.f_copy_(&batch.labels).map_err(internal)?;
+                Ok(place.share())
+            }
+            place => {
+                *place = Some((kind, batch.share()));
+                Ok(batch)
+            }
+        }
+    }
 }
 
 impl EpochRun {
+    fn next_batch(&mut self) -> Result<Batch, TrainError> {
+        let ended = || internal("the batch loader ended before the epoch");
+        self.training.next().ok_or_else(ended)?.map_err(internal)
+    }
+
     /// Waits for the results of the steps that have begun.
     fn results(&mut self, replica: &mut Replica) -> Result<Vec<Stepped>, TrainError> {
         let result = |step: BegunStep| {

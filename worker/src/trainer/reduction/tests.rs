@@ -1,0 +1,96 @@
+//! All ways lead to the same gradients.
+
+use std::time::Duration;
+
+use c10d::{Backend, GroupOptions, ProcessGroup, Store};
+use tch::Reduction as Mean;
+
+use super::*;
+use crate::model::Statistics;
+use crate::trainer::setup::{DeviceChoice, Settings};
+
+const HOST: &str = "127.0.0.1";
+/// Uneven slices of one batch.
+const SLICES: [(i64, i64); 2] = [(0, 3), (3, 2)];
+
+fn settings() -> Settings {
+    Settings {
+        limit_per_class: None,
+        image_size: 32,
+        pretrained: None,
+        device: DeviceChoice::Cpu,
+        threads: Some(1),
+        seed: 1,
+        weight_decay: 0.0,
+        frozen_batch_norm: true,
+        collective_timeout: Duration::from_secs(60),
+    }
+}
+
+/// The mean losses of two steps on the same samples, and the parameters after them.
+fn two_steps(
+    mut reduction: Reduction,
+    replica: &mut Replica,
+    (from, count): (i64, i64),
+) -> Vec<f32> {
+    let values = Tensor::arange(5 * 3 * 32 * 32, tch::kind::FLOAT_CPU).sin();
+    let images = values.view([5, 3, 32, 32]).narrow(0, from, count);
+    let labels = Tensor::from_slice(&[0i64, 1, 2, 3, 4]).narrow(0, from, count);
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let part = reduction.gradients(replica, || {
+            let logits = replica.logits(&images, Statistics::Running)?;
+            let sum = logits.cross_entropy_loss::<Tensor>(&labels, None, Mean::Sum, -100, 0.0);
+            Ok(sum / 5.0)
+        });
+        let mean = reduction.reduce(&part.unwrap()).unwrap();
+        seen.push(mean.double_value(&[0]) as f32);
+        replica.optimizer.step(&[1e-3; 6]).unwrap();
+    }
+    for parameter in replica.optimizer.parameters() {
+        seen.extend(Vec::<f32>::try_from(parameter.detach().contiguous().view(-1)).unwrap());
+    }
+    seen
+}
+
+type Make = fn(&ProcessGroup, &Replica) -> Result<Reduction, TrainError>;
+
+fn on_two_ranks(make: Make) -> Vec<Vec<f32>> {
+    let (_server, port) = Store::serve(HOST).unwrap();
+    std::thread::scope(|scope| {
+        let rank = |rank: u32| {
+            scope.spawn(move || {
+                let patience = Duration::from_secs(60);
+                let store = Store::connect(HOST, port, patience).unwrap();
+                let options = GroupOptions::new(Backend::Gloo {
+                    host: Some(HOST.to_owned()),
+                });
+                let group = ProcessGroup::new(&store, "test", rank, 2, &options).unwrap();
+                let mut replica = Replica::new(&settings(), 5, Device::Cpu);
+                let reduction = make(&group, &replica).unwrap();
+                two_steps(reduction, &mut replica, SLICES[rank as usize])
+            })
+        };
+        let threads = [rank(0), rank(1)];
+        threads.map(|thread| thread.join().unwrap()).into()
+    })
+}
+
+#[test]
+fn all_ways_make_the_same_steps() {
+    let mut replica = Replica::new(&settings(), 5, Device::Cpu);
+    let alone = two_steps(Reduction::Alone, &mut replica, (0, 5));
+    let overlapped: Make = |group, replica| Reduction::overlapped(group, replica, Device::Cpu);
+    for make in [overlapped, Reduction::joined] {
+        for rank in on_two_ranks(make) {
+            assert_eq!(rank.len(), alone.len());
+            let apart = rank.iter().zip(&alone).map(|(a, b)| (a - b).abs());
+            let furthest = apart.fold(0.0, f32::max);
+            // Adam turns the rounding of a tiny gradient into a part of its step.
+            assert!(furthest < 5e-4, "{furthest}");
+            for (mean, expected) in rank.iter().zip(&alone).take(2) {
+                assert!((mean - expected).abs() < 1e-4, "{mean} {expected}");
+            }
+        }
+    }
+}

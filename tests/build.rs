@@ -1,20 +1,39 @@
-//! Compiles the fake GPU of `fakegpu/`, if the headers of CUDA and NCCL lie beside libtorch.
+//! Compiles the fake GPU of `fakegpu/`, and its NCCL for a real one, if the headers of CUDA and NCCL lie beside libtorch.
 
+use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+
+/// The fake GPU: CUDA, NCCL and the libraries.
+const GPU: [&str; 6] = [
+    "runtime.cc",
+    "streams.cc",
+    "graphs.cc",
+    "nccl.cc",
+    "trace.cc",
+    "libraries.cc",
+];
+/// The fake NCCL alone, for a real GPU.
+const NCCL: [&str; 3] = ["nccl.cc", "trace.cc", "real/device.cc"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=fakegpu");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    let library = compile(&out)?.unwrap_or_default();
-    println!("cargo:rustc-env=FAKE_GPU={}", library.display());
+    let made = match compiler()? {
+        None => [PathBuf::new(), PathBuf::new()],
+        Some(build) => [
+            compile(&build, &GPU, out.join("libfakegpu.so"))?,
+            compile(&build, &NCCL, out.join("libfakenccl.so"))?,
+        ],
+    };
+    println!("cargo:rustc-env=FAKE_GPU={}", made[0].display());
+    println!("cargo:rustc-env=FAKE_NCCL={}", made[1].display());
     Ok(())
 }
 
-/// The library, or nothing, with a warning, without a header.
-fn compile(out: &Path) -> Result<Option<PathBuf>, Box<dyn Error>> {
+/// A compiler that finds the headers, or nothing, with a warning, without a header.
+fn compiler() -> Result<Option<cc::Build>, Box<dyn Error>> {
     let libtorch = env::var_os("LIBTORCH").ok_or("LIBTORCH is not set: run `make setup`")?;
     let nvidia = Path::new(&libtorch).canonicalize()?.join("../nvidia");
     let mut build = cc::Build::new();
@@ -31,17 +50,22 @@ fn compile(out: &Path) -> Result<Option<PathBuf>, Box<dyn Error>> {
         }
         build.flag("-isystem").flag(folder);
     }
-    let library = out.join("libfakegpu.so");
+    Ok(Some(build))
+}
+
+fn compile(
+    build: &cc::Build,
+    files: &[&str],
+    library: PathBuf,
+) -> Result<PathBuf, Box<dyn Error>> {
     let mut command = build.get_compiler().to_command();
-    command.args(["-shared", "-fPIC"]).arg("-o").arg(&library);
-    for file in fs::read_dir("fakegpu")? {
-        let path = file?.path();
-        if path.extension().is_some_and(|extension| extension == "cc") {
-            command.arg(path);
-        }
-    }
+    // Lazily: the CUDA runtime is loaded after what is preloaded. Both may be, and each uses what it
+    // has itself.
+    command.args(["-shared", "-fPIC", "-Wl,-z,lazy,-Bsymbolic", "-o"]);
+    command.arg(&library);
+    command.args(files.iter().map(|file| Path::new("fakegpu").join(file)));
     if !command.status()?.success() {
         return Err(format!("compiling the fake GPU failed: {command:?}").into());
     }
-    Ok(Some(library))
+    Ok(library)
 }

@@ -1,22 +1,21 @@
-// What the fake runtime and the fake NCCL share: work that the device has not done yet.
+// What the files of the fake GPU share.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
-#include <atomic>
-#include <memory>
+#include <functional>
 #include <string>
 
 namespace fake {
 
-// Everything happens at once when it is asked for, but for collectives: they wait for other ranks,
-// and the host goes on meanwhile.
-struct Pending {
-  std::atomic<bool> done{false};
-};
+// Everything happens at once when it is asked for, but for functions of the host, which are
+// collectives, and copies behind them: the host goes on meanwhile.
 
-// Lets whatever follows on the stream wait for this.
-void enqueue(cudaStream_t stream, std::shared_ptr<Pending> work);
+// Does this when the stream waits for nothing any more; what follows on the stream waits for it.
+void follow(cudaStream_t stream, std::function<void()> work);
+
+// Whether the stream waits for nothing.
+bool is_idle(cudaStream_t stream);
 
 // Returns when the stream, or each stream, waits for nothing.
 void wait(cudaStream_t stream);
@@ -42,5 +41,11 @@ bool is_told(const std::string& name);
 
 // Writes a line to the trace of the process, if there is one: what was asked of the device.
 void trace(const char* what, const char* name = "");
+
+// While there is one, its thread writes nothing.
+struct Untraced {
+  Untraced();
+  ~Untraced();
+};
 
 } // namespace fake

@@ -1,5 +1,5 @@
-// NCCL between the processes of one machine, through files. Collectives really move and sum data,
-// in the order in which they were asked for, on a thread of the communicator.
+// NCCL between the processes of one machine, through files. Collectives really move and sum data, in
+// the order of their stream. It asks nothing but the CUDA runtime for that, the fake one or a real one.
 #include "device.h"
 
 #include <fcntl.h>
@@ -7,30 +7,25 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <condition_variable>
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <functional>
+#include <list>
+#include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
 
 using Bytes = std::vector<char>;
 // Makes a rank's output of all ranks' inputs.
-using Combine = std::function<void(const std::vector<Bytes>&)>;
-
-struct Collective {
-  const void* input;
-  size_t size;
-  Combine combine;
-  std::shared_ptr<fake::Pending> pending;
-};
+using Combine = std::function<void(const std::vector<Bytes>& inputs, char* output)>;
 
 void pause() {
   ::usleep(500);
@@ -66,6 +61,42 @@ void write_file(const std::string& path, const void* data, size_t size) {
   std::rename(partial.c_str(), path.c_str());
 }
 
+// Host memory of a collective, which the device copies from and to.
+struct Buffer {
+  char* memory;
+  size_t size;
+  // Reached by the stream when the device has done with the memory.
+  cudaEvent_t free;
+  // The communicator that used it last.
+  const void* user;
+};
+
+bool is_free(const Buffer& buffer) {
+  return cudaEventQuery(buffer.free) != cudaErrorNotReady;
+}
+
+// All buffers of the process: the next group takes those of the one before. Never destroyed:
+// libtorch's threads outlive static destructors.
+struct Buffers {
+  std::mutex lock;
+  std::list<Buffer> all;
+};
+
+Buffers& buffers() {
+  static Buffers* const the = new Buffers;
+  return *the;
+}
+
+class Communicator;
+
+struct Collective {
+  Communicator* communicator;
+  uint64_t number;
+  char* memory;
+  size_t size;
+  Combine combine;
+};
+
 class Communicator {
  public:
   // Returns when all ranks have come, however long that takes; nothing interrupts it.
@@ -78,25 +109,45 @@ class Communicator {
         pause();
       }
     }
-    thread_ = std::thread([this] { run(); });
   }
 
-  void add(const void* input, size_t size, cudaStream_t stream, Combine combine) {
+  // The stream copies the input to the host, waits there for the other ranks, and copies the output
+  // back.
+  ncclResult_t add(
+      const void* input, size_t input_size, void* output, size_t output_size, cudaStream_t stream,
+      Combine combine) {
     fake::trace("launch", "nccl");
-    auto pending = std::make_shared<fake::Pending>();
-    fake::enqueue(stream, pending);
-    std::lock_guard<std::mutex> lock(lock_);
-    queue_.push_back({input, size, std::move(combine), std::move(pending)});
-    changed_.notify_one();
+    fake::Untraced untraced;
+    std::lock_guard<std::mutex> lock(buffers().lock);
+    Buffer* const buffer = take(std::max(input_size, output_size));
+    if (buffer == nullptr) {
+      return ncclUnhandledCudaError;
+    }
+    buffer->user = this;
+    auto* collective =
+        new Collective{this, next_++, buffer->memory, input_size, std::move(combine)};
+    const auto copied = [&](void* to, const void* from, size_t size, cudaMemcpyKind kind) {
+      return size == 0 || cudaMemcpyAsync(to, from, size, kind, stream) == cudaSuccess;
+    };
+    const bool queued = copied(buffer->memory, input, input_size, cudaMemcpyDeviceToHost) &&
+        cudaLaunchHostFunc(stream, perform, collective) == cudaSuccess &&
+        copied(output, buffer->memory, output_size, cudaMemcpyHostToDevice) &&
+        cudaEventRecord(buffer->free, stream) == cudaSuccess;
+    return queued ? ncclSuccess : ncclUnhandledCudaError;
   }
 
-  // Afterwards the device no longer waits, and no thread touches a tensor.
+  // Afterwards the device no longer waits, and touches no tensor; a device that is lost has no end.
   void abort() {
     aborted_ = true;
-    changed_.notify_one();
-    std::lock_guard<std::mutex> lock(joining_);
-    if (thread_.joinable()) {
-      thread_.join();
+    const auto busy = [this] {
+      std::lock_guard<std::mutex> lock(buffers().lock);
+      const auto& all = buffers().all;
+      return std::any_of(all.begin(), all.end(), [this](const Buffer& buffer) {
+        return buffer.user == this && !is_free(buffer);
+      });
+    };
+    for (int tries = 0; tries < 4000 && busy(); ++tries) {
+      pause();
     }
   }
 
@@ -122,57 +173,59 @@ class Communicator {
     return prefix_ + "." + what + "." + std::to_string(of);
   }
 
-  void run() {
-    for (uint64_t number = 0; perform(number); ++number) {
+  // Of exactly this size: the sizes of a step are those of the step before. The caller has locked.
+  static Buffer* take(size_t size) {
+    auto& all = buffers().all;
+    const auto found = std::find_if(all.begin(), all.end(), [&](const Buffer& buffer) {
+      return buffer.size == size && is_free(buffer);
+    });
+    if (found != all.end()) {
+      // The others come first next time.
+      all.splice(all.end(), all, found);
+      return &all.back();
     }
-    std::lock_guard<std::mutex> lock(lock_);
-    for (auto& collective : queue_) {
-      collective.pending->done = true;
+    void* memory = nullptr;
+    cudaEvent_t free = nullptr;
+    if (cudaHostAlloc(&memory, size, cudaHostAllocDefault) != cudaSuccess ||
+        cudaEventCreateWithFlags(&free, cudaEventDisableTiming) != cudaSuccess) {
+      return nullptr;
     }
-    queue_.clear();
+    all.push_back({static_cast<char*>(memory), size, free, nullptr});
+    return &all.back();
   }
 
-  bool perform(uint64_t number) {
-    Collective next;
-    {
-      std::unique_lock<std::mutex> lock(lock_);
-      while (queue_.empty() && !aborted_) {
-        changed_.wait_for(lock, std::chrono::milliseconds(100));
-      }
-      if (aborted_) {
-        return false;
-      }
-      next = queue_.front();
+  // Called by the device, in the order of the stream. It must not call CUDA.
+  static void perform(void* argument) {
+    const std::unique_ptr<Collective> collective(static_cast<Collective*>(argument));
+    collective->communicator->exchange(*collective);
+  }
+
+  void exchange(const Collective& collective) const {
+    if (aborted_) {
+      return;
     }
-    write_file(path(std::to_string(number), rank), next.input, next.size);
+    const auto number = collective.number;
+    write_file(path(std::to_string(number), rank), collective.memory, collective.size);
     std::vector<Bytes> inputs(static_cast<size_t>(ranks));
     for (int peer = 0; peer < ranks; ++peer) {
       const std::string from = path(std::to_string(number), peer);
       while (!read_file(from, inputs[static_cast<size_t>(peer)])) {
         if (aborted_) {
-          return false;
+          return;
         }
         pause();
       }
     }
-    next.combine(inputs);
+    collective.combine(inputs, collective.memory);
     // Whoever has begun this one has done with the one before.
     if (number > 0) {
       ::unlink(path(std::to_string(number - 1), rank).c_str());
     }
-    std::lock_guard<std::mutex> lock(lock_);
-    queue_.pop_front();
-    next.pending->done = true;
-    return true;
   }
 
   const std::string prefix_;
-  std::mutex joining_;
-  std::mutex lock_;
-  std::condition_variable changed_;
-  std::deque<Collective> queue_;
+  uint64_t next_ = 0;
   std::atomic<bool> aborted_{false};
-  std::thread thread_;
 };
 
 Communicator& of(ncclComm_t handle) {
@@ -197,10 +250,10 @@ size_t width(ncclDataType_t type) {
 }
 
 template <typename T>
-Combine sum(void* output, size_t count) {
-  return [=](const std::vector<Bytes>& inputs) {
-    auto* to = static_cast<T*>(output);
-    std::memset(output, 0, count * sizeof(T));
+Combine sum(size_t count) {
+  return [=](const std::vector<Bytes>& inputs, char* output) {
+    auto* to = reinterpret_cast<T*>(output);
+    std::fill(to, to + count, T{});
     for (const auto& input : inputs) {
       const auto* from = reinterpret_cast<const T*>(input.data());
       for (size_t i = 0; i < count; ++i) {
@@ -291,13 +344,13 @@ ncclResult_t ncclAllReduce(
   Combine combine;
   switch (type) {
     case ncclFloat32:
-      combine = sum<float>(output, count);
+      combine = sum<float>(count);
       break;
     case ncclFloat64:
-      combine = sum<double>(output, count);
+      combine = sum<double>(count);
       break;
     case ncclInt64:
-      combine = sum<int64_t>(output, count);
+      combine = sum<int64_t>(count);
       break;
     default:
       return ncclInvalidArgument;
@@ -305,19 +358,19 @@ ncclResult_t ncclAllReduce(
   if (operation != ncclSum) {
     return ncclInvalidArgument;
   }
-  of(comm).add(input, count * width(type), stream, std::move(combine));
-  return ncclSuccess;
+  const size_t size = count * width(type);
+  return of(comm).add(input, size, output, size, stream, std::move(combine));
 }
 
 ncclResult_t ncclBroadcast(
     const void* input, void* output, size_t count, ncclDataType_t type, int root, ncclComm_t comm,
     cudaStream_t stream) {
-  const size_t size = of(comm).rank == root ? count * width(type) : 0;
-  of(comm).add(input, size, stream, [=](const std::vector<Bytes>& inputs) {
+  const size_t size = count * width(type);
+  const auto copy = [=](const std::vector<Bytes>& inputs, char* to) {
     const auto& from = inputs[static_cast<size_t>(root)];
-    std::memcpy(output, from.data(), from.size());
-  });
-  return ncclSuccess;
+    std::memcpy(to, from.data(), from.size());
+  };
+  return of(comm).add(input, of(comm).rank == root ? size : 0, output, size, stream, copy);
 }
 
 ncclResult_t ncclBcast(
@@ -329,14 +382,14 @@ ncclResult_t ncclBcast(
 ncclResult_t ncclAllGather(
     const void* input, void* output, size_t count, ncclDataType_t type, ncclComm_t comm,
     cudaStream_t stream) {
-  of(comm).add(input, count * width(type), stream, [=](const std::vector<Bytes>& inputs) {
-    auto* to = static_cast<char*>(output);
+  const size_t size = count * width(type);
+  const size_t all = size * static_cast<size_t>(of(comm).ranks);
+  return of(comm).add(input, size, output, all, stream, [](const auto& inputs, char* to) {
     for (const auto& from : inputs) {
       std::memcpy(to, from.data(), from.size());
       to += from.size();
     }
   });
-  return ncclSuccess;
 }
 
 } // extern "C"

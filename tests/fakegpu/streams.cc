@@ -4,21 +4,41 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <set>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 namespace {
 
-using Work = std::vector<std::shared_ptr<fake::Pending>>;
+// Work that the device has not done yet.
+struct Pending {
+  std::atomic<bool> done{false};
+};
+
+using Work = std::vector<std::shared_ptr<Pending>>;
 using Lock = std::lock_guard<std::mutex>;
 
+// What is done later, by a thread of the stream.
+struct Later {
+  Work before;
+  std::function<void()> work;
+  std::shared_ptr<Pending> pending;
+};
+
 struct Stream {
+  // What follows waits for all of this.
   Work work;
+  // Not empty while there is a thread.
+  std::deque<Later> later;
 };
 
 struct Event {
@@ -67,6 +87,24 @@ void wait(Work& work) {
   }
 }
 
+// Until there is no more.
+void perform(Stream& stream) {
+  for (bool more = true; more;) {
+    Later* next;
+    {
+      Lock lock(streams().lock);
+      // The deque may grow meanwhile at its other end.
+      next = &stream.later.front();
+    }
+    wait(next->before);
+    next->work();
+    next->pending->done = true;
+    Lock lock(streams().lock);
+    stream.later.pop_front();
+    more = !stream.later.empty();
+  }
+}
+
 // Whether the host can wait at all.
 cudaError_t begin_to_wait(const char* what) {
   fake::trace("synchronize", what);
@@ -78,9 +116,18 @@ cudaError_t begin_to_wait(const char* what) {
 
 } // namespace
 
-void fake::enqueue(cudaStream_t stream, std::shared_ptr<Pending> work) {
+void fake::follow(cudaStream_t handle, std::function<void()> work) {
+  auto& stream = stream_of(handle);
+  auto pending = std::make_shared<Pending>();
   Lock lock(streams().lock);
-  stream_of(stream).work.push_back(std::move(work));
+  stream.later.push_back({std::exchange(stream.work, {pending}), std::move(work), pending});
+  if (stream.later.size() == 1) {
+    std::thread(perform, std::ref(stream)).detach();
+  }
+}
+
+bool fake::is_idle(cudaStream_t stream) {
+  return is_done(stream_of(stream).work);
 }
 
 void fake::wait(cudaStream_t stream) {
@@ -133,6 +180,14 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   const auto& awaited = event_of(event).work;
   auto& work = stream_of(stream).work;
   work.insert(work.end(), awaited.begin(), awaited.end());
+  return cudaSuccess;
+}
+
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* argument) {
+  if (const auto error = fake::fault(); error != cudaSuccess) {
+    return error;
+  }
+  fake::follow(stream, [=] { function(argument); });
   return cudaSuccess;
 }
 

@@ -1,8 +1,8 @@
 //! Compiles the fake GPU of `fakegpu/`, and its NCCL for a real one, if the headers of CUDA and NCCL lie beside libtorch.
 
-use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 /// The fake GPU: CUDA, NCCL and the libraries.
 const GPU: [&str; 6] = [
@@ -20,15 +20,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=fakegpu");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    let made = match compiler()? {
-        None => [PathBuf::new(), PathBuf::new()],
-        Some(build) => [
-            compile(&build, &GPU, out.join("libfakegpu.so"))?,
-            compile(&build, &NCCL, out.join("libfakenccl.so"))?,
-        ],
+    let Some(build) = compiler()? else {
+        return Ok(());
     };
-    println!("cargo:rustc-env=FAKE_GPU={}", made[0].display());
-    println!("cargo:rustc-env=FAKE_NCCL={}", made[1].display());
+    for (name, files) in [("libfakegpu.so", &GPU[..]), ("libfakenccl.so", &NCCL)] {
+        let library = out.join(name);
+        compile(&build, files, &library)?;
+        // OUT_DIR is target/<profile>/build/<package>/out. Programs look beside themselves.
+        if let Some(profile) = out.ancestors().nth(3) {
+            fs::copy(&library, profile.join(name))?;
+        }
+    }
     Ok(())
 }
 
@@ -53,19 +55,15 @@ fn compiler() -> Result<Option<cc::Build>, Box<dyn Error>> {
     Ok(Some(build))
 }
 
-fn compile(
-    build: &cc::Build,
-    files: &[&str],
-    library: PathBuf,
-) -> Result<PathBuf, Box<dyn Error>> {
+fn compile(build: &cc::Build, files: &[&str], library: &Path) -> Result<(), Box<dyn Error>> {
     let mut command = build.get_compiler().to_command();
     // Lazily: the CUDA runtime is loaded after what is preloaded. Both may be, and each uses what it
     // has itself.
     command.args(["-shared", "-fPIC", "-Wl,-z,lazy,-Bsymbolic", "-o"]);
-    command.arg(&library);
+    command.arg(library);
     command.args(files.iter().map(|file| Path::new("fakegpu").join(file)));
     if !command.status()?.success() {
         return Err(format!("compiling the fake GPU failed: {command:?}").into());
     }
-    Ok(library)
+    Ok(())
 }

@@ -50,6 +50,14 @@ impl Ended {
         self.location.run_dir()
     }
 
+    /// What the coordinator and its workers said, up to now.
+    pub fn said(&self) -> String {
+        let logs = std::fs::read_dir(self.path().join("logs"));
+        let logs = logs.into_iter().flatten().flatten();
+        let logs: Vec<String> = logs.map(|log| read(&log.path())).collect();
+        format!("{}{}", self.output, logs.concat())
+    }
+
     /// Checks that the run succeeded.
     pub fn succeeded(self) -> Self {
         assert_eq!(self.code, 0, "{}", self.output);

@@ -1,7 +1,11 @@
-//! Processes that compute on a fake GPU: `tests/fakegpu/` answers for CUDA, NCCL, cuBLAS and cuDNN.
+//! Processes that compute on a fake GPU: `tests/fakegpu/` answers for CUDA, NCCL, cuBLAS and cuDNN;
+//! or on a real one, with its NCCL alone.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::programs::folder;
 
 /// The libraries that the wheels for a CPU do not have, and the driver's.
 const LIBRARIES: [&str; 11] = [
@@ -21,7 +25,9 @@ const LIBRARIES: [&str; 11] = [
 /// A machine with eight GPUs.
 #[derive(Debug)]
 pub struct FakeGpu {
-    libraries: tempfile::TempDir,
+    preloaded: OsString,
+    /// None where the libraries are real.
+    libraries: Option<tempfile::TempDir>,
     /// Where ranks exchange data.
     exchange: tempfile::TempDir,
 }
@@ -29,23 +35,44 @@ pub struct FakeGpu {
 impl FakeGpu {
     /// None, with a line that says why, where it could not be compiled. In CI that is a failure.
     pub fn new() -> Option<Self> {
-        let library = env!("FAKE_GPU");
-        if library.is_empty() {
+        let gpu = built("libfakegpu.so");
+        if gpu.is_none() {
             let missing = "there are no headers of CUDA and NCCL beside libtorch";
             assert!(std::env::var_os("CI").is_none(), "{missing}");
             println!("skipped: {missing}");
-            return None;
         }
+        let gpu = gpu?;
         let libraries = tempfile::tempdir().expect("a temporary folder");
         for name in LIBRARIES {
-            std::os::unix::fs::symlink(library, libraries.path().join(name)).expect("a link");
+            std::os::unix::fs::symlink(&gpu, libraries.path().join(name)).expect("a link");
         }
+        Some(Self::with(gpu.into(), Some(libraries)))
+    }
+
+    /// The GPUs of this machine, with an NCCL that lets ranks share one. None as above.
+    pub fn real_with_fake_nccl() -> Option<Self> {
+        let nccl = built("libfakenccl.so")?;
+        Some(Self::with(nccl.into(), None))
+    }
+
+    /// The NCCL of [`Self::real_with_fake_nccl`], over the fake GPU. None as above.
+    pub fn with_nccl_of_a_real_one() -> Option<Self> {
+        let mut gpu = Self::new()?;
+        let mut both = OsString::from(built("libfakenccl.so")?);
+        both.push(" ");
+        both.push(&gpu.preloaded);
+        gpu.preloaded = both;
+        Some(gpu)
+    }
+
+    fn with(preloaded: OsString, libraries: Option<tempfile::TempDir>) -> Self {
         let memory = Path::new("/dev/shm");
         let exchange = tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir());
-        Some(Self {
+        Self {
+            preloaded,
             libraries,
             exchange: exchange.expect("a temporary folder"),
-        })
+        }
     }
 
     /// Lets NCCL report to all ranks, from now on, that it lost a peer, or no longer.
@@ -92,12 +119,27 @@ impl FakeGpu {
     /// Lets a process and those that it starts see `visible` of the GPUs.
     pub fn prepare(&self, command: &mut Command, visible: &str) {
         command
-            .env("LD_PRELOAD", env!("FAKE_GPU"))
-            .env("LD_LIBRARY_PATH", self.libraries.path())
+            .env("LD_PRELOAD", &self.preloaded)
             .env("CUDA_VISIBLE_DEVICES", visible)
-            .env("FAKEGPU_DIR", self.exchange.path())
+            .env("FAKEGPU_DIR", self.exchange.path());
+        let Some(libraries) = &self.libraries else {
+            return;
+        };
+        let mut path = OsString::from(libraries.path());
+        if let Some(further) = std::env::var_os("LD_LIBRARY_PATH") {
+            path.push(":");
+            path.push(further);
+        }
+        command
+            .env("LD_LIBRARY_PATH", path)
             // What no kernel writes is zero in new memory, and anything in memory that is used
             // again: a loss that is no number ends a run.
             .env("PYTORCH_NO_CUDA_MEMORY_CACHING", "1");
     }
+}
+
+/// A library that lies beside the binaries.
+fn built(name: &str) -> Option<PathBuf> {
+    let path = folder().join(name);
+    path.is_file().then_some(path)
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, reason = "a test harness fails by panicking")]
 
+mod caught;
 mod ended;
 mod journal;
 mod process;
@@ -18,10 +19,11 @@ pub mod metrics;
 pub mod network;
 pub mod slow_disk;
 
+pub use caught::caught;
 pub use ended::Ended;
 pub use journal::journal;
 pub use process::{Process, alive, assert_exited, kill, pause, resident_kib, terminate, unpause};
-pub use programs::{binary, coordinator, demo_set, scratch, worker};
+pub use programs::{binary, coordinator, demo_set, folder, scratch, worker};
 pub use run::Run;
 
 /// The settings of a run that takes seconds: few small demo images, and a result that does not

@@ -5,14 +5,23 @@ use std::process::{Command, Stdio};
 
 use crate::Run;
 
-/// A binary of this workspace, from the profile that the caller was built in.
-pub fn binary(name: &str) -> PathBuf {
+/// The folder of the binaries: `BINARIES` names one that holds prebuilt ones, else it is that of the
+/// profile that the caller was built in.
+pub fn folder() -> PathBuf {
+    if let Some(folder) = std::env::var_os("BINARIES").filter(|folder| !folder.is_empty()) {
+        return std::path::absolute(folder).expect("a path");
+    }
     let mut path = std::env::current_exe().expect("a test has an executable");
     path.pop();
     if path.ends_with("deps") {
         path.pop();
     }
-    let path = path.join(name);
+    path
+}
+
+/// A binary of this workspace.
+pub fn binary(name: &str) -> PathBuf {
+    let path = folder().join(name);
     assert!(
         path.exists(),
         "{} is missing: `cargo build --workspace` makes it",

@@ -174,6 +174,11 @@ impl Run {
         steps.unwrap_or(0.0) as u64
     }
 
+    /// The epochs that are recorded so far.
+    pub fn epochs(&self) -> usize {
+        read(&self.path().join("metrics.jsonl")).lines().count()
+    }
+
     /// Sends a signal to the coordinator.
     pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(pid(self.child.id()), signal).expect("not reaped yet");

@@ -42,18 +42,9 @@ fn in_the_second_epoch(gpu: &FakeGpu, arguments: &[&str]) -> (Run, Vec<u32>) {
     (run, workers)
 }
 
-/// The logs of all workers, by local rank.
-fn logs(ended: &Ended) -> String {
-    let log = |rank| {
-        let path = ended.path().join(format!("logs/worker-{rank}.log"));
-        std::fs::read_to_string(path).unwrap_or_default()
-    };
-    log(0) + &log(1)
-}
-
 /// Checks that every process left in peace.
 fn assert_quiet(ended: &Ended) {
-    let said = format!("{}{}", ended.output, logs(ended));
+    let said = ended.said();
     for word in ["terminate", "destroy", "SIGKILL", "SIGABRT", "exit code"] {
         assert!(!said.contains(word), "`{word}` in:\n{said}");
     }
@@ -87,7 +78,7 @@ fn train_and_resume(workers: usize) {
     };
     assert!(ended.output.contains(group), "{}", ended.output);
     assert_eq!(ended.epochs().len(), epochs);
-    let refused = logs(&ended).contains("cannot record");
+    let refused = ended.said().contains("cannot record");
     assert!(!refused);
 }
 

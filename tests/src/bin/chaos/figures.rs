@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use integration_tests::fault::{Target, first_step_after_recovery, now, recoveries};
-use integration_tests::{Run, SMALL, kill};
+use integration_tests::{Run, SMALL, caught, kill};
 
-use crate::caught;
 use crate::table::times;
 
 /// Samples of each measurement.

@@ -42,14 +42,3 @@ fn main() -> anyhow::Result<ExitCode> {
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
-
-/// Runs `work` and turns a panic of the harness, which it has printed already, into an error.
-fn caught<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
-    std::thread::scope(|scope| {
-        scope.spawn(work).join().map_err(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.unwrap_or_else(|| "the harness panicked".to_owned());
-            text.lines().next().unwrap_or_default().to_owned()
-        })
-    })
-}

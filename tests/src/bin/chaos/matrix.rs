@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use integration_tests::STEADY;
 use integration_tests::baseline::Baseline;
 use integration_tests::fault::{Fault, Injection, Target};
 use integration_tests::injection_point::InjectionPoint;
+use integration_tests::{STEADY, caught};
 
-use crate::caught;
 use crate::table::{Row, by_cause};
 
 /// Shorter and longer than the time after which a silent peer counts as lost.

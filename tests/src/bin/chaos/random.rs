@@ -7,9 +7,8 @@ use integration_tests::baseline::Baseline;
 use integration_tests::fault::{
     Fault, Target, first_step, first_step_after_recovery, now, recoveries,
 };
-use integration_tests::{Ended, Run, SMALL, STEADY};
+use integration_tests::{Ended, Run, SMALL, STEADY, caught};
 
-use crate::caught;
 use crate::table::{Row, by_cause};
 
 /// The estimated share of the time in which a run with faults makes steps.

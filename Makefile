@@ -42,9 +42,9 @@ simulate: ## Simulate a million random schedules of a cluster (SIMULATIONS= sets
 	    every_schedule -- --nocapture
 
 .PHONY: chaos
-chaos: setup ## Kill and stop processes at each point of a run (MINUTES=10: at random; SEED= repeats)
+chaos: setup ## Kill and stop processes at each point of a run (MINUTES=10 at random; GPU=fake; SEED= repeats)
 	cargo build --release --locked -p coordinator -p worker -p integration-tests --bins
-	MINUTES="$(MINUTES)" SEED="$(SEED)" ONLY="$(ONLY)" $(TARGET)/release/chaos
+	MINUTES="$(MINUTES)" SEED="$(SEED)" ONLY="$(ONLY)" GPU="$(GPU)" $(TARGET)/release/chaos
 
 # Both come from npm and have no dependencies.
 PAGE_TEST := playwright-core@1.65.1 axe-core@4.14.1

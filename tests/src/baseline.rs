@@ -27,6 +27,15 @@ pub struct Agreement {
     pub weights: f64,
 }
 
+impl From<&Ended> for Baseline {
+    fn from(ended: &Ended) -> Self {
+        Self {
+            epochs: ended.epochs(),
+            weights: ended.weights(),
+        }
+    }
+}
+
 impl Baseline {
     /// The result of a small run of two workers with these arguments. It is computed once for a
     /// build of the binaries and kept for all tests.

@@ -2,9 +2,11 @@
 //! minutes. It fails if the result of any run differs from that of a run without faults.
 //!
 //! Variables: `SEED` repeats the random choices of an earlier call, `MINUTES` asks for random
-//! faults in a long run, `ONLY` selects the faults whose name contains it, or `figures`.
+//! faults in a long run, `GPU=fake` for SIGKILL of workers on the fake GPU, `ONLY` selects the faults
+//! whose name contains it, or `figures`.
 
 mod figures;
+mod gpu;
 mod matrix;
 mod random;
 mod table;
@@ -21,6 +23,7 @@ fn main() -> anyhow::Result<ExitCode> {
     };
     println!("SEED={seed}");
     let same = match variable("MINUTES") {
+        _ if variable("GPU").is_some_and(|gpu| gpu == "fake") => gpu::run(seed),
         Some(minutes) => random::run(minutes.parse().context("MINUTES is a number")?, seed)?,
         None => {
             let only = variable("ONLY");

@@ -44,10 +44,16 @@ pub(crate) fn by_cause(rows: &[Row]) -> String {
     text
 }
 
-/// Median and maximum, as two cells.
-pub(crate) fn times(mut seconds: Vec<f64>) -> String {
+/// None of none.
+pub(crate) fn median(mut seconds: Vec<f64>) -> Option<f64> {
     seconds.sort_by(f64::total_cmp);
-    match (seconds.get(seconds.len() / 2), seconds.last()) {
+    seconds.get(seconds.len() / 2).copied()
+}
+
+/// Median and maximum, as two cells.
+pub(crate) fn times(seconds: Vec<f64>) -> String {
+    let maximum = seconds.iter().copied().max_by(f64::total_cmp);
+    match (median(seconds), maximum) {
         (Some(median), Some(maximum)) => format!("{median:.2} s | {maximum:.2} s"),
         _ => "none needed |".to_owned(),
     }

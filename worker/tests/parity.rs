@@ -5,11 +5,14 @@
 //! PyTorch's own float32 was seen to differ from the recording by 1e-6 in logits, 9e-6 in
 //! gradients and 1e-5 in the losses after steps; tolerances are five to ten times that. Small
 //! steps on weights near 1 lose up to 4e-3 of their length to float32's spacing.
+//!
+//! `DEVICE=cuda` computes on a GPU, and `TOLERANCE` raises the tolerances that are tighter.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 
+use c10d::cuda::Cuda;
 use serde::Deserialize;
 use tch::{Device, Kind, Reduction, Tensor};
 use worker::model::{Parameter, ParameterGroup, ResNet18, Statistics};
@@ -49,6 +52,18 @@ struct DecayedAdam {
     after: Vec<f64>,
 }
 
+/// The device that `DEVICE` names.
+fn device() -> Device {
+    match std::env::var("DEVICE").as_deref() {
+        Ok("cuda") => {
+            let found = c10d::cuda::load().unwrap();
+            assert!(matches!(found, Cuda::Ready { .. }), "{found:?}");
+            Device::Cuda(0)
+        }
+        _ => Device::Cpu,
+    }
+}
+
 fn recording() -> Recording {
     serde_json::from_str(include_str!("fixtures/parity.json")).unwrap()
 }
@@ -78,11 +93,12 @@ fn base_and_scale(name: &str, shape: &[i64]) -> (f64, f64) {
 
 fn fill(name: &str, shape: &[i64], (base, scale): (f64, f64)) -> Tensor {
     let values = unit(name, shape.iter().product()).map(|value| (value * scale + base) as f32);
-    Tensor::from_slice(&values.collect::<Vec<_>>()).reshape(shape)
+    let tensor = Tensor::from_slice(&values.collect::<Vec<_>>()).reshape(shape);
+    tensor.to_device(device())
 }
 
 fn network(recording: &Recording) -> ResNet18 {
-    let mut model = ResNet18::new(10, Device::Cpu, 0);
+    let mut model = ResNet18::new(10, device(), 0);
     let filled = recording
         .state_dict
         .iter()
@@ -104,13 +120,14 @@ fn images() -> Tensor {
 fn loss(model: &ResNet18, labels: &[i64]) -> (Tensor, Tensor) {
     let logits = model.forward(&images(), Statistics::Batch);
     model.count_batch();
-    let labels = Tensor::from_slice(labels);
+    let labels = Tensor::from_slice(labels).to_device(device());
     let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
     (logits, loss)
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {
-    Vec::try_from(tensor.detach().to_kind(Kind::Double).reshape([-1])).unwrap()
+    let tensor = tensor.detach().to_device(Device::Cpu);
+    Vec::try_from(tensor.to_kind(Kind::Double).reshape([-1])).unwrap()
 }
 
 fn picked(tensor: &Tensor, places: &[i64]) -> Vec<f64> {
@@ -119,13 +136,15 @@ fn picked(tensor: &Tensor, places: &[i64]) -> Vec<f64> {
             .detach()
             .contiguous()
             .view(-1)
-            .index_select(0, &Tensor::from_slice(places)),
+            .index_select(0, &Tensor::from_slice(places).to_device(tensor.device())),
     )
 }
 
 /// Within `tolerance` of the recording, relative to the largest of its numbers.
 #[track_caller]
 fn assert_near(what: &str, actual: &[f64], expected: &[f64], tolerance: f64) {
+    let least = std::env::var("TOLERANCE").map_or(0.0, |least| least.parse().unwrap());
+    let tolerance = f64::max(tolerance, least);
     assert_eq!(actual.len(), expected.len(), "{what}");
     let scale = expected
         .iter()
@@ -152,7 +171,7 @@ fn buffers(model: &ResNet18) -> Vec<(String, Tensor)> {
 #[test]
 fn the_state_dict_is_torchvisions() {
     let expected = recording().state_dict;
-    let model = ResNet18::new(10, Device::Cpu, 0);
+    let model = ResNet18::new(10, device(), 0);
     let ours: Vec<_> = model
         .state()
         .iter()
@@ -258,7 +277,7 @@ fn gradients_and_statistics_match(model: &ResNet18, recording: &Recording) {
 
 #[test]
 fn running_statistics_hold_still_unless_batches_move_them() {
-    let model = ResNet18::new(3, Device::Cpu, 0);
+    let model = ResNet18::new(3, device(), 0);
     let copies = |model: &ResNet18| -> Vec<Tensor> {
         buffers(model)
             .iter()
@@ -277,18 +296,72 @@ fn running_statistics_hold_still_unless_batches_move_them() {
     );
 }
 
+/// Frozen BatchNorm has kernels of its own, and bf16 others again.
+#[test]
+fn frozen_statistics_and_bf16_give_what_the_cpu_gives() {
+    let mut state = network(&recording()).state();
+    state.retain(|(_, tensor)| tensor.kind() == Kind::Float);
+    let [cpu, ours] = [Device::Cpu, device()].map(|device| {
+        let mut model = ResNet18::new(10, device, 0);
+        let entries = state
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.to_device(device)));
+        model.load(entries.collect()).unwrap();
+        (model, device)
+    });
+    let results = |(model, device): &(ResNet18, Device), statistics: Statistics, bf16: bool| {
+        // Two small ones: some CPUs are slow in bf16.
+        let images = images().narrow(0, 0, 2).narrow(2, 0, 32).narrow(3, 0, 32);
+        let images = images.to_device(*device);
+        let forward = || model.forward(&images, statistics);
+        let logits = match bf16 {
+            true => kernels::autocast_bf16(*device, forward).unwrap(),
+            false => forward(),
+        };
+        logits
+            .to_kind(Kind::Float)
+            .square()
+            .sum(Kind::Float)
+            .backward();
+        let mut parameters = model.parameters().iter();
+        let mut last = parameters
+            .find(|p| p.name == "fc.weight")
+            .unwrap()
+            .tensor
+            .grad();
+        let gradient = numbers(&last);
+        let _ = last.zero_();
+        (numbers(&logits), gradient)
+    };
+    // bf16 has 8 bits, so that an operation is off by up to 4e-3; statistics of so few samples would
+    // multiply that.
+    for (statistics, bf16, tolerance) in [
+        (Statistics::Running, false, 1e-4),
+        (Statistics::Running, true, 6e-2),
+        // Last: it moves the running ones.
+        (Statistics::Batch, false, 1e-4),
+    ] {
+        let (logits, gradient) = results(&cpu, statistics, false);
+        let (actual, our_gradient) = results(&ours, statistics, bf16);
+        let what = format!("{statistics:?}, bf16: {bf16}");
+        assert_near(&what, &actual, &logits, tolerance);
+        assert_near(&format!("{what}, fc"), &our_gradient, &gradient, tolerance);
+    }
+}
+
 /// One parameter of the stem, with the gradient that `decayed_adam` in the recorder gives it.
 fn small_parameter() -> Parameter {
-    let tensor = Tensor::from_slice(&[0.5f32, -1.0, 2.0, 0.0, -0.25]).set_requires_grad(true);
+    let tensor = Tensor::from_slice(&[0.5f32, -1.0, 2.0, 0.0, -0.25]).to_device(device());
     Parameter {
         name: "small".to_owned(),
-        tensor,
+        tensor: tensor.set_requires_grad(true),
         group: ParameterGroup::Stem,
     }
 }
 
 fn back_propagate(parameter: &Parameter, step: usize) {
-    let direction = Tensor::from_slice(&[0.1f32, -0.2, 0.0, 1e-6, 3.0]) * step as f64;
+    let direction = Tensor::from_slice(&[0.1f32, -0.2, 0.0, 1e-6, 3.0]).to_device(device());
+    let direction = direction * step as f64;
     (&parameter.tensor * direction).sum(Kind::Float).backward();
 }
 

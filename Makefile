@@ -46,6 +46,30 @@ chaos: setup ## Kill and stop processes at each point of a run (MINUTES=10 at ra
 	cargo build --release --locked -p coordinator -p worker -p integration-tests --bins
 	MINUTES="$(MINUTES)" SEED="$(SEED)" ONLY="$(ONLY)" GPU="$(GPU)" $(TARGET)/release/chaos
 
+# PART=N: one part; DRY=1: over the fake GPU; `$(CHECK)/bin/gpu-check --help` lists the others.
+CHECK := $(TARGET)/gpu-check
+
+.PHONY: gpu-check
+gpu-check: gpu-check-package ## Check everything that needs a GPU (PART=1 to 5; DRY=1 over the fake GPU)
+	PART="$(PART)" DRY="$(DRY)" RESULTS="$(or $(RESULTS),$(CHECK))" $(CHECK)/bin/gpu-check
+
+# What the check runs, stripped, in one folder: a machine with a GPU needs no compiler.
+.PHONY: gpu-check-package
+gpu-check-package: setup
+	rm -rf $(CHECK)/bin
+	mkdir -p $(CHECK)/bin
+	cargo build --release --locked -p coordinator -p worker -p integration-tests --bins
+	cargo build --release --locked -p worker --example step
+	cd $(TARGET)/release && cp coordinator worker gpu-check libc10d_nccl.so libfakegpu.so libfakenccl.so \
+	    examples/step $(abspath $(CHECK))/bin
+	for tests in 'worker parity parity' 'c10d it c10d-tests'; do \
+	    set -- $$tests; \
+	    built=$$(cargo test --release --locked --no-run -p $$1 --test $$2 2>&1 | tee /dev/stderr | \
+	        sed -n 's/.*Executable .*(\(.*\))/\1/p'); \
+	    cp "$$built" $(CHECK)/bin/$$3; \
+	done
+	strip --strip-unneeded $(CHECK)/bin/*
+
 # Both come from npm and have no dependencies.
 PAGE_TEST := playwright-core@1.65.1 axe-core@4.14.1
 

@@ -7,6 +7,8 @@ use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
 use integration_tests::{Run, SMALL, demo_set};
+use rustix::process::Signal;
+use tempfile::TempDir;
 
 /// Starts a worker with these arguments, which joins the run at `url`.
 fn worker(url: &str, arguments: &[&str]) -> Child {
@@ -59,9 +61,8 @@ fn two_workers_started_manually_complete_a_run() {
     }
 }
 
-#[test]
-fn workers_with_different_data_are_refused_with_the_first_difference() {
-    // The demo set itself, and a copy of its first two classes.
+/// A copy of the first two classes of the demo set, and the first file that it lacks.
+fn other_data() -> (TempDir, String) {
     let demo = demo_set();
     let other = tempfile::tempdir().expect("a temporary folder");
     let mut classes: Vec<_> = std::fs::read_dir(&demo)
@@ -80,12 +81,44 @@ fn workers_with_different_data_are_refused_with_the_first_difference() {
             std::fs::copy(file.path(), target).expect("a copy");
         }
     }
+    let first = format!("{}/image_0001.jpg", classes[2].to_string_lossy());
+    (other, first)
+}
+
+#[test]
+fn a_worker_that_is_expelled_says_why_and_fails() {
+    let (other, first) = other_data();
+    let endless = ["--epochs=500", "--patience=500"];
+    let alone = ["--workers=1", "--max-workers=2", "--no-spawn"];
+    let mut run = Run::start(&[&alone, SMALL, &endless].concat());
+    run.until("an address to join", |run| run.join_address().is_some());
+    let url = run.join_address().expect("just seen");
+    let mut trains = worker(&url, &[]);
+    run.until("a first step", |run| run.steps() > 0);
+    let expelled = integration_tests::worker(&url)
+        .arg("--data")
+        .arg(other.path())
+        .output()
+        .expect("the worker starts");
+    let said = String::from_utf8_lossy(&expelled.stderr);
+    assert_eq!(expelled.status.code(), Some(1), "{said}");
+    for expected in ["refused this worker", "different data", first.as_str()] {
+        assert!(said.contains(expected), "no `{expected}` in: {said}");
+    }
+    run.signal(Signal::INT);
+    assert_eq!(run.wait().code, 130);
+    assert!(trains.wait().expect("a child of this process").success());
+}
+
+#[test]
+fn workers_with_different_data_are_refused_with_the_first_difference() {
+    // The demo set itself, and a part of it.
+    let (other, first) = other_data();
     let (run, url) = waiting_run("--epochs=1");
     let path = other.path().to_string_lossy().into_owned();
     let workers = [worker(&url, &[]), worker(&url, &["--data", &path])];
     let ended = run.wait();
     assert_eq!(ended.code, 3, "{}", ended.output);
-    let first = format!("{}/image_0001.jpg", classes[2].to_string_lossy());
     for expected in ["different data", first.as_str()] {
         assert!(
             ended.output.contains(expected),

@@ -97,6 +97,7 @@ impl Trainer {
             control,
             finished: None,
             drained_by: None,
+            refused: None,
         };
         conversation.run(session.inbound, asked_to_end).await
     }
@@ -148,6 +149,8 @@ struct Conversation<'a> {
     /// The report `Finished`. It promises that every upload has arrived, so it waits for that.
     finished: Option<Report>,
     drained_by: Option<Instant>,
+    /// Why the coordinator does not take this worker, once it has said so.
+    refused: Option<String>,
 }
 
 impl Conversation<'_> {
@@ -180,16 +183,15 @@ impl Conversation<'_> {
                     }
                 },
                 () = at(self.drained_by) => return Ok(()),
-                // After its `Shutdown` the coordinator closes the session, which is expected.
                 () = ended(&mut self.trainer.aborting), if self.trainer.aborting.is_some() => {}
+                // After its `Shutdown` the coordinator closes the session, which is expected.
                 message = next(&mut inbound), if self.reads() => match message {
                     Ok(message) => {
-                        let reason = match &message {
-                            Down::Shutdown(shutdown) => shutdown.reason.clone(),
-                            _ => String::new(),
-                        };
+                        let shutdown = self.shutdown(&message);
                         match self.receive(message) {
-                            Effect::Exit => return self.abort_and_exit(reason).await,
+                            Effect::Exit => {
+                                return self.abort_and_exit(shutdown.unwrap_or_default()).await;
+                            }
                             Effect::AbortCollectives => self.trainer.abort(),
                             Effect::None | Effect::Drain => {}
                         }
@@ -208,7 +210,18 @@ impl Conversation<'_> {
         !self.control.is_over() && self.trainer.aborting.is_none()
     }
 
-    /// A peer was lost, and the run ended.
+    /// The reason, if the message is the last one.
+    fn shutdown(&mut self, message: &Down) -> Option<String> {
+        let Down::Shutdown(shutdown) = message else {
+            return None;
+        };
+        let reason = shutdown.reason.clone();
+        tracing::info!("the coordinator ended the session: {reason}");
+        self.refused = shutdown.refused.then(|| reason.clone());
+        Some(reason)
+    }
+
+    /// The collectives of this worker will not complete.
     async fn abort_and_exit(self, reason: String) -> Result<(), AgentError> {
         self.trainer.abort();
         let _ = tokio::time::timeout(ABORT_GRACE, &mut self.trainer.end).await;
@@ -297,12 +310,12 @@ impl Conversation<'_> {
             Ok(Ok(())) => {
                 tokio::select! {
                     settled = self.transfers.settled() => match (settled, &self.finished) {
-                        (Err(error), None) => tracing::error!(error),
+                        (Err(error), None) => tracing::error!("{error}"),
                         (settled, _) => self.finish(settled),
                     },
                     _ = asked_to_end.recv() => {}
                 }
-                return Ok(());
+                return self.refused.map_or(Ok(()), |why| Err(AgentError::Refused(why)));
             }
             Ok(Err(error)) => error,
             Err(_) => TrainError::Internal("the training thread panicked".to_owned()),

@@ -1,7 +1,9 @@
 //! Commands of the core, as messages to workers.
 
 use coordinator_core::Command;
-use coordinator_core::event::{Backend, ComputeType, Origin, Position, SaveState, WorkerId};
+use coordinator_core::event::{
+    Backend, ComputeType, Origin, Position, SaveState, ShutdownReason, WorkerId,
+};
 use coordinator_core::schedule::by_group;
 use coordinator_core::shard::Chunk;
 use proto::v1;
@@ -132,6 +134,7 @@ pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::Coordin
         Command::Shutdown { reason, abort } => Down::Shutdown(v1::Shutdown {
             reason: reason.to_string(),
             abort,
+            refused: matches!(reason, ShutdownReason::Refused(_)),
         }),
     });
     v1::CoordinatorMessage { message }

@@ -81,12 +81,16 @@ impl Admission {
         acquire(&self.downloads, MAX_DOWNLOADS, "downloads are in progress")
     }
 
-    /// A permit for one upload.
+    /// A permit for one upload, once there is one. An upload that waits holds no data, and a
+    /// refused one would cost its worker: the disk may be slow without anyone's fault.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` when there are too many.
-    pub fn upload(&self) -> Result<Permit, Status> {
-        acquire(&self.uploads, MAX_UPLOADS, "uploads are in progress")
+    /// None: the semaphore is never closed.
+    pub async fn upload(&self) -> Result<Permit, Status> {
+        let permit = Arc::clone(&self.uploads).acquire_owned().await;
+        permit
+            .map(Permit)
+            .map_err(|error| Status::internal(error.to_string()))
     }
 }
 
@@ -116,18 +120,24 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test]
+    async fn an_upload_waits_for_a_place() {
+        let admission = Admission::default();
+        let mut permits = Vec::new();
+        for _ in 0..MAX_UPLOADS {
+            permits.push(admission.upload().await.unwrap());
+        }
+        let late = admission.clone();
+        let late = tokio::spawn(async move { late.upload().await.map(drop) });
+        tokio::task::yield_now().await;
+        assert!(!late.is_finished());
+        permits.pop();
+        assert!(late.await.unwrap().is_ok());
+    }
+
     #[test]
     fn permits_are_limited_and_released() {
         let admission = Admission::default();
-        let permits: Vec<_> = (0..MAX_UPLOADS)
-            .map(|_| admission.upload().unwrap())
-            .collect();
-        assert_eq!(
-            admission.upload().unwrap_err().code(),
-            Code::ResourceExhausted
-        );
-        drop(permits);
-        assert!(admission.upload().is_ok());
         let waiting: Vec<_> = (0..MAX_SESSIONS_PENDING)
             .map(|_| admission.session().unwrap())
             .collect();

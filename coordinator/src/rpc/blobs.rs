@@ -48,13 +48,14 @@ impl Blobs {
         }
     }
 
-    /// Receives a file and hands it to the driver. The permit is held until it is written.
+    /// Receives a file, once others leave room for it, and hands it to the driver. The permit is
+    /// held until it is written.
     ///
     /// # Errors
-    /// There are too many uploads, the worker has no session, a chunk is invalid or late, the
-    /// file is not what its header says, or the run is over.
+    /// The worker has no session, a chunk is invalid or late, the file is not what its header says,
+    /// or the run is over.
     pub(super) async fn receive(&self, mut chunks: Streaming<v1::Chunk>) -> Result<(), Status> {
-        let permit = self.admission.upload()?;
+        let permit = self.admission.upload().await?;
         let first = within(REGISTER_TIMEOUT, "the header", chunks.message()).await?;
         let mut assembly = Assembly::begin(first).map_err(refused)?;
         validate::header(assembly.header())?;

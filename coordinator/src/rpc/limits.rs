@@ -25,7 +25,7 @@ pub(super) const MAX_SESSIONS_PENDING: usize = 64;
 /// Sessions in total.
 pub(super) const MAX_SESSIONS: usize = 4096;
 
-/// Uploads at the same time; each may take the largest blob's memory.
+/// Uploads at the same time; each may take the largest blob's memory. Others wait.
 pub(super) const MAX_UPLOADS: usize = 4;
 /// Downloads at the same time: all ranks of a machine full of GPUs may want one.
 pub(super) const MAX_DOWNLOADS: usize = 16;

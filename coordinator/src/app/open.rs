@@ -103,13 +103,14 @@ pub(super) fn open(request: &Request) -> Result<OpenedRun, Failure> {
 
 fn create(config: &RunConfig) -> Result<OpenedRun, Failure> {
     let store = RunStore::create(&config.run_dir)?;
-    store.write(CONFIG, config.to_toml()?.as_bytes())?;
     let mut journal = Journal::open(store.root())?;
     let run_id = random_name().map_err(Failure::internal)?;
     journal.append(JournalEntry::Started {
         run_id: run_id.clone(),
         workers: config.workers,
     })?;
+    // What makes it a run directory, which has all of the above.
+    store.write(CONFIG, config.to_toml()?.as_bytes())?;
     Ok(OpenedRun {
         checkpoints: Checkpoints::open(store.root()),
         run: Run::new(spec::recipe(config)),

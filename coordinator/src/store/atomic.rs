@@ -64,7 +64,7 @@ pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
 pub(super) fn sweep(directory: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+        if !is_partial(&entry.file_name().to_string_lossy()) {
             continue;
         }
         if entry.file_type()?.is_dir() {
@@ -74,6 +74,11 @@ pub(super) fn sweep(directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a name is that of a thing under way.
+pub(super) fn is_partial(name: &str) -> bool {
+    name.starts_with(PARTIAL)
 }
 
 fn directory(path: &Path) -> &Path {

@@ -15,7 +15,7 @@ mod lock;
 mod recorder;
 mod resume;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use coordinator_core::event::FinishedEpoch;
@@ -31,6 +31,7 @@ pub use lock::LOCK;
 pub use recorder::{Image, Job, QUEUE, Recorded, Recorder, RecorderError, Render};
 pub use resume::ADDRESS;
 
+use journal::EVENTS;
 use lock::Lock;
 
 /// The effective settings, for `--config`.
@@ -96,7 +97,8 @@ pub struct RunStore {
 }
 
 impl RunStore {
-    /// Makes the directory, or takes an empty one.
+    /// Makes the directory, or takes one that is empty but for what a failed attempt to begin a run
+    /// left there. A run has begun once the caller writes [`CONFIG`], after all else.
     ///
     /// # Errors
     /// It holds something already, or cannot be created or written.
@@ -105,23 +107,30 @@ impl RunStore {
             path: root.to_owned(),
             source,
         };
+        let check = || match is_unused(root) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::NotEmpty {
+                path: root.to_owned(),
+            }),
+            Err(error) => Err(refuse(error)),
+        };
         std::fs::create_dir_all(root).map_err(refuse)?;
-        if std::fs::read_dir(root).map_err(refuse)?.next().is_some() {
-            return Err(StoreError::NotEmpty {
-                path: root.to_owned(),
-            });
-        }
-        // Only one of two coordinators can create this folder, so only one gets the directory.
-        std::fs::create_dir(root.join(LOGS)).map_err(|source| match source.kind() {
-            std::io::ErrorKind::AlreadyExists => StoreError::NotEmpty {
-                path: root.to_owned(),
-            },
-            _ => refuse(source),
-        })?;
+        check()?;
+        let lock = Lock::take(root)?;
+        // Another coordinator may have had the lock before.
+        check()?;
+        let clear = || -> io::Result<()> {
+            atomic::sweep(root)?;
+            if root.join(EVENTS).exists() {
+                std::fs::remove_file(root.join(EVENTS))?;
+            }
+            std::fs::create_dir_all(root.join(LOGS))
+        };
+        clear().map_err(refuse)?;
         Ok(Self {
             root: root.to_owned(),
             epochs: Vec::new(),
-            _lock: Lock::take(root)?,
+            _lock: lock,
         })
     }
 
@@ -174,6 +183,27 @@ impl RunStore {
             .map_err(|error| StoreError::write(&self.root.join(METRICS))(error.into()))?;
         self.write(METRICS, &lines)
     }
+}
+
+/// Whether a directory holds nothing but what a failed attempt to begin a run leaves there, of which
+/// the lock is the first.
+fn is_unused(root: &Path) -> io::Result<bool> {
+    let mut others = false;
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let leftover = match name.to_str() {
+            Some(LOCK) => continue,
+            Some(LOGS) => std::fs::read_dir(entry.path())?.next().is_none(),
+            Some(name) => name == EVENTS || atomic::is_partial(name),
+            None => false,
+        };
+        if !leftover {
+            return Ok(false);
+        }
+        others = true;
+    }
+    Ok(!others || root.join(LOCK).exists())
 }
 
 #[cfg(test)]

@@ -315,7 +315,9 @@ impl Conversation<'_> {
                     },
                     _ = asked_to_end.recv() => {}
                 }
-                return self.refused.map_or(Ok(()), |why| Err(AgentError::Refused(why)));
+                return self
+                    .refused
+                    .map_or(Ok(()), |why| Err(AgentError::Refused(why)));
             }
             Ok(Err(error)) => error,
             Err(_) => TrainError::Internal("the training thread panicked".to_owned()),

@@ -56,7 +56,26 @@ fn record(epoch: u32, validation_loss: f64) -> FinishedEpoch {
 fn a_directory_with_content_and_an_impossible_one_are_refused() {
     let (parent, store) = new_store();
     let again = RunStore::create(store.root()).unwrap_err();
-    assert!(matches!(again, StoreError::NotEmpty { .. }), "{again}");
+    assert!(matches!(again, StoreError::Active { .. }), "{again}");
+    // One that failed before it began may be tried again.
+    let mut journal = Journal::open(store.root()).unwrap();
+    let run_id = "of no run".to_owned();
+    let started = JournalEntry::Started { run_id, workers: 1 };
+    journal.append(started).unwrap();
+    std::fs::write(store.root().join(".partial-1"), "half of it").unwrap();
+    let root = store.root().to_owned();
+    drop(store);
+    let store = RunStore::create(&root).unwrap();
+    assert!(Journal::open(&root).unwrap().lines().unwrap().is_empty());
+    store.write(CONFIG, b"epochs = 1\n").unwrap();
+    drop(store);
+    let begun = RunStore::create(&root).unwrap_err();
+    assert!(matches!(begun, StoreError::NotEmpty { .. }), "{begun}");
+    let foreign = parent.path().join("foreign");
+    std::fs::create_dir_all(foreign.join(LOGS)).unwrap();
+    let refused = RunStore::create(&foreign).unwrap_err();
+    assert!(matches!(refused, StoreError::NotEmpty { .. }), "{refused}");
+    assert!(!foreign.join(LOCK).exists());
 
     let file = parent.path().join("file");
     std::fs::write(&file, "mine").unwrap();

@@ -243,16 +243,11 @@ impl Effects {
                 None
             }
             // A run can end without its images.
-            Recorded::NoImage {
-                image: Image::Predictions,
-                reason,
-            } => {
-                self.observers.say(&format!("no predictions.png: {reason}"));
+            Recorded::NoImage { image, reason } => {
+                let file = image.file();
+                self.observers.say(&format!("no {file}: {reason}"));
                 None
             }
-            Recorded::NoImage { image, reason } => Some(Event::StoreFailed {
-                error: format!("no {}: {reason}", image.file()),
-            }),
             Recorded::Failed(error) => Some(Event::StoreFailed {
                 error: error.to_string(),
             }),

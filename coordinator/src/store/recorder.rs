@@ -26,6 +26,7 @@
 //! lines are written after it, and none that says that the run ended well: such a run can be
 //! resumed from what the jobs before the failure wrote.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -343,7 +344,10 @@ impl Thread {
     }
 
     fn image(&self, image: Image, render: Render) -> Recorded {
-        let kept = render().and_then(|bytes| Ok(self.store.write(image.file(), &bytes)?));
+        // Whatever a drawing library does to it, the run's results come first.
+        let drawn = catch_unwind(AssertUnwindSafe(render));
+        let drawn = drawn.unwrap_or_else(|_| Err(anyhow::anyhow!("the drawing panicked")));
+        let kept = drawn.and_then(|bytes| Ok(self.store.write(image.file(), &bytes)?));
         match kept {
             Ok(()) => Recorded::Image {
                 image,

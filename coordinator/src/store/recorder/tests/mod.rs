@@ -148,6 +148,7 @@ fn each_answer_comes_when_the_job_is_durable_and_lines_share_a_sync() {
             Box::new(|| Err(anyhow::anyhow!("no tiles"))),
         )
     });
+    script.add(|| Job::Image(Image::Predictions, Box::new(|| panic!("a defect"))));
     let (directory, answers) = written(&script.jobs);
     let root = directory.path().join("run");
     match &answers[..] {
@@ -170,11 +171,16 @@ fn each_answer_comes_when_the_job_is_durable_and_lines_share_a_sync() {
                 image: Image::Predictions,
                 reason,
             },
+            Recorded::NoImage {
+                image: Image::Predictions,
+                reason: panicked,
+            },
         ] => {
             assert!(newest.checkpoint.is_none());
             assert_eq!((middle.completed, end.epoch), (2, 2));
             assert_eq!(*bytes, format!("{end:?}").len() as u64);
             assert_eq!(reason, "no tiles");
+            assert_eq!(panicked, "the drawing panicked");
         }
         other => panic!("{other:?}"),
     }

@@ -17,7 +17,7 @@ use crate::launcher::shared_cache::CacheFile;
 use crate::launcher::{Launcher, LauncherEvent};
 use crate::observe::Observers;
 use crate::observe::metrics::Metrics;
-use crate::store::{Image, Job, Recorded, Recorder};
+use crate::store::{Image, Job, Recorded, Recorder, RecorderError};
 
 const TICK: Duration = Duration::from_millis(200);
 
@@ -151,7 +151,10 @@ impl Driver {
         while let Some(recorded) = recorded.recv().await {
             look(self.effects.recorded(recorded));
         }
-        first
+        match self.effects.is_closed() {
+            true => first,
+            false => first.and(Err(RecorderError::Gone.to_string())),
+        }
     }
 
     /// Processes the queued inputs before a tick, at which the core looks for silent workers.

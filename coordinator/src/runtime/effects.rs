@@ -258,6 +258,11 @@ impl Effects {
         }
     }
 
+    /// Whether the recorder has done all that it was handed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// Records the end of the run. Nothing is recorded after it.
     pub(super) fn end(&mut self, outcome: &Outcome) {
         if let Some(render) = self.observers.draw_curves(outcome) {

@@ -50,7 +50,9 @@ pub fn exit_status(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, F
     };
     let mut message = error.to_string();
     if let Some(exit) = exit {
-        message.push_str(&format!("; its process {}", exit.status));
+        if !error.tells_exit() {
+            message.push_str(&format!("; its process {}", exit.status));
+        }
         if let Some(explanation) = exit.explanation() {
             message.push_str(&format!("\n  {explanation}"));
         }

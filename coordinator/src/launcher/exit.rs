@@ -17,6 +17,8 @@ pub struct WorkerExit {
     pub pid: u32,
     /// Code or signal.
     pub status: ProcessStatus,
+    /// It still ran when it was asked to end.
+    pub stopped: bool,
     /// Its whole log.
     pub log_path: PathBuf,
     /// The first lines that it wrote.

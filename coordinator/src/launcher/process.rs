@@ -37,9 +37,10 @@ pub(super) async fn watch(
     } = started;
     // `wait` would close it, and the worker would take that for the coordinator's death.
     let stdin = child.stdin.take();
-    let status = tokio::select! {
-        status = child.wait() => status,
-        Ok(grace) = stopped => stop(local_rank, pid, &mut child, grace).await,
+    let (status, stopped) = tokio::select! {
+        biased;
+        status = child.wait() => (status, false),
+        Ok(grace) = stopped => (stop(local_rank, pid, &mut child, grace).await, true),
     };
     drop(stdin);
     let status = match status {
@@ -57,6 +58,7 @@ pub(super) async fn watch(
         local_rank,
         pid,
         status,
+        stopped,
         log_path,
         log_head,
         log_tail,
@@ -77,20 +79,20 @@ async fn stop(
     child: &mut Child,
     grace: Duration,
 ) -> io::Result<ExitStatus> {
-    signal(pid, Signal::TERM);
-    match tokio::time::timeout(grace, child.wait()).await {
-        Ok(status) => status,
-        Err(_) => {
-            tracing::warn!(
-                local_rank,
-                pid,
-                ?grace,
-                "worker exceeded the grace period; sending SIGKILL"
-            );
-            signal(pid, Signal::KILL);
-            child.wait().await
+    if !grace.is_zero() {
+        signal(pid, Signal::TERM);
+        if let Ok(status) = tokio::time::timeout(grace, child.wait()).await {
+            return status;
         }
+        tracing::warn!(
+            local_rank,
+            pid,
+            ?grace,
+            "worker exceeded the grace period; sending SIGKILL"
+        );
     }
+    signal(pid, Signal::KILL);
+    child.wait().await
 }
 
 /// Signals the process group that the worker leads, so that nothing it started stays behind.

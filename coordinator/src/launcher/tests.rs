@@ -174,6 +174,7 @@ async fn a_missing_libtorch_and_a_signal_are_put_into_words() {
     killed.launch(0).await;
     let exit = killed.exit().await;
     assert_eq!(exit.status, ProcessStatus::Signal(9));
+    assert!(!exit.stopped);
     assert!(
         exit.to_string()
             .contains("SIGKILL (often by the kernel, for lack of memory)"),
@@ -244,6 +245,7 @@ async fn a_launch_replaces_the_process_that_still_runs_there() {
     bench.launcher.launch(0);
     let exit = bench.exit().await;
     assert_eq!((exit.pid, exit.status), (first, ProcessStatus::Signal(9)));
+    assert!(exit.stopped);
     let LauncherEvent::Started { pid: second, .. } = bench.event().await else {
         panic!("not started again");
     };

@@ -175,7 +175,7 @@ impl Driver {
     fn take(&mut self, input: Input) {
         let event = match input {
             Input::Session(input) => self.session(input),
-            Input::Process(event) => Some(self.process(event)),
+            Input::Process(event) => self.process(event),
             Input::Recorded(recorded) => self.effects.recorded(recorded),
             Input::Cache(cache) => self.effects.cache_created(cache),
             Input::Event(event) => Some(event),
@@ -260,8 +260,8 @@ impl Driver {
         }
     }
 
-    fn process(&mut self, event: LauncherEvent) -> Event {
-        match event {
+    fn process(&mut self, event: LauncherEvent) -> Option<Event> {
+        Some(match event {
             LauncherEvent::Started { local_rank, pid } => Event::ProcessStarted { local_rank, pid },
             LauncherEvent::Failed { local_rank, error } => Event::LaunchFailed {
                 local_rank,
@@ -273,9 +273,11 @@ impl Driver {
                     pid: exit.pid,
                     status: exit.status,
                 };
+                // The core asked for the end of one that had to be stopped.
+                let news = !exit.stopped;
                 self.effects.observers.exited(exit);
-                event
+                return news.then_some(event);
             }
-        }
+        })
     }
 }

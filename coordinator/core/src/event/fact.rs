@@ -2,7 +2,7 @@
 
 use super::{
     Backend, ComputeType, Location, LossCause, MemberInfo, OutageCause, Phases, Position,
-    RefusalReason, StallReport, StepReport, StopReason, WaitReason, WorkerId,
+    ProcessStatus, RefusalReason, StallReport, StepReport, StopReason, WaitReason, WorkerId,
 };
 use crate::early_stopping::Standing;
 use crate::schedule::GroupLrs;
@@ -100,6 +100,13 @@ pub enum Fact {
         member: MemberInfo,
         /// Why.
         reason: RefusalReason,
+    },
+    /// The process ended of a local worker that was lost when its session broke.
+    Exited {
+        /// Which of the launcher's processes.
+        local_rank: u32,
+        /// How.
+        status: ProcessStatus,
     },
     /// A local worker cannot be started; the others continue without it.
     LaunchFailed {

@@ -140,6 +140,14 @@ pub enum Loss {
         /// How.
         status: ProcessStatus,
     },
+    /// The process ended of a local worker whose session had broken.
+    #[error("local worker {local_rank} {status}")]
+    Exited {
+        /// Which of the launcher's processes.
+        local_rank: u32,
+        /// How.
+        status: ProcessStatus,
+    },
     /// A local worker's process could not be started.
     #[error("local worker {local_rank} cannot be started: {error}")]
     LaunchFailed {
@@ -155,9 +163,18 @@ impl Loss {
     pub fn local_rank(&self) -> Option<u32> {
         match self {
             Self::Member { member, .. } | Self::Expelled { member, .. } => member.local_rank,
-            Self::ExitedEarly { local_rank, .. } | Self::LaunchFailed { local_rank, .. } => {
-                Some(*local_rank)
-            }
+            Self::ExitedEarly { local_rank, .. }
+            | Self::Exited { local_rank, .. }
+            | Self::LaunchFailed { local_rank, .. } => Some(*local_rank),
+        }
+    }
+
+    /// Whether its text says how the process ended.
+    pub fn tells_exit(&self) -> bool {
+        match self {
+            Self::Member { cause, .. } => matches!(cause, LossCause::ProcessExited(_)),
+            Self::ExitedEarly { .. } | Self::Exited { .. } => true,
+            Self::Expelled { .. } | Self::LaunchFailed { .. } => false,
         }
     }
 }

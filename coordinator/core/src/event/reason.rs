@@ -293,6 +293,16 @@ impl RunError {
             _ => None,
         }
     }
+
+    /// Whether its text says how that process ended.
+    pub fn tells_exit(&self) -> bool {
+        match self {
+            Self::TooFewWorkers { last, .. } => last.as_ref().is_some_and(|last| last.tells_exit()),
+            Self::GroupsFailing { last, .. } => last.tells_exit(),
+            Self::ExitedEarly { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// How a run ended.

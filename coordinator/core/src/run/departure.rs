@@ -74,6 +74,9 @@ impl Run {
         if member.draining {
             self.notify(Fact::Left { member: info });
         } else if !self.has_finished(worker) {
+            if let (LossCause::SessionBroke, Some(local_rank)) = (&cause, member.local_rank) {
+                self.local_workers.session_broke(local_rank, member.pid);
+            }
             self.failures.lose(Loss::Member {
                 member: info.clone(),
                 location,

@@ -61,17 +61,26 @@ impl Run {
         if let Some(worker) = holder.filter(same) {
             return self.on_lost(worker, LossCause::ProcessExited(status));
         }
+        let joined = self.local_workers.explains(local_rank, pid);
+        if joined {
+            self.failures.lose(Loss::Exited { local_rank, status });
+            self.notify(Fact::Exited { local_rank, status });
+        }
         let (Some(closed), None) = (current, holder) else {
             return;
         };
-        self.failures.lose(Loss::ExitedEarly { local_rank, status });
+        if !joined {
+            self.failures.lose(Loss::ExitedEarly { local_rank, status });
+        }
         let signalled = matches!(status, ProcessStatus::Signal(_));
-        // One that exits by itself before anything is trained would do so again.
-        if !closed && (signalled || self.initialized) {
+        // One that exits by itself before it joins, and before anything is trained, would do so
+        // again.
+        let again = joined || signalled || self.initialized;
+        if !closed && again {
             self.restart(local_rank, None);
         }
         let coming = self.local_workers.is_coming(local_rank);
-        if !closed && !self.initialized && self.needs_workers() && !coming {
+        if !closed && !joined && !self.initialized && self.needs_workers() && !coming {
             return self.fail(RunError::ExitedEarly { local_rank, status });
         }
         self.go_on();

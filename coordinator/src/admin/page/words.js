@@ -72,6 +72,7 @@ const EVENTS = {
   formed: (e) => ["", "Group formed", `${plural(e.world_size, "rank")}, generation ${e.generation}`],
   joined: (e) => ["good", "Joined", `worker ${e.worker} on ${e.host}`],
   lost: (e) => ["bad", "Lost", `${e.who} ${e.when}: ${e.cause}`],
+  exited: (e) => ["bad", "Exited", `local worker ${e.local_rank} ${e.how}`],
   recovered: (e) => [
     "good",
     "Recovered",

@@ -19,6 +19,9 @@ impl Progress {
                 location,
                 cause,
             } => self.say(&format!("lost {member} {location}: {cause}")),
+            Fact::Exited { local_rank, status } => {
+                self.say(&format!("local worker {local_rank} {status}"));
+            }
             Fact::Left { member } => self.say(&format!("{member} left after draining")),
             // Workers of one machine, and those that rejoin, report the same: it is printed once.
             Fact::Warned { host, warning } => {

@@ -54,6 +54,13 @@ pub enum JournalEntry {
         /// Why.
         cause: String,
     },
+    /// The process ended of a local worker that was lost when its session broke.
+    Exited {
+        /// Which of the launcher's processes it was.
+        local_rank: u32,
+        /// Its exit code, or the signal that ended it.
+        how: String,
+    },
     /// A process group works again after a loss.
     Recovered {
         /// The new generation.
@@ -127,6 +134,10 @@ impl JournalEntry {
                 local_rank: member.local_rank,
                 when: location.to_string(),
                 cause: cause.to_string(),
+            },
+            Fact::Exited { local_rank, status } => Self::Exited {
+                local_rank: *local_rank,
+                how: status.to_string(),
             },
             Fact::Left { member } => Self::Left {
                 who: member.to_string(),

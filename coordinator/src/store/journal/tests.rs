@@ -30,6 +30,10 @@ fn every_entry() -> Vec<JournalEntry> {
             when: "after step 14 of epoch 3".to_owned(),
             cause: "its process was killed by signal 9\n".to_owned(),
         },
+        Exited {
+            local_rank: 0,
+            how: "exited with code 1".to_owned(),
+        },
         Recovered {
             generation: 2,
             world_size: 1,

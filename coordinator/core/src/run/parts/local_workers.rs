@@ -37,6 +37,8 @@ struct LocalWorker {
     closed: bool,
     /// Its process is alive, and may open another session until then.
     rejoin_by: Option<Now>,
+    /// The process of a member whose session broke, until it is known how the process ended.
+    unexplained: Option<u32>,
     /// No process is started before.
     not_before: Option<Now>,
 }
@@ -139,6 +141,17 @@ impl LocalWorkers {
         let worker = self.workers.entry(local_rank).or_default();
         worker.pid = None;
         worker.not_before = Some(now + FIRST_PAUSE * (1 << worker.restarts.min(4)));
+    }
+
+    /// The session of a member broke, which the end of its process may explain.
+    pub(in crate::run) fn session_broke(&mut self, local_rank: u32, pid: u32) {
+        self.workers.entry(local_rank).or_default().unexplained = Some(pid);
+    }
+
+    /// Whether the end of this process explains why a session broke. Asked once.
+    pub(in crate::run) fn explains(&mut self, local_rank: u32, pid: u32) -> bool {
+        let worker = self.workers.get_mut(&local_rank);
+        worker.is_some_and(|worker| worker.unexplained.take_if(|lost| *lost == pid).is_some())
     }
 
     /// Its process is alive, and may open another session until `by`.

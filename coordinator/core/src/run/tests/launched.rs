@@ -1,7 +1,7 @@
 //! Workers that the coordinator's launcher starts.
 
 use super::*;
-use crate::event::{FailureKind, ProcessStatus};
+use crate::event::{FailureKind, Loss, ProcessStatus};
 
 #[test]
 fn a_local_rank_belongs_to_the_process_that_was_started_for_it() {
@@ -55,5 +55,43 @@ fn a_worker_whose_gpu_cannot_be_used_is_started_again_after_pauses() {
         // The third restart in a row would be one too many.
         let expected: &[u32] = if id == 2 { &[1] } else { &[] };
         assert_eq!(launched(&bench.tell(Event::Tick)), expected);
+    }
+}
+
+#[test]
+fn the_end_of_a_process_explains_why_its_session_broke() {
+    let exited = |pid| Event::ProcessExited {
+        local_rank: 0,
+        pid,
+        status: ProcessStatus::Signal(9),
+    };
+    for others in 0..2 {
+        let mut bench = Bench::new(Run::new(recipe(1 + others, 1 + others as u32)));
+        bench.tell(Event::Tick);
+        for id in 0..=others as u32 {
+            bench.started(id, 100 + id);
+            bench.join(id.into(), Some(id), RetainedState::default());
+        }
+        for id in 0..=others as u64 {
+            bench.prepared(id);
+        }
+        let worker = WorkerId(0);
+        let generation = 1;
+        bench.tell(Event::GroupReady { worker, generation });
+        bench.tell(Event::Lost { worker });
+        let told = bench.tell(exited(100));
+        let status = ProcessStatus::Signal(9);
+        let fact = Fact::Exited {
+            local_rank: 0,
+            status,
+        };
+        assert!(told.contains(&Action::Notify(fact)), "{told:?}");
+        let last = bench.run.failures.last();
+        assert!(matches!(last, Some(Loss::Exited { .. })), "{last:?}");
+        // Its successor, which never joins.
+        bench.started(0, 200);
+        bench.tell(exited(200));
+        let last = bench.run.failures.last();
+        assert!(matches!(last, Some(Loss::ExitedEarly { .. })), "{last:?}");
     }
 }

@@ -50,8 +50,14 @@ impl Dataset {
         (known != other).then_some(known)
     }
 
-    /// The first path that only one of the run and a worker has, or has with another size.
+    /// The first path that only one of the run and a worker has, or has with another size. Before
+    /// the first scan of a resumed run, the first of its split that the worker lacks.
     pub(in crate::run) fn first_difference(&self, files: &[(String, u64)]) -> Option<String> {
+        if let (true, Some(split)) = (self.files.is_empty(), &self.remembered) {
+            let has: BTreeSet<&String> = files.iter().map(|(path, _)| path).collect();
+            let all = split.train.iter().chain(&split.validation);
+            return all.filter(|path| !has.contains(path)).min().cloned();
+        }
         let known: BTreeSet<_> = self.files.iter().collect();
         let other: BTreeSet<_> = files.iter().collect();
         let differs = known.symmetric_difference(&other).min();
@@ -65,19 +71,19 @@ impl Dataset {
         if !self.files.is_empty() {
             return Ok(false);
         }
+        self.split = self.restored_split(&files)?;
         self.files = files;
         self.classes.clone_from(&scan.classes);
         self.fingerprint = Some(scan.fingerprint.clone());
-        self.restore_split()?;
         Ok(true)
     }
 
-    /// The split of a resumed run, once the files are known.
-    fn restore_split(&mut self) -> Result<(), DataError> {
+    /// The split of a resumed run, as places in the list of files.
+    fn restored_split(&self, files: &[(String, u64)]) -> Result<Option<Split>, DataError> {
         let Some(remembered) = &self.remembered else {
-            return Ok(());
+            return Ok(None);
         };
-        let index: HashMap<&str, u32> = (self.files.iter().zip(0..))
+        let index: HashMap<&str, u32> = (files.iter().zip(0..))
             .map(|((path, _), at)| (path.as_str(), at))
             .collect();
         let find = |paths: &[String]| -> Result<Vec<u32>, DataError> {
@@ -87,11 +93,10 @@ impl Dataset {
             };
             paths.iter().map(find).collect()
         };
-        self.split = Some(Split {
+        Ok(Some(Split {
             train: find(&remembered.train)?,
             validation: find(&remembered.validation)?,
-        });
-        Ok(())
+        }))
     }
 
     /// All samples.
@@ -183,5 +188,35 @@ impl Dataset {
     fn path_of(&self, sample: u32) -> String {
         let file = self.files.get(sample as usize);
         file.map_or_else(String::new, |file| file.0.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(fingerprint: &str, paths: &[&str]) -> Scan {
+        Scan {
+            fingerprint: fingerprint.to_owned(),
+            files: paths.iter().map(|path| ((*path).to_owned(), 1)).collect(),
+            ..Scan::default()
+        }
+    }
+
+    #[test]
+    fn data_that_changed_since_the_run_is_not_taken_for_the_runs() {
+        let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+        let mut dataset = Dataset::remembered("", paths(&["a/1", "a/3"]), paths(&["a/2"]));
+        let mut changed = scan("other", &["a/0", "a/1", "a/2"]);
+        let lacks = dataset.first_difference(&changed.files);
+        assert_eq!(lacks.as_deref(), Some("a/3"));
+        let more = scan("other", &["a/0", "a/1", "a/2", "a/3"]);
+        assert_eq!(dataset.first_difference(&more.files), None);
+        dataset.adopt(&mut changed).unwrap_err();
+        assert_eq!(dataset.differs("same"), None);
+        assert_eq!(
+            dataset.adopt(&mut scan("same", &["a/1", "a/2", "a/3"])),
+            Ok(true)
+        );
     }
 }

@@ -59,11 +59,22 @@ impl Outage {
 
 /// Steps from one position to a later one; 0 if it is not later.
 fn steps_between(from: Position, to: Position, steps: u32) -> u32 {
-    if to.epoch == from.epoch {
-        to.completed.saturating_sub(from.completed)
-    } else if to > from {
-        (to.epoch - from.epoch) * steps + to.completed - from.completed.min(to.completed)
-    } else {
-        0
+    if to <= from {
+        return 0;
+    }
+    ((to.epoch - from.epoch) * steps + to.completed).saturating_sub(from.completed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_counted_across_epochs() {
+        let at = |epoch, completed| Position { epoch, completed };
+        assert_eq!(steps_between(at(1, 50), at(2, 3), 100), 53);
+        assert_eq!(steps_between(at(1, 3), at(2, 50), 100), 147);
+        assert_eq!(steps_between(at(1, 3), at(1, 50), 100), 47);
+        assert_eq!(steps_between(at(2, 0), at(1, 50), 100), 0);
     }
 }

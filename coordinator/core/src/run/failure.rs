@@ -13,6 +13,7 @@ impl Run {
             return;
         };
         let local_rank = member.local_rank;
+        let others_can = self.stepped || self.initialized && !member.is_assigned();
         let reported = |message| LossCause::Reported { kind, message };
         match kind {
             FailureKind::Collective => {
@@ -35,7 +36,7 @@ impl Run {
                 self.drop_member(worker, reported(message), Successor::None);
             }
             // What one worker cannot do another cannot do either, unless others have done it.
-            _ if self.initialized => {
+            _ if others_can => {
                 self.local_workers.close(local_rank);
                 self.drop_member(worker, reported(message), Successor::None);
             }

@@ -77,6 +77,8 @@ pub struct Run {
     pause: Option<Pause>,
     /// A state exists, or has existed, so that starting afresh would lose something.
     initialized: bool,
+    /// Workers have made a step, so what one cannot do, others can.
+    stepped: bool,
     /// Another coordinator trained before.
     resumed: bool,
     /// When the event that is taken into account came.
@@ -104,6 +106,7 @@ impl Run {
             position: Position::start_of(1),
             pause: None,
             initialized: false,
+            stepped: false,
             resumed: false,
             now: Now::ZERO,
             out: Vec::new(),

@@ -46,6 +46,7 @@ impl Run {
             best_weights: BestWeights::new(resumed.best_epoch),
             checkpoints: Checkpoints::new(recipe.checkpoints, resumed.checkpoint),
             initialized: true,
+            stepped: true,
             resumed: true,
             ..Self::inherit(recipe)
         }

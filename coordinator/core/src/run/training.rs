@@ -81,6 +81,7 @@ impl Run {
         }
         let steps = f64::from(report.completed - assignment.completed);
         assignment.completed = report.completed;
+        self.stepped = true;
         let (rank, finite) = (assignment.rank, report.loss_sum.is_finite());
         self.pace.observe(report.seconds / steps);
         self.failures.forgive_groups();

@@ -6,8 +6,8 @@ mod resumed;
 use super::*;
 use crate::early_stopping::Rule;
 use crate::event::{
-    Activity, Command, EpochReport, Fact, Heartbeat, Outcome, Phases, RetainedState, SaveState,
-    Scan, StepReport, ValidationSum,
+    Activity, Command, EnvironmentError, EpochReport, Fact, FailureKind, Heartbeat, Outcome,
+    Phases, RetainedState, SaveState, Scan, StepReport, ValidationSum,
 };
 use crate::schedule::{Decay, Schedule};
 
@@ -347,4 +347,22 @@ fn a_late_heartbeat_is_ignored() {
     assert_eq!(last(place(0, 9)), Some(place(1, 2)));
     assert_eq!(last(place(1, 1)), Some(place(1, 2)));
     assert_eq!(last(place(2, 0)), Some(place(2, 0)));
+}
+
+#[test]
+fn what_no_worker_can_do_fails_the_run_for_what_it_is() {
+    let failed = |bench: &mut Bench| {
+        bench.tell(Event::Failed {
+            worker: WorkerId(1),
+            kind: FailureKind::Environment,
+            message: "out of memory".to_owned(),
+        })
+    };
+    let mut bench = Bench::training(2);
+    let at_first = failed(&mut bench);
+    let expected = EnvironmentError::Reported("out of memory".to_owned());
+    assert_eq!(outcome(&at_first), Some(&Err(expected.into())));
+    let mut bench = Bench::training(2);
+    bench.step(0, 1, 1.0);
+    assert_eq!(outcome(&failed(&mut bench)), None);
 }

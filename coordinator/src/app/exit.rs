@@ -38,6 +38,7 @@ pub fn exit_status(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, F
         RunError::Weights(_) => ExitCode::Weights,
         RunError::Environment(_) => ExitCode::Environment,
         RunError::RunDirectory(_) => ExitCode::RunDirectory,
+        RunError::BestWeightsAbsent { .. } => ExitCode::Interrupted,
         RunError::BestWeightsLost { .. }
         | RunError::WorkerDefect { .. }
         | RunError::InconsistentEpoch { .. } => ExitCode::Internal,

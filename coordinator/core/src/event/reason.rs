@@ -257,6 +257,15 @@ pub enum RunError {
         /// `--grace`.
         grace: Duration,
     },
+    /// The run was interrupted while nobody had the best weights, which are to be made again.
+    #[error(
+        "interrupted without the best weights, of epoch {epoch}, which no worker has; resume again \
+         with --resume"
+    )]
+    BestWeightsAbsent {
+        /// Their epoch, from 1.
+        epoch: u32,
+    },
     /// The run directory cannot be written: the error.
     #[error("{0}")]
     RunDirectory(String),

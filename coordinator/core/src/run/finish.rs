@@ -57,7 +57,8 @@ impl Run {
                 return self.out.push(Action::FindCheckpoint);
             }
             CheckpointLookup::Found(_) if missing && reason == StopReason::Interrupted => {
-                return self.fail(self.best_is_lost());
+                let epoch = self.best_epoch();
+                return self.fail(RunError::BestWeightsAbsent { epoch });
             }
             CheckpointLookup::Found(_) if missing => {
                 // The end was near, but now there is something to make again.
@@ -214,8 +215,12 @@ impl Run {
 
     fn best_is_lost(&self) -> RunError {
         RunError::BestWeightsLost {
-            epoch: self.history.best().map_or(0, |best| best.epoch),
+            epoch: self.best_epoch(),
             grace: self.recipe.grace,
         }
+    }
+
+    fn best_epoch(&self) -> u32 {
+        self.history.best().map_or(0, |best| best.epoch)
     }
 }

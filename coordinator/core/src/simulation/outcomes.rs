@@ -122,7 +122,7 @@ impl Cluster {
             RunError::ExitedEarly { .. } => {
                 invariants.early_crash || invariants.losses + invariants.left > 0
             }
-            RunError::BestWeightsLost { .. } => {
+            RunError::BestWeightsLost { .. } | RunError::BestWeightsAbsent { .. } => {
                 invariants.interrupted && (invariants.losses > 0 || self.incarnations > 1)
             }
             RunError::Data(_) | RunError::Environment(_) | RunError::GroupsFailing { .. } => {

@@ -174,3 +174,14 @@ fn workers_of_a_run_that_had_not_begun_may_rejoin() {
     bench.now = Now::from_secs(4);
     assert_eq!(launched(&bench.tell(Event::Tick)), [1]);
 }
+
+#[test]
+fn a_run_that_is_interrupted_before_its_workers_are_back_is_resumed_again() {
+    let past = resumed(&[0.5], Some(Position::start_of(2)));
+    let mut bench = Bench::new(Run::resume(recipe(1, 0), past));
+    assert_eq!(outcome(&bench.tell(Event::Interrupt)), None);
+    let position = Some(Position::start_of(2));
+    let found = bench.tell(Event::CheckpointFound { position });
+    let absent = RunError::BestWeightsAbsent { epoch: 1 };
+    assert_eq!(outcome(&found), Some(&Err(absent)));
+}

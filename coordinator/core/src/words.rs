@@ -121,7 +121,7 @@ impl Display for StallReport {
         if member.rank.is_none() {
             return write!(
                 f,
-                "{member} rejoined, but has been in {activity} for {seconds:.1} s"
+                "{member}, which has no rank yet, has been in {activity} for {seconds:.1} s"
             );
         }
         write!(

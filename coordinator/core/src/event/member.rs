@@ -89,7 +89,7 @@ pub enum LossCause {
 /// A member that makes no progress.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StallReport {
-    /// The member; one without a rank rejoined and does not respond.
+    /// The member; one without a rank came back or decodes.
     pub member: MemberInfo,
     /// What its training thread does.
     pub activity: Activity,

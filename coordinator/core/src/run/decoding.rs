@@ -103,6 +103,7 @@ impl Run {
         member.decoding = Some(Decoding {
             samples: samples.clone(),
             done: 0,
+            reported: self.now,
         });
         let command = Command::Prepare {
             samples,
@@ -116,6 +117,7 @@ impl Run {
         let member = self.members.get_mut(worker);
         if let Some(decoding) = member.and_then(|member| member.decoding.as_mut()) {
             decoding.done = done;
+            decoding.reported = self.now;
         }
         if !matches!(self.phase, Phase::Preparing) {
             return;

@@ -31,6 +31,7 @@ impl Run {
     /// Reports the rank that holds up the others, and evicts it.
     pub(super) fn find_stall(&mut self) {
         let patience = self.recipe.stall_timeout.max(self.pace.patience());
+        self.find_hanging_decoder(patience);
         if !matches!(self.phase, Phase::Training(_) | Phase::Forming(_)) {
             return self.find_unresponsive_newcomer(patience);
         }
@@ -43,14 +44,12 @@ impl Run {
             return;
         };
         let report = report(self.now, &statuses, straggler);
-        let (worker, alone) = (straggler.member.worker, is_alone(&statuses, straggler));
-        self.notify(Fact::Stalled(report.clone()));
-        let cause = LossCause::Stalled(Box::new(report));
-        if alone {
-            self.evict(worker, cause);
-        } else {
-            self.on_broken_group(worker, cause);
+        if is_alone(&statuses, straggler) {
+            return self.evict_stalled(report);
         }
+        let worker = straggler.member.worker;
+        self.notify(Fact::Stalled(report.clone()));
+        self.on_broken_group(worker, LossCause::Stalled(Box::new(report)));
     }
 
     /// The ranks that may hold up others. A rank that only waits for the coordinator does not.
@@ -109,10 +108,37 @@ impl Run {
             })
         });
         if let Some(report) = stuck {
-            let worker = report.member.worker;
-            self.notify(Fact::Stalled(report.clone()));
-            self.evict(worker, LossCause::Stalled(Box::new(report)));
+            self.evict_stalled(report);
         }
+    }
+
+    /// A local worker reads files of this machine, so it always has progress to report. Before
+    /// anything is trained the run waits for it.
+    fn find_hanging_decoder(&mut self, patience: Now) {
+        if !self.initialized {
+            return;
+        }
+        let hanging = self.members.iter().find_map(|(worker, member)| {
+            let decoding = member.decoding.as_ref()?;
+            let waited = self.now.saturating_sub(decoding.reported);
+            let hangs = member.stage == Stage::Preparing && member.local_rank.is_some();
+            (hangs && waited >= patience).then(|| StallReport {
+                member: member.info(worker),
+                activity: Activity::Preparing,
+                step: 0,
+                seconds: waited.as_secs_f64(),
+                waiting: None,
+            })
+        });
+        if let Some(report) = hanging {
+            self.evict_stalled(report);
+        }
+    }
+
+    fn evict_stalled(&mut self, report: StallReport) {
+        let worker = report.member.worker;
+        self.notify(Fact::Stalled(report.clone()));
+        self.evict(worker, LossCause::Stalled(Box::new(report)));
     }
 }
 

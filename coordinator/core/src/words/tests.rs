@@ -13,7 +13,7 @@ fn rank(rank: u32) -> MemberInfo {
 }
 
 #[test]
-fn a_stalled_worker_without_a_rank_rejoined() {
+fn a_stalled_worker_may_have_no_rank() {
     let report = StallReport {
         member: MemberInfo {
             rank: None,
@@ -26,7 +26,7 @@ fn a_stalled_worker_without_a_rank_rejoined() {
     };
     assert_eq!(
         report.to_string(),
-        "worker 7 on host-3 rejoined, but has been in data wait for 7.2 s"
+        "worker 7 on host-3, which has no rank yet, has been in data wait for 7.2 s"
     );
 }
 

@@ -60,6 +60,8 @@ pub(in crate::run) struct Decoding {
     pub(in crate::run) samples: Vec<u32>,
     /// How many are done.
     pub(in crate::run) done: u32,
+    /// When it was told, or last reported.
+    pub(in crate::run) reported: Now,
 }
 
 /// A member's place in the generation.

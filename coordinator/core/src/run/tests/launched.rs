@@ -3,6 +3,14 @@
 use super::*;
 use crate::event::{FailureKind, Loss, ProcessStatus};
 
+fn exited(local_rank: u32, pid: u32, status: ProcessStatus) -> Event {
+    Event::ProcessExited {
+        local_rank,
+        pid,
+        status,
+    }
+}
+
 #[test]
 fn a_local_rank_belongs_to_the_process_that_was_started_for_it() {
     let mut bench = Bench::new(Run::new(recipe(1, 1)));
@@ -42,13 +50,7 @@ fn a_worker_whose_gpu_cannot_be_used_is_started_again_after_pauses() {
             message: String::new(),
         });
         assert_eq!(launched(&failed), [] as [u32; 0]);
-        let pid = 100 + id;
-        let status = ProcessStatus::Code(1);
-        bench.tell(Event::ProcessExited {
-            local_rank: 1,
-            pid,
-            status,
-        });
+        bench.tell(exited(1, 100 + id, ProcessStatus::Code(1)));
         bench.now += Now::from_millis(pause * 1000 - 1);
         assert_eq!(launched(&bench.tell(Event::Tick)), [] as [u32; 0]);
         bench.now += Now::from_millis(1);
@@ -60,11 +62,7 @@ fn a_worker_whose_gpu_cannot_be_used_is_started_again_after_pauses() {
 
 #[test]
 fn the_end_of_a_process_explains_why_its_session_broke() {
-    let exited = |pid| Event::ProcessExited {
-        local_rank: 0,
-        pid,
-        status: ProcessStatus::Signal(9),
-    };
+    let exited = |pid| exited(0, pid, ProcessStatus::Signal(9));
     for others in 0..2 {
         let mut bench = Bench::new(Run::new(recipe(1 + others, 1 + others as u32)));
         bench.tell(Event::Tick);
@@ -94,4 +92,27 @@ fn the_end_of_a_process_explains_why_its_session_broke() {
         let last = bench.run.failures.last();
         assert!(matches!(last, Some(Loss::ExitedEarly { .. })), "{last:?}");
     }
+}
+
+#[test]
+fn a_worker_that_hangs_in_decoding_is_replaced_once_others_have_trained() {
+    let mut bench = Bench::new(Run::new(recipe(1, 1)));
+    bench.tell(Event::Tick);
+    bench.started(0, 100);
+    bench.join(0, Some(0), RetainedState::default());
+    bench.now = Now::from_secs(60);
+    assert!(launched(&bench.tell(Event::Tick)).is_empty());
+    bench.prepared(0);
+    let (worker, generation) = (WorkerId(0), 1);
+    bench.tell(Event::GroupReady { worker, generation });
+    bench.tell(exited(0, 100, ProcessStatus::Signal(9)));
+    bench.started(0, 101);
+    bench.join(1, Some(0), RetainedState::default());
+    let worker = WorkerId(1);
+    bench.now += Now::from_secs(9);
+    bench.tell(Event::Preparing { worker, done: 1 });
+    bench.now += Now::from_secs(9);
+    assert!(launched(&bench.tell(Event::Tick)).is_empty());
+    bench.now += Now::from_secs(1);
+    assert_eq!(launched(&bench.tell(Event::Tick)), [0]);
 }

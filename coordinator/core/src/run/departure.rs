@@ -112,9 +112,7 @@ impl Run {
         if self.members.get(worker).is_some_and(Member::is_assigned) {
             self.begin_outage(OutageCause::WorkerEvicted);
         }
-        let (reason, abort) = (ShutdownReason::Removed(cause.clone()), true);
-        self.out
-            .push(Action::Send(worker, Command::Shutdown { reason, abort }));
+        self.dismiss(worker, ShutdownReason::Removed(cause.clone()), true);
         self.drop_member(worker, cause, Successor::AtOnce);
     }
 
@@ -171,9 +169,7 @@ impl Run {
         for worker in draining {
             if !self.is_needed(worker) && self.is_member(worker) {
                 let cause = LossCause::DrainRequested;
-                let (reason, abort) = (ShutdownReason::Removed(cause.clone()), false);
-                self.out
-                    .push(Action::Send(worker, Command::Shutdown { reason, abort }));
+                self.dismiss(worker, ShutdownReason::Removed(cause.clone()), false);
                 // Others may go with it, or the whole run.
                 return self.drop_member(worker, cause, Successor::None);
             }

@@ -57,9 +57,7 @@ impl Run {
         });
         if let Some(former) = former {
             let cause = LossCause::NewSession;
-            let (reason, abort) = (ShutdownReason::Removed(cause.clone()), false);
-            self.out
-                .push(Action::Send(former, Command::Shutdown { reason, abort }));
+            self.dismiss(former, ShutdownReason::Removed(cause.clone()), false);
             self.drop_member(former, cause, Successor::None);
         }
     }
@@ -206,9 +204,7 @@ impl Run {
             reason: reason.clone(),
         };
         self.notify(fact);
-        let (reason, abort) = (ShutdownReason::Refused(reason), false);
-        let command = Command::Shutdown { reason, abort };
-        self.send(worker, command);
+        self.dismiss(worker, ShutdownReason::Refused(reason), false);
     }
 }
 

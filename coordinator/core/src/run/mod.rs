@@ -40,7 +40,8 @@ use std::time::Duration;
 
 use crate::early_stopping::Standing;
 use crate::event::{
-    Action, Command, Event, Fact, LossCause, Position, RunError, StopReason, WorkerId,
+    Action, Command, Event, Fact, LossCause, Position, RunError, ShutdownReason, StopReason,
+    WorkerId,
 };
 pub use recipe::{Cadence, Precision, Recipe};
 pub use resume::Resumed;
@@ -243,6 +244,11 @@ impl Run {
 
     fn send(&mut self, worker: WorkerId, command: Command) {
         self.out.push(Action::Send(worker, command));
+    }
+
+    /// Ends the session of a worker.
+    fn dismiss(&mut self, worker: WorkerId, reason: ShutdownReason, abort: bool) {
+        self.send(worker, Command::Shutdown { reason, abort });
     }
 
     fn notify(&mut self, fact: Fact) {

@@ -43,7 +43,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let Some(request) = Request::of(cli)? else {
         return Ok(ExitCode::Success);
     };
-    let mut progress = Progress::terminal();
+    let mut progress = Progress::terminal().map_err(Failure::internal)?;
     let logs = logging::init(
         request.config.log_format == LogFormat::Json,
         "warn",

@@ -4,78 +4,81 @@
 
 mod apply;
 mod format;
+mod screen;
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::MultiProgress;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::view::CompletedStep;
 use coordinator_core::event::FinishedEpoch;
 pub use format::{Summary, seconds_left};
+use screen::{Bar, Lines, Screen, Stage};
 
 /// Without a terminal, time between two lines of progress.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// The display of one run.
+#[derive(Debug)]
 pub struct Progress {
-    screen: MultiProgress,
-    bar: Option<(Stage, ProgressBar)>,
-    out: Box<dyn Write + Send>,
+    bars: MultiProgress,
+    lines: Lines,
     live: bool,
     heading_shown: bool,
     last_heartbeat: Option<Instant>,
-    /// Wall seconds of the last whole epoch, validation included.
+    /// Wall seconds of the last epoch's last generation, validation included.
     epoch_seconds: Option<f64>,
     /// Warnings about workers' machines that were printed.
     warnings: BTreeSet<String>,
 }
 
-/// What the bar is about; a new stage gets a new bar.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Preparing,
-    Training(u32),
-    Validating(u32),
-}
-
 impl Progress {
     /// Lasting lines to stdout, and a bar if stderr is a terminal.
-    #[must_use]
-    pub fn terminal() -> Self {
-        let screen = MultiProgress::new();
-        let live = !screen.is_hidden();
-        Self::with(Box::new(io::stdout()), screen, live)
+    ///
+    /// # Errors
+    /// The operating system has no thread to give.
+    pub fn terminal() -> io::Result<Self> {
+        let bars = MultiProgress::new();
+        let live = !bars.is_hidden();
+        let shared = live && io::stdout().is_terminal();
+        Self::with(Box::new(io::stdout()), bars, live, shared)
     }
 
-    fn with(out: Box<dyn Write + Send>, screen: MultiProgress, live: bool) -> Self {
-        Self {
-            screen,
+    fn with(
+        out: Box<dyn Write + Send>,
+        bars: MultiProgress,
+        live: bool,
+        shared: bool,
+    ) -> io::Result<Self> {
+        let screen = Screen {
+            bars: bars.clone(),
             bar: None,
             out,
+            shared,
+        };
+        Ok(Self {
+            bars,
+            lines: Lines::start(screen)?,
             live,
             heading_shown: false,
             last_heartbeat: None,
             epoch_seconds: None,
             warnings: BTreeSet::new(),
-        }
+        })
     }
 
     /// The writer for logs, so that they and the bar do not overwrite each other.
     #[must_use]
     pub fn log_writer(&self) -> LogWriter {
-        LogWriter(self.screen.clone())
+        LogWriter(self.bars.clone())
     }
 
     /// Shows a lasting line.
     pub fn say(&mut self, line: &str) {
-        let out = &mut self.out;
-        self.screen.suspend(|| {
-            // A reader that has gone away, as `head` does, must not end a run.
-            let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-        });
+        self.lines.say(line.to_owned());
     }
 
     /// Shows how many images are decoded.
@@ -95,12 +98,6 @@ impl Progress {
             view.steps,
             message,
         );
-    }
-
-    /// Shows how many images of the validation set are evaluated after an epoch.
-    pub fn validating(&mut self, epoch: u32, done: u64, total: u64) {
-        let message = "images validated".to_owned();
-        self.advance(Stage::Validating(epoch), "validating", done, total, message);
     }
 
     /// Shows the row of a finished epoch of at most `epochs`, under a heading the first time.
@@ -123,41 +120,27 @@ impl Progress {
 
     /// Removes the bar, for example before an error is printed.
     pub fn clear(&mut self) {
-        if let Some((_, bar)) = self.bar.take() {
-            bar.finish_and_clear();
-            self.screen.remove(&bar);
-        }
+        self.lines.clear();
     }
 
     fn advance(&mut self, stage: Stage, label: &str, done: u64, total: u64, message: String) {
+        let label = label.to_owned();
         if self.live {
-            let bar = self.bar_of(stage, label);
-            bar.set_length(total);
-            bar.set_position(done);
-            bar.set_message(message);
+            self.lines.bar(Bar {
+                stage,
+                label,
+                done,
+                total,
+                message,
+            });
         } else if self
             .last_heartbeat
             .is_none_or(|last| last.elapsed() >= HEARTBEAT)
         {
             self.last_heartbeat = Some(Instant::now());
-            self.say(&format!("{label}: {done}/{total} {message}"));
+            self.lines
+                .progress(format!("{label}: {done}/{total} {message}"));
         }
-    }
-
-    fn bar_of(&mut self, stage: Stage, label: &str) -> ProgressBar {
-        if let Some((current, bar)) = &self.bar
-            && *current == stage
-        {
-            return bar.clone();
-        }
-        self.clear();
-        let style = ProgressStyle::with_template("{prefix} [{bar:8}] {pos}/{len} {wide_msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .progress_chars("=> ");
-        let bar = self.screen.add(ProgressBar::new(0).with_style(style));
-        bar.set_prefix(label.to_owned());
-        self.bar = Some((stage, bar.clone()));
-        bar
     }
 }
 

@@ -121,13 +121,14 @@ fn the_summary_says_why_how_good_and_where() {
 fn a_pipe_gets_plain_lines_and_few_of_them() {
     let pipe = Pipe::default();
     let screen = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-    let mut progress = Progress::with(Box::new(pipe.clone()), screen, false);
+    let mut progress = Progress::with(Box::new(pipe.clone()), screen, false, false).unwrap();
     progress.say("two workers");
     for step in 0..50 {
         progress.step(&view(step));
     }
     progress.epoch(&row(1), 15, true);
     progress.epoch(&row(2), 15, false);
+    drop(progress);
     let text = String::from_utf8(pipe.0.lock().unwrap().clone()).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 5, "{text}");
@@ -136,4 +137,38 @@ fn a_pipe_gets_plain_lines_and_few_of_them() {
         "{text}"
     );
     assert!(!text.contains(['\x1b', '\r']), "{text:?}");
+}
+
+/// A pipe that is full until `0` gives or ends.
+struct Full(std::sync::mpsc::Receiver<()>, Pipe);
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.recv();
+        self.1.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_terminal_that_takes_no_output_holds_up_nobody_and_misses_only_progress() {
+    let (open, full) = std::sync::mpsc::channel();
+    let pipe = Pipe::default();
+    let out = Box::new(Full(full, pipe.clone()));
+    let screen = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+    let mut progress = Progress::with(out, screen, false, false).unwrap();
+    for line in 0..100 {
+        progress.say(&format!("line {line}"));
+        progress.last_heartbeat = None;
+        progress.step(&view(line));
+    }
+    drop(open);
+    drop(progress);
+    let text = String::from_utf8(pipe.0.lock().unwrap().clone()).unwrap();
+    let lasting = text.lines().filter(|line| line.starts_with("line"));
+    assert_eq!(lasting.count(), 100, "{text}");
+    assert!(text.lines().count() <= 100 + 16, "{text}");
 }

@@ -142,7 +142,7 @@ struct EpochRow {
     validation_loss: f64,
     validation_accuracy: f64,
     images_per_second: f64,
-    /// Of the whole epoch.
+    /// Of the last generation.
     seconds: f64,
 }
 

@@ -51,17 +51,21 @@ pub struct CompletedStep {
     pub loss: f64,
     /// Training images per second over all ranks.
     pub images_per_second: f64,
-    /// Wall seconds since the epoch began.
+    /// Steps of these that the current generation has made.
+    pub made: u64,
+    /// Wall seconds that it took for them.
     pub elapsed: f64,
     /// Training samples since the last such step.
     pub samples: u64,
 }
 
-/// Sums over the steps of the epoch under way.
+/// Sums over the steps of the epoch under way, in the current generation.
 #[derive(Debug)]
 struct EpochSoFar {
     epoch: u32,
     steps: u32,
+    /// Steps that former generations have made.
+    before: u32,
     started: Instant,
     loss_sum: f64,
     samples: u64,
@@ -75,6 +79,7 @@ impl EpochSoFar {
         Self {
             epoch,
             steps,
+            before: completed,
             started: Instant::now(),
             loss_sum: 0.0,
             samples: 0,
@@ -107,6 +112,7 @@ impl EpochSoFar {
             steps: self.steps.into(),
             loss: self.loss_sum / self.samples.max(1) as f64,
             images_per_second: self.samples as f64 / elapsed.max(1e-9),
+            made: step.saturating_sub(self.before).into(),
             elapsed,
             samples: std::mem::take(&mut self.uncounted),
         })

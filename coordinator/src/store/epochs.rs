@@ -22,7 +22,8 @@ pub struct EpochRecord {
     validation_accuracy: f64,
     learning_rates: BTreeMap<String, f64>,
     images_per_second: f64,
-    /// By phase, with `total`, the wall seconds of the whole epoch.
+    /// By phase, with `total`, the wall seconds; of the last generation, which may have made only a
+    /// part of the epoch.
     seconds: BTreeMap<String, f64>,
     world_size: u32,
     generation: u64,

@@ -28,12 +28,12 @@ pub struct Summary {
 }
 
 /// Seconds left of the epoch's training, and of the run if nothing stops it early, which the
-/// last whole epoch tells best.
+/// last epoch tells best.
 pub fn seconds_left(view: &CompletedStep, last_epoch_seconds: Option<f64>) -> Option<(f64, f64)> {
-    if view.step == 0 || view.steps == 0 {
+    if view.made == 0 || view.steps == 0 {
         return None;
     }
-    let per_step = view.elapsed / view.step as f64;
+    let per_step = view.elapsed / view.made as f64;
     let left = per_step * view.steps.saturating_sub(view.step) as f64;
     let epoch = last_epoch_seconds.unwrap_or(per_step * view.steps as f64);
     let run = left + epoch * f64::from(view.epochs.saturating_sub(view.epoch));

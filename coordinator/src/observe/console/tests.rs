@@ -27,6 +27,7 @@ fn view(step: u64) -> CompletedStep {
         epochs: 15,
         step,
         steps: 50,
+        made: step,
         loss: 0.43215,
         images_per_second: 12.55,
         elapsed: 10.0,
@@ -71,6 +72,13 @@ fn a_step_tells_what_is_left_of_epoch_and_run() {
     assert!(format::step_message(&view(10), None).ends_with("run ≤11:30"));
     assert!(format::step_message(&view(10), Some(600.0)).ends_with("run ≤2:10:40"));
     assert!(!format::step_message(&view(0), None).contains("left"));
+    // In mid-epoch after a loss: one second a step, as above.
+    let recovered = CompletedStep {
+        step: 40,
+        ..view(10)
+    };
+    let message = format::step_message(&recovered, None);
+    assert!(message.ends_with("left 0:10  run ≤11:00"), "{message}");
 }
 
 #[test]

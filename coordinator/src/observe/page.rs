@@ -8,9 +8,9 @@ use crate::net::clock::unix_seconds;
 use crate::observe::console::seconds_left;
 use crate::observe::metrics::{RunState, WorkerState};
 use crate::observe::status::{BestEpoch, Board, LearningRate, WorkerView};
-use coordinator_core::Fact;
 use coordinator_core::event::{MemberInfo, Ranked, WaitReason};
 use coordinator_core::schedule::by_group;
+use coordinator_core::{Fact, WorkerId};
 
 impl Board {
     /// Shows a fact; `view` has taken it into account.
@@ -24,7 +24,9 @@ impl Board {
                 members,
                 expected,
             } => self.joined(member, *members, *expected),
-            Fact::Lost { member, .. } => self.lost(member),
+            Fact::Lost { member, .. } | Fact::Left { member } | Fact::Refused { member, .. } => {
+                self.gone(member.worker);
+            }
             Fact::Waiting(reason) => {
                 self.change(|status| status.waiting_for = Some(reason.to_string()));
             }
@@ -128,23 +130,24 @@ impl Board {
         let missing = expected.saturating_sub(members);
         let waiting = (missing > 0).then(|| WaitReason::Workers { missing }.to_string());
         self.change(|status| {
-            status.waiting_for = waiting;
+            // Later the core says what the run waits for.
+            if status.generation == 0 && status.state == RunState::Waiting.label() {
+                status.waiting_for = waiting;
+            }
             status.workers.push(newcomer);
         });
     }
 
-    /// A member is gone: a rank is shown as lost, until another holds it.
-    fn lost(&mut self, member: &MemberInfo) {
+    /// A worker is no member any more: a rank is shown as lost, until another holds it.
+    fn gone(&mut self, worker: WorkerId) {
         self.change(|status| {
-            let workers = &mut status.workers;
-            let at = workers.iter().position(|view| view.worker == member.worker);
-            match (at, member.rank) {
-                (Some(at), Some(_)) => {
-                    WorkerState::Lost.label().clone_into(&mut workers[at].state);
+            status.workers.retain_mut(|view| {
+                let gone = view.worker == worker;
+                if gone {
+                    WorkerState::Lost.label().clone_into(&mut view.state);
                 }
-                (Some(at), None) => drop(workers.remove(at)),
-                (None, _) => {}
-            }
+                !gone || view.rank.is_some()
+            });
         });
     }
 
@@ -169,5 +172,77 @@ fn rank_view((rank, of): (usize, &Ranked)) -> WorkerView {
         step: 0,
         straggler_ratio: None,
         heartbeat_timestamp: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use coordinator_core::event::{Backend, ComputeType, RefusalReason};
+    use coordinator_core::schedule::GroupLrs;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::observe::status::Status;
+
+    fn member(worker: u64) -> MemberInfo {
+        MemberInfo {
+            worker: WorkerId(worker),
+            host: "host".to_owned(),
+            rank: None,
+            local_rank: None,
+        }
+    }
+
+    fn joined(worker: u64, members: usize) -> Fact {
+        Fact::Joined {
+            member: member(worker),
+            members,
+            expected: 2,
+        }
+    }
+
+    #[test]
+    fn workers_that_come_and_go_leave_no_trace_and_stop_no_run() {
+        let first = Status::waiting("one".to_owned(), 2, 15);
+        let (publish, shown) = watch::channel(Arc::new(first.clone()));
+        let mut board = Board::new(first, publish);
+        let mut view = RunView::new(15);
+        let mut tell = |fact: Fact| {
+            view.apply(&fact);
+            board.apply(&fact, &view);
+            board.publish();
+            shown.borrow().clone()
+        };
+        let waiting = tell(joined(0, 1)).waiting_for.clone();
+        assert_eq!(waiting.as_deref(), Some("1 more worker"));
+        tell(Fact::GroupFormed {
+            generation: 1,
+            ranks: vec![Ranked {
+                worker: WorkerId(0),
+                host: "host".to_owned(),
+                device: "cpu".to_owned(),
+                gpu_uuid: String::new(),
+            }],
+            backend: Backend::Gloo,
+            precision: ComputeType::Fp32,
+        });
+        tell(Fact::EpochStarted {
+            epoch: 1,
+            completed: 0,
+            steps: 3,
+            world_size: 1,
+            lrs: GroupLrs::default(),
+        });
+        let status = tell(joined(1, 1));
+        assert_eq!((status.workers.len(), &status.waiting_for), (2, &None));
+        let member = member(1);
+        let reason = RefusalReason::RunEnding;
+        let status = tell(Fact::Refused { member, reason });
+        assert_eq!(status.workers.len(), 1);
+        let member = self::member(0);
+        let status = tell(Fact::Left { member });
+        assert_eq!(status.workers[0].state, WorkerState::Lost.label());
     }
 }

@@ -45,7 +45,7 @@ fn killed_before_the_record_is_durable(workers_too: bool) {
     Baseline::of(STEADY).assert_same(&ended);
     assert_exited(&workers);
     if workers_too {
-        let resumed = "resuming after 1 epochs";
+        let resumed = "resuming after 1 epoch";
         assert!(ended.output.contains(resumed), "{}", ended.output);
     }
 }

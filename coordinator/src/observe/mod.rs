@@ -1,5 +1,6 @@
-//! Shows a run: metrics, status page, terminal, traces. It takes no decision, writes no file, and
-//! nothing flows back. Each observer takes facts by itself; this module only hands them on.
+//! Shows a run: metrics, status page, terminal, traces. It takes no decision and writes no file:
+//! what it prepares to be drawn is drawn and kept by the recorder. Each observer takes facts by
+//! itself; this module only hands them on.
 
 pub mod console;
 pub mod metrics;
@@ -29,6 +30,7 @@ use crate::observe::status::{Board, Status};
 use crate::store::{JournalLine, RunHistory};
 use coordinator_core::early_stopping::Standing;
 use coordinator_core::event::Position;
+use coordinator_core::words::count;
 use coordinator_core::{Fact, WorkerId};
 pub use results::{Prediction, Predictions};
 
@@ -85,14 +87,15 @@ impl Observers {
     /// Shows what a former coordinator left of the run.
     pub fn remember(&mut self, history: &RunHistory, stopping: Standing) {
         self.progress.say(&format!(
-            "resuming after {} epochs{}",
-            history.epochs.len(),
+            "resuming after {}{}",
+            count(history.epochs.len(), "epoch"),
             match history.checkpoint {
                 Some(position) => format!("; the newest checkpoint is at {position}"),
                 None => String::new(),
             }
         ));
         self.view.remember(history, stopping);
+        self.metrics.stopping(stopping);
         self.status.show_epochs(&self.view);
         if let Some(at) = history.predictions {
             self.predictions_drawn(at);

@@ -51,6 +51,8 @@ pub struct Driver {
     effects: Effects,
     caches: mpsc::UnboundedReceiver<io::Result<CacheFile>>,
     metrics: Metrics,
+    /// Inputs, but for ticks, that the metrics do not show yet.
+    taken: u64,
     /// Of a run that is over.
     outcome: Option<Outcome>,
 }
@@ -74,6 +76,7 @@ impl Driver {
             effects,
             caches,
             metrics,
+            taken: 0,
             outcome: None,
         }
     }
@@ -114,8 +117,9 @@ impl Driver {
                 self.effects.observers.tick(joined, healthy);
                 self.metrics.recording(self.effects.recorder_queue());
             }
-            let waiting = inputs.inbox.len();
-            self.metrics.drove(began.elapsed().as_secs_f64(), waiting);
+            let (taken, waiting) = (std::mem::take(&mut self.taken), inputs.inbox.len());
+            let seconds = began.elapsed().as_secs_f64();
+            self.metrics.drove(taken, seconds, waiting);
         }
     }
 
@@ -173,6 +177,7 @@ impl Driver {
     }
 
     fn take(&mut self, input: Input) {
+        self.taken += u64::from(!matches!(input, Input::Event(Event::Tick)));
         let event = match input {
             Input::Session(input) => self.session(input),
             Input::Process(event) => self.process(event),

@@ -69,13 +69,9 @@ impl Metrics {
                     let labels = [&rank.to_string(), VALIDATION];
                     observe(&series.phase_duration_seconds, &labels, phases.validation);
                 }
-                if let Some(best) = stopping.best {
-                    set(&series.best_epoch, &[], best.epoch.into());
-                    set(&series.best_validation_loss, &[], best.loss);
-                    let waited = stopping.wait.into();
-                    set(&series.early_stop_wait_epochs, &[], waited);
-                }
+                self.stopping(*stopping);
             }
+            Fact::RolledBack { stopping, .. } => self.stopping(*stopping),
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ mod table;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use coordinator_core::early_stopping::Standing;
 use coordinator_core::event::OutageCause;
 use coordinator_core::schedule::PARAMETER_GROUPS;
 use prometheus::{CounterVec, GaugeVec, HistogramVec, Registry};
@@ -176,12 +177,26 @@ impl Metrics {
         observe(handling, &labels[..3], seconds);
     }
 
-    /// Counts a message that took the driver so many seconds, and those in the queue behind it.
-    pub fn drove(&self, seconds: f64, waiting: usize) {
+    /// Counts messages that took the driver so many seconds, and those in the queue behind them.
+    pub fn drove(&self, messages: u64, seconds: f64, waiting: usize) {
         let series = self.series();
-        add(&series.driver_events_total, &[], 1.0);
+        add(&series.driver_events_total, &[], messages as f64);
         add(&series.driver_busy_seconds_total, &[], seconds);
         set(&series.driver_queue_length, &[], waiting as f64);
+    }
+
+    /// Shows where early stopping stands.
+    pub fn stopping(&self, stopping: Standing) {
+        let series = self.series();
+        let best = stopping.best;
+        set(
+            &series.best_epoch,
+            &[],
+            best.map_or(0.0, |best| best.epoch.into()),
+        );
+        let loss = best.map_or(f64::NAN, |best| best.loss);
+        set(&series.best_validation_loss, &[], loss);
+        set(&series.early_stop_wait_epochs, &[], stopping.wait.into());
     }
 
     /// Shows how many jobs the recorder has not done.

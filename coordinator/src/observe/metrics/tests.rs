@@ -256,12 +256,31 @@ fn facts_reach_their_series_and_add_none() {
     metrics.set_workers(WorkerState::Lost, 1);
     metrics.heard(1, 1002.0);
     metrics.answered(Method::Upload, Code::Ok, 0.25);
-    metrics.drove(0.5, 4);
+    metrics.drove(1, 0.5, 4);
     metrics.set_stop_reason(StopReason::Patience.label());
     let lines = scrape(&registry);
     // The two of `worker_info`, whose labels are not known before.
     assert_eq!(lines.len(), before + 2);
     expect(&lines, SHOWN);
+}
+
+#[test]
+fn a_roll_back_takes_the_best_epoch_back() {
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry, &facts()).unwrap();
+    let view = RunView::new(15);
+    facts_of_a_run()
+        .iter()
+        .for_each(|fact| metrics.apply(fact, &view));
+    let stopping = Standing::default();
+    let position = Position::start_of(1);
+    metrics.apply(&Fact::RolledBack { position, stopping }, &view);
+    let lines = scrape(&registry);
+    expect(
+        &lines,
+        &["finetune_best_epoch 0", "finetune_best_validation_loss NaN"],
+    );
+    expect(&lines, &["finetune_early_stop_wait_epochs 0"]);
 }
 
 #[test]

@@ -73,9 +73,7 @@ impl Board {
     /// Shows the finished epochs, after any change of them.
     pub(super) fn show_epochs(&mut self, view: &RunView) {
         let epochs = &view.finished;
-        let last = epochs.last();
         self.change(|status| {
-            status.last_epoch = last.cloned();
             status.history = epochs.to_vec();
             status.best = view.best().map(|epoch| BestEpoch {
                 epoch: epoch.epoch,
@@ -85,7 +83,7 @@ impl Board {
             status.epochs_without_improvement = view.stopping.wait;
             // Of a resumed run, before its first step.
             if status.epoch == 0 {
-                status.epoch = last.map_or(0, |epoch| epoch.epoch);
+                status.epoch = epochs.last().map_or(0, |epoch| epoch.epoch);
             }
         });
     }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::metrics::RunState;
 use crate::net::clock::unix_seconds;
-use crate::store::{EpochRecord, JournalLine};
+use crate::store::JournalLine;
 
 /// Events of the journal that are shown.
 const EVENTS: usize = 100;
@@ -99,9 +99,6 @@ pub struct Status {
     pub epochs_without_improvement: u32,
     /// Epochs without improvement that stop the run.
     pub patience: u32,
-    /// The last finished epoch, as in `metrics.jsonl`.
-    #[serde(serialize_with = "as_record")]
-    pub last_epoch: Option<FinishedEpoch>,
     /// All finished epochs, of former coordinators too.
     #[serde(serialize_with = "as_rows")]
     pub history: Vec<FinishedEpoch>,
@@ -155,10 +152,6 @@ fn as_rows<S: Serializer>(epochs: &[FinishedEpoch], to: S) -> Result<S::Ok, S::E
         images_per_second: epoch.images_per_second,
         seconds: epoch.seconds,
     }))
-}
-
-fn as_record<S: Serializer>(epoch: &Option<FinishedEpoch>, to: S) -> Result<S::Ok, S::Error> {
-    epoch.as_ref().map(EpochRecord::from).serialize(to)
 }
 
 /// The learning rate of a parameter group.

@@ -13,7 +13,7 @@ use super::StoreError;
 /// there as `null`, as JSON has no other word for it, and comes back as NaN.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EpochRecord {
+pub(super) struct EpochRecord {
     epoch: u32,
     #[serde(deserialize_with = "number_or_null")]
     train_loss: f64,

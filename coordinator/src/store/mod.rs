@@ -23,7 +23,6 @@ use serde::{Deserialize, Serialize};
 
 pub use blob::Blob;
 pub use checkpoints::{Checkpoints, Newest};
-pub use epochs::EpochRecord;
 pub use error::StoreError;
 pub use history::{RunHistory, reason_of_end};
 pub use journal::{Journal, JournalEntry, JournalLine};

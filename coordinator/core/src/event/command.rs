@@ -67,8 +67,6 @@ pub enum Command {
     },
     /// How an epoch was validated.
     EpochResult {
-        /// The generation.
-        generation: u64,
         /// From 1.
         epoch: u32,
         /// Whether to keep a copy of the weights as the best.

@@ -109,7 +109,6 @@ impl Run {
     fn send_result(&mut self, epoch: u32, improved: bool, validation_loss: f64) {
         self.out.extend(self.members.assigned().map(|(id, _, _)| {
             let result = Command::EpochResult {
-                generation: self.generation,
                 epoch,
                 improved,
                 validation_loss,

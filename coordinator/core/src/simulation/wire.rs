@@ -76,7 +76,6 @@ pub(super) fn message(command: Command) -> Option<Message> {
             epoch,
             improved,
             validation_loss,
-            ..
         } => Order::EpochResult(worker::EpochResult {
             epoch,
             improved,

@@ -113,12 +113,10 @@ pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::Coordin
             granted,
         }),
         Command::EpochResult {
-            generation,
             epoch,
             improved,
             validation_loss,
         } => Down::EpochResult(v1::EpochResult {
-            generation,
             epoch,
             improved,
             validation_loss,
@@ -157,7 +155,7 @@ fn finish(generation: u64, predict: Vec<u32>) -> Down {
 fn save_state(what: SaveState) -> v1::SaveState {
     let what = Some(match what {
         SaveState::Best(epoch) => v1::save_state::What::Best(epoch),
-        SaveState::Checkpoint => v1::save_state::What::Checkpoint(true),
+        SaveState::Checkpoint => v1::save_state::What::Checkpoint(v1::WholeState {}),
     });
     v1::SaveState { what }
 }

@@ -51,9 +51,7 @@ pub const LOGS: &str = "logs";
 /// Which images train and which validate; paths are relative to the folder of classes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
-    /// SHA-256 of the manifest in hexadecimal, as the workers report it; empty in files of runs
-    /// that did not keep it.
-    #[serde(default)]
+    /// SHA-256 of the manifest in hexadecimal, as the workers report it.
     pub fingerprint: String,
     /// Class names; the position is the label.
     pub classes: Vec<String>,

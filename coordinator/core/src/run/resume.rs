@@ -7,7 +7,7 @@ use crate::event::{Fact, Position};
 /// The contents of a run directory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resumed {
-    /// Of the data that the run was started with; empty if it is not known.
+    /// Of the data that the run was started with.
     pub fingerprint: String,
     /// Paths of the training set, relative to the folder of classes.
     pub train: Vec<String>,
@@ -41,7 +41,7 @@ impl Run {
         Self {
             position: Position::start_of(history.epochs() + 1),
             history,
-            dataset: Dataset::remembered(&resumed.fingerprint, resumed.train, resumed.validation),
+            dataset: Dataset::remembered(resumed.fingerprint, resumed.train, resumed.validation),
             generation: resumed.generation,
             best_weights: BestWeights::new(resumed.best_epoch),
             checkpoints: Checkpoints::new(recipe.checkpoints, resumed.checkpoint),

@@ -100,7 +100,6 @@ pub enum JournalEntry {
         seconds: f64,
     },
     /// A checkpoint cannot be used.
-    #[serde(alias = "torn_checkpoint")]
     CorruptCheckpoint {
         /// Which one, why, and what is used instead.
         reason: String,

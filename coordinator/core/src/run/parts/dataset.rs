@@ -33,12 +33,12 @@ struct SplitPaths {
 impl Dataset {
     /// The data of a resumed run.
     pub(in crate::run) fn remembered(
-        fingerprint: &str,
+        fingerprint: String,
         train: Vec<String>,
         validation: Vec<String>,
     ) -> Self {
         Self {
-            fingerprint: Some(fingerprint.to_owned()).filter(|text| !text.is_empty()),
+            fingerprint: Some(fingerprint),
             remembered: Some(SplitPaths { train, validation }),
             ..Self::default()
         }
@@ -206,7 +206,8 @@ mod tests {
     #[test]
     fn data_that_changed_since_the_run_is_not_taken_for_the_runs() {
         let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-        let mut dataset = Dataset::remembered("", paths(&["a/1", "a/3"]), paths(&["a/2"]));
+        let fingerprint = "same".to_owned();
+        let mut dataset = Dataset::remembered(fingerprint, paths(&["a/1", "a/3"]), paths(&["a/2"]));
         let mut changed = scan("other", &["a/0", "a/1", "a/2"]);
         let lacks = dataset.first_difference(&changed.files);
         assert_eq!(lacks.as_deref(), Some("a/3"));

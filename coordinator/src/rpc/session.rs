@@ -132,8 +132,9 @@ impl Reader {
 
     async fn read_on(&mut self) -> Result<(), Status> {
         while let Some(message) = self.inbound.message().await? {
-            let bytes = message.encoded_len();
+            let wire = message.encoded_len();
             let message: Up = validate::message(message)?;
+            let bytes = wire + memory_of_elements(&message);
             let Some(event) = convert::event(self.worker, &self.host, message) else {
                 return Ok(());
             };
@@ -144,6 +145,17 @@ impl Reader {
             }
         }
         Ok(())
+    }
+}
+
+/// Bytes that the elements of a message take beside their contents: on the wire an empty one has
+/// 2.
+fn memory_of_elements(message: &Up) -> usize {
+    match message {
+        Up::Scanned(m) => size_of_val(&m.files[..]) + size_of_val(&m.classes[..]),
+        Up::Prepared(m) => size_of_val(&m.bad[..]),
+        Up::EpochReport(m) => size_of_val(&m.validation[..]),
+        _ => 0,
     }
 }
 
@@ -184,5 +196,22 @@ fn host_of(peer: SocketAddr) -> String {
             Some(ip) => ip.to_string(),
             None => format!("[{}]", peer.ip()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_empty_names_counts_as_the_memory_that_it_takes() {
+        let files = vec![v1::FileEntry::default(); 1_000];
+        let scanned = v1::Scanned {
+            files,
+            ..Default::default()
+        };
+        let wire = scanned.encoded_len();
+        let memory = memory_of_elements(&Up::Scanned(scanned));
+        assert!(wire < 3_000 && memory >= 32_000, "{wire} {memory}");
     }
 }

@@ -1,5 +1,7 @@
 //! The exit code of a run, and the message of one that did not succeed.
 
+use std::collections::BTreeMap;
+
 use crate::cli::args::ExitCode;
 use crate::config::ConfigError;
 use crate::launcher::{LaunchError, WorkerExit};
@@ -24,15 +26,17 @@ pub struct Failure {
 ///
 /// # Errors
 /// For a run that failed: the message, with the log lines of the worker process that explains it.
-pub fn exit_status(outcome: Outcome, exits: &[WorkerExit]) -> Result<ExitCode, Failure> {
+pub fn exit_status(
+    outcome: Outcome,
+    exits: &BTreeMap<u32, WorkerExit>,
+) -> Result<ExitCode, Failure> {
     let error = match outcome {
         Ok(StopReason::Patience | StopReason::MaxEpochs) => return Ok(ExitCode::Success),
         Ok(StopReason::NonFiniteLoss) => return Ok(ExitCode::NonFiniteLoss),
         Ok(StopReason::Interrupted) => return Ok(ExitCode::Interrupted),
         Err(error) => error,
     };
-    let exit = (error.local_rank())
-        .and_then(|local_rank| exits.iter().rfind(|exit| exit.local_rank == local_rank));
+    let exit = (error.local_rank()).and_then(|local_rank| exits.get(&local_rank));
     let code = match &error {
         RunError::Data(_) => ExitCode::Data,
         RunError::Weights(_) => ExitCode::Weights,

@@ -117,15 +117,12 @@ impl Running {
 
 /// The process of a lost worker tells why the run failed, once it is reaped.
 async fn await_exit(local_rank: u32, observers: &mut Observers, inputs: &mut Inputs) {
-    let of_lost = |observers: &Observers| {
-        let mut exits = observers.exits().iter();
-        exits.any(|exit| exit.local_rank == local_rank)
-    };
     let wait = timeout(EXIT_WAIT, async {
-        while !of_lost(observers) {
+        while !observers.exits().contains_key(&local_rank) {
             match inputs.processes.recv().await {
                 Some(LauncherEvent::Exited(exit)) => observers.exited(exit),
-                Some(_) => {}
+                Some(LauncherEvent::Started { local_rank, .. }) => observers.started(local_rank),
+                Some(LauncherEvent::Failed { .. }) => {}
                 None => break,
             }
         }

@@ -13,6 +13,7 @@ mod stragglers;
 mod traces;
 mod view;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -46,7 +47,7 @@ pub struct Observers {
     traces: Option<Traces>,
     /// Class names, and the paths of all files.
     names: Option<(Vec<String>, Vec<String>)>,
-    exits: Vec<WorkerExit>,
+    exits: BTreeMap<u32, WorkerExit>,
 }
 
 impl Observers {
@@ -71,7 +72,7 @@ impl Observers {
             progress,
             traces: None,
             names: None,
-            exits: Vec::new(),
+            exits: BTreeMap::new(),
         }
     }
 
@@ -172,13 +173,18 @@ impl Observers {
         &self.run_dir
     }
 
-    /// Processes that have ended so far.
-    pub fn exits(&self) -> &[WorkerExit] {
+    /// How the last process of each local rank ended, if it did.
+    pub fn exits(&self) -> &BTreeMap<u32, WorkerExit> {
         &self.exits
+    }
+
+    /// A process was started.
+    pub fn started(&mut self, local_rank: u32) {
+        self.exits.remove(&local_rank);
     }
 
     /// Remembers a process that ended.
     pub fn exited(&mut self, exit: WorkerExit) {
-        self.exits.push(exit);
+        self.exits.insert(exit.local_rank, exit);
     }
 }

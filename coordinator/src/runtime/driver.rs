@@ -267,7 +267,10 @@ impl Driver {
 
     fn process(&mut self, event: LauncherEvent) -> Option<Event> {
         Some(match event {
-            LauncherEvent::Started { local_rank, pid } => Event::ProcessStarted { local_rank, pid },
+            LauncherEvent::Started { local_rank, pid } => {
+                self.effects.observers.started(local_rank);
+                Event::ProcessStarted { local_rank, pid }
+            }
             LauncherEvent::Failed { local_rank, error } => Event::LaunchFailed {
                 local_rank,
                 error: error.to_string(),

@@ -2,9 +2,11 @@
 //! HTTP endpoint, the launcher and the driver. Nothing here decides anything about training.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::trace::{Spans, TraceId};
+use coordinator_core::words::count;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -35,6 +37,8 @@ use crate::store::{self, Recorder};
 
 /// What a run takes of the machine before its directory exists.
 pub(super) struct Reserved {
+    /// None where others start the workers.
+    worker_program: Option<PathBuf>,
     placement: Placement,
     access: Access,
     /// A resumed run listens where its directory says, which is not open yet.
@@ -43,13 +47,18 @@ pub(super) struct Reserved {
 }
 
 impl Reserved {
-    /// Assigns devices, reads credentials and binds addresses; says what the user should know.
+    /// Finds the worker program, assigns devices, reads credentials and binds addresses; says what
+    /// the user should know.
     ///
     /// # Errors
-    /// A device, a credential or an address that the settings ask for cannot be had.
+    /// A program, a device, a credential or an address that the settings ask for cannot be had.
     pub(super) async fn take(request: &Request, progress: &mut Progress) -> Result<Self, Failure> {
         let config = &request.config;
         let local_workers = if config.no_spawn { 0 } else { config.workers };
+        let worker_program = match config.no_spawn {
+            true => None,
+            false => Some(launcher::worker_program(config.worker_binary.as_deref())?),
+        };
         let (placement, note) = Gpus::detect().place(config.device, local_workers)?;
         note.iter().for_each(|note| progress.say(note));
         limits::raise_descriptors();
@@ -67,6 +76,7 @@ impl Reserved {
         .await?;
         note.iter().for_each(|note| progress.say(note));
         Ok(Self {
+            worker_program,
             placement,
             access,
             listener,
@@ -86,8 +96,7 @@ pub(super) struct Server {
 /// Starts everything but the driver, which is ready to be driven.
 ///
 /// # Errors
-/// An address cannot be bound, a file of the run directory cannot be written, or the worker
-/// program is missing.
+/// An address cannot be bound, or a file of the run directory cannot be written.
 pub(super) async fn build(
     request: &Request,
     reserved: Reserved,
@@ -97,6 +106,7 @@ pub(super) async fn build(
 ) -> Result<Running, Failure> {
     let config = &request.config;
     let Reserved {
+        worker_program,
         placement,
         access,
         listener,
@@ -109,8 +119,7 @@ pub(super) async fn build(
     let address = listener.local_addr().map_err(Failure::internal)?;
     opened.store.write_address(address)?;
 
-    let registry = prometheus::Registry::new();
-    let metrics = metrics(config, &registry)?;
+    let (registry, metrics) = metrics(config)?;
     let first = first_status(config, local_url(access.scheme(), address));
     let (published, status) = watch::channel(Arc::new(first.clone()));
 
@@ -119,11 +128,13 @@ pub(super) async fn build(
     let dataset = Dataset::new(config, metrics.clone());
     let service = TrainerService::new(mailbox, wire, dataset, &config.run_dir);
     let (socket, unix) = worker_socket(config)?.unzip();
-    let incoming = access.accept(listener, unix);
-    let server = serve(service, incoming, &access, &metrics);
+    let server = serve(service, access.accept(listener, unix), &access, &metrics);
 
-    let spec = launch_spec(config, &opened, placement, socket.as_ref(), address);
-    let (launcher, processes) = prepare_launcher(config, spec, &mut progress, address, &access)?;
+    let spec = worker_program.map(|program| {
+        let socket = socket.as_ref();
+        launch_spec(config, &opened, program, placement, socket, address)
+    });
+    let (launcher, processes) = prepare_launcher(config, spec, &mut progress, address, &access);
     let (interrupts, from_signals) = mpsc::unbounded_channel();
     watch_signals(interrupts, launcher.as_ref().map(Launcher::children))?;
 
@@ -147,9 +158,8 @@ pub(super) async fn build(
         image_bytes,
         metrics,
     );
-    if let Some(history) = &opened.history {
-        driver.report_corrupt(&history.corrupt);
-    }
+    let corrupt = opened.history.map(|history| history.corrupt);
+    driver.report_corrupt(&corrupt.unwrap_or_default());
     Ok(Running {
         driver,
         inputs: Inputs {
@@ -238,7 +248,8 @@ fn run_name(config: &RunConfig) -> String {
     name.to_string_lossy().into_owned()
 }
 
-fn metrics(config: &RunConfig, registry: &prometheus::Registry) -> Result<Metrics, Failure> {
+fn metrics(config: &RunConfig) -> Result<(prometheus::Registry, Metrics), Failure> {
+    let registry = prometheus::Registry::new();
     let facts = RunFacts {
         run: run_name(config),
         dataset: config.data.describe(),
@@ -250,7 +261,8 @@ fn metrics(config: &RunConfig, registry: &prometheus::Registry) -> Result<Metric
     registry
         .register(Box::new(process))
         .map_err(Failure::internal)?;
-    Metrics::new(registry, &facts).map_err(Failure::internal)
+    let metrics = Metrics::new(&registry, &facts).map_err(Failure::internal)?;
+    Ok((registry, metrics))
 }
 
 fn first_status(config: &RunConfig, url: String) -> Status {
@@ -296,15 +308,13 @@ fn worker_socket(config: &RunConfig) -> Result<Option<(WorkerSocket, UnixListene
 fn launch_spec(
     config: &RunConfig,
     opened: &OpenedRun,
+    binary: PathBuf,
     placement: Placement,
     socket: Option<&WorkerSocket>,
     address: SocketAddr,
 ) -> LaunchSpec {
     LaunchSpec {
-        binary: config
-            .worker_binary
-            .clone()
-            .unwrap_or_else(launcher::default_binary),
+        binary,
         coordinator_url: socket
             .map(|socket| socket.url().to_owned())
             .unwrap_or_default(),
@@ -321,19 +331,19 @@ type Launching = (Option<Launcher>, mpsc::UnboundedReceiver<LauncherEvent>);
 
 fn prepare_launcher(
     config: &RunConfig,
-    spec: LaunchSpec,
+    spec: Option<LaunchSpec>,
     progress: &mut Progress,
     address: SocketAddr,
     access: &Access,
-) -> Result<Launching, Failure> {
-    if !config.no_spawn {
-        let (launcher, processes) = Launcher::new(spec)?;
-        return Ok((Some(launcher), processes));
+) -> Launching {
+    if let Some(spec) = spec {
+        let (launcher, processes) = Launcher::new(spec);
+        return (Some(launcher), processes);
     }
     let (scheme, flags) = (access.scheme(), access.worker_flags());
     progress.say(&format!(
-        "waiting for {} workers: start each with `worker --coordinator {}{flags}`",
-        config.workers,
+        "waiting for {}: start each with `worker --coordinator {}{flags}`",
+        count(config.workers, "worker"),
         local_url(scheme, address)
     ));
     if address.ip().is_unspecified() {
@@ -343,5 +353,5 @@ fn prepare_launcher(
         ));
     }
     // The sender is dropped: this coordinator starts no process.
-    Ok((None, mpsc::unbounded_channel().1))
+    (None, mpsc::unbounded_channel().1)
 }

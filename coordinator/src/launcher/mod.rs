@@ -41,7 +41,7 @@ pub use gpus::{Gpus, Placement};
 /// What all workers of a run have in common.
 #[derive(Debug, Clone)]
 pub struct LaunchSpec {
-    /// The worker program.
+    /// The worker program, from [`worker_program`].
     pub binary: PathBuf,
     /// What workers connect to, `unix:///PATH`.
     pub coordinator_url: String,
@@ -109,29 +109,17 @@ struct Running {
 }
 
 impl Launcher {
-    /// Checks that the worker program exists. What happens to workers arrives on the receiver.
-    ///
-    /// # Errors
-    /// [`LaunchError::NoBinary`].
-    pub fn new(
-        spec: LaunchSpec,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<LauncherEvent>), LaunchError> {
-        if !is_executable(&spec.binary) {
-            return Err(LaunchError::NoBinary { path: spec.binary });
-        }
+    /// A launcher that has started nothing. What happens to workers arrives on the receiver.
+    #[must_use]
+    pub fn new(spec: LaunchSpec) -> (Self, mpsc::UnboundedReceiver<LauncherEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let shared = Shared {
             spec: Arc::new(spec),
             children: Children::default(),
             events,
         };
-        Ok((
-            Self {
-                shared,
-                running: Vec::new(),
-            },
-            receiver,
-        ))
+        let running = Vec::new();
+        (Self { shared, running }, receiver)
     }
 
     /// Starts the worker of `local_rank`, counted from 0. Returns at once: whether it started
@@ -219,9 +207,19 @@ impl Shared {
     }
 }
 
-/// The worker program beside this executable.
-#[must_use]
-pub fn default_binary() -> PathBuf {
+/// The worker program: the one that was asked for, else the one beside this executable.
+///
+/// # Errors
+/// [`LaunchError::NoBinary`].
+pub fn worker_program(asked: Option<&Path>) -> Result<PathBuf, LaunchError> {
+    let path = asked.map_or_else(default_binary, Path::to_owned);
+    match is_executable(&path) {
+        true => Ok(path),
+        false => Err(LaunchError::NoBinary { path }),
+    }
+}
+
+fn default_binary() -> PathBuf {
     let name = format!("worker{}", std::env::consts::EXE_SUFFIX);
     std::env::current_exe()
         .ok()

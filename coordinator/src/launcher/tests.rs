@@ -41,7 +41,7 @@ fn bench(script: &str, change: impl FnOnce(&mut LaunchSpec)) -> Bench {
     assert!(written.unwrap().success());
     let mut spec = spec(binary, folder.path());
     change(&mut spec);
-    let (launcher, events) = Launcher::new(spec).unwrap();
+    let (launcher, events) = Launcher::new(spec);
     Bench {
         folder,
         launcher,
@@ -182,16 +182,15 @@ async fn a_missing_libtorch_and_a_signal_are_put_into_words() {
     );
 }
 
-#[tokio::test]
-async fn a_missing_worker_program_is_refused_before_anything_starts() {
+#[test]
+fn a_missing_worker_program_is_refused_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     let plain = folder.path().join("worker");
     for exists in [false, true] {
         if exists {
             std::fs::write(&plain, "not executable").unwrap();
         }
-        let spec = spec(plain.clone(), folder.path());
-        let refused = Launcher::new(spec).err().unwrap();
+        let refused = worker_program(Some(&plain)).unwrap_err();
         assert!(refused.to_string().contains("--worker-binary"), "{refused}");
     }
 }

@@ -1,10 +1,9 @@
 //! Logs which connection was refused and why, at most once per reason and interval. It refuses
 //! nothing itself.
 
+use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use super::transport::connection::Remote;
 
 /// The shortest time between two lines of one reason.
 const QUIET: Duration = Duration::from_secs(10);
@@ -31,7 +30,7 @@ struct Lines {
 
 impl Refusals {
     /// Writes a line, unless one of this reason was written just now.
-    pub(super) fn say(&self, reason: Reason, remote: Remote, why: &str) {
+    pub(super) fn say(&self, reason: Reason, remote: impl Display, why: &str) {
         match self.suppressed(reason, Instant::now()) {
             None => {}
             Some(0) => tracing::warn!("refused {remote}: {why}"),

@@ -81,7 +81,9 @@ impl Acceptor {
             let (stream, remote) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::debug!(%error, "cannot accept a connection");
+                    let why = format!("it cannot be accepted: {error}");
+                    let next = "the next connection";
+                    acceptor.refusals.say(Reason::Overload, next, &why);
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                     continue;
                 }

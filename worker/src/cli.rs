@@ -75,7 +75,7 @@ pub struct Cli {
 
     /// Time to try to reach the coordinator, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub connect_timeout: u64,
+    pub connect_timeout: u32,
 }
 
 /// Format of the logs.

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::event::{
     Activity, Backend, ComputeType, DataFolder, Location, MemberInfo, Position, ProcessStatus,
-    StallReport, WaitReason, WorkerId,
+    Span, StallReport, WaitReason, WorkerId,
 };
 
 /// Hexadecimal digits of a fingerprint that are shown.
@@ -16,6 +16,20 @@ const SHORT_FINGERPRINT: usize = 16;
 pub fn count(number: usize, thing: &str) -> impl Display {
     let thing = thing.to_owned();
     fmt::from_fn(move |f| write!(f, "{number} {thing}{}", if number == 1 { "" } else { "s" }))
+}
+
+/// Several things, with commas.
+pub(crate) fn list(things: &[impl Display]) -> String {
+    let things: Vec<String> = things.iter().map(ToString::to_string).collect();
+    things.join(", ")
+}
+
+/// Steps count from 0, so `0 to 3` are the first three.
+impl Display for Span {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (first, end) = (self.first, self.end);
+        write!(f, "{first} to {end} by generation {}", self.generation)
+    }
 }
 
 impl Display for Position {
@@ -131,9 +145,8 @@ impl Display for StallReport {
         let Some(waiting) = waiting else {
             return Ok(());
         };
-        let ranks: Vec<String> = waiting.ranks.iter().map(u32::to_string).collect();
-        let plural = if ranks.len() == 1 { "" } else { "s" };
-        write!(f, "; rank{plural} {} in ", ranks.join(", "))?;
+        let plural = if waiting.ranks.len() == 1 { "" } else { "s" };
+        write!(f, "; rank{plural} {} in ", list(&waiting.ranks))?;
         match waiting.activity {
             Activity::Backward => f.write_str("all-reduce"),
             activity => activity.fmt(f),

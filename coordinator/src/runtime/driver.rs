@@ -2,7 +2,6 @@
 //! what the core asks for. It never waits for a disk, a process or a worker. Nothing else touches
 //! the run.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use coordinator_core::event::{Event, Outcome};
@@ -11,9 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::channels::Inbox;
-use super::effects::Effects;
+use super::effects::{Created, Effects};
 use super::input::{DriverInput, Upload};
-use crate::launcher::shared_cache::CacheFile;
 use crate::launcher::{Launcher, LauncherEvent};
 use crate::observe::Observers;
 use crate::observe::metrics::Metrics;
@@ -39,7 +37,7 @@ enum Input {
     Session(DriverInput),
     Process(LauncherEvent),
     Recorded(Recorded),
-    Cache(io::Result<CacheFile>),
+    Cache(Created),
     Event(Event),
 }
 
@@ -49,7 +47,7 @@ pub struct Driver {
     started: Instant,
     next_worker: u64,
     effects: Effects,
-    caches: mpsc::UnboundedReceiver<io::Result<CacheFile>>,
+    caches: mpsc::UnboundedReceiver<Created>,
     metrics: Metrics,
     /// Inputs, but for ticks, that the metrics do not show yet.
     taken: u64,

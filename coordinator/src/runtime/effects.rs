@@ -3,7 +3,6 @@
 //! event. It must not decide anything about the run.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::io;
 
 use coordinator_core::event::{Event, Outcome};
 use coordinator_core::{Command, Fact, WorkerId};
@@ -15,11 +14,14 @@ use crate::launcher::shared_cache::CacheFile;
 use crate::observe::Observers;
 use crate::store::{Image, Job, JournalEntry, JournalLine, Recorded, Recorder, RunStore};
 
+/// The shared image cache, or why there is none.
+pub(super) type Created = Result<CacheFile, String>;
+
 /// Performs the actions of the core for the driver.
 pub(super) struct Effects {
     sessions: HashMap<WorkerId, Outbox>,
     cache: Cache,
-    caches: mpsc::UnboundedSender<io::Result<CacheFile>>,
+    caches: mpsc::UnboundedSender<Created>,
     /// Bytes of a decoded image.
     image_bytes: u64,
     pub(super) launcher: Option<Launcher>,
@@ -49,7 +51,7 @@ impl Effects {
         recorder: Recorder,
         observers: Observers,
         image_bytes: u64,
-    ) -> (Self, mpsc::UnboundedReceiver<io::Result<CacheFile>>) {
+    ) -> (Self, mpsc::UnboundedReceiver<Created>) {
         let (caches, created) = mpsc::unbounded_channel();
         let effects = Self {
             sessions: HashMap::new(),
@@ -133,20 +135,22 @@ impl Effects {
         let directory = self.observers.run_dir().to_owned();
         let caches = self.caches.clone();
         tokio::task::spawn_blocking(move || {
+            let created = CacheFile::create(bytes, &directory).map_err(|error| {
+                let directory = directory.display();
+                format!("cannot create the shared image cache in {directory}: {error}")
+            });
             // It fails when the run is over.
-            let _ = caches.send(CacheFile::create(bytes, &directory));
+            let _ = caches.send(created);
         });
     }
 
     /// The shared cache is there, or cannot be had.
-    pub(super) fn cache_created(&mut self, created: io::Result<CacheFile>) -> Option<Event> {
+    pub(super) fn cache_created(&mut self, created: Created) -> Option<Event> {
         let cache = match created {
             Ok(cache) => cache,
             Err(error) => {
                 self.cache = Cache::None;
-                return Some(Event::StoreFailed {
-                    error: format!("cannot create the shared image cache: {error}"),
-                });
+                return Some(Event::StoreFailed { error });
             }
         };
         if let Cache::Creating(waiting) = std::mem::replace(&mut self.cache, Cache::Ready(cache)) {

@@ -59,7 +59,7 @@ async fn join(
 ) -> Result<(), AgentError> {
     let mut asked_to_end = signal(SignalKind::terminate())
         .map_err(|error| AgentError::Training(format!("cannot watch for signals: {error}")))?;
-    let patience = Duration::from_secs(cli.connect_timeout);
+    let patience = Duration::from_secs(cli.connect_timeout.into());
     let mut parent = launched.then(ParentPipe::of_process);
     let coordinator = Coordinator::of(cli)?;
     let first = tokio::select! {

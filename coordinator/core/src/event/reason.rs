@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Loss, LossCause, MemberInfo, ProcessStatus, Span, WorkerId};
-use crate::words::count;
+use crate::words::{count, list};
 
 /// What a run without a process group waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,7 +278,10 @@ pub enum RunError {
         message: String,
     },
     /// The reports of an epoch do not add up to the epoch.
-    #[error("epoch {epoch} validated {validated} of {expected} samples, with the steps {ledger:?}")]
+    #[error(
+        "epoch {epoch} validated {validated} of {expected} samples; its steps: {}",
+        list(.ledger)
+    )]
     InconsistentEpoch {
         /// From 1.
         epoch: u32,

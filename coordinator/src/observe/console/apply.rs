@@ -13,7 +13,7 @@ impl Progress {
             Fact::Joined {
                 members, expected, ..
             } => tracing::info!(joined = members, expected, "a worker joined"),
-            Fact::Waiting(reason) => tracing::info!(%reason, "waiting"),
+            Fact::Waiting(reason) => tracing::info!("waiting for {reason}"),
             Fact::Lost {
                 member,
                 location,

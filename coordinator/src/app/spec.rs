@@ -1,10 +1,10 @@
 //! Translates the settings of a run for the core and for the workers.
 
-use crate::config::{self, CheckpointEvery, RunConfig};
+use crate::config::{self, RunConfig};
 use crate::launcher;
 use coordinator_core::Recipe;
 use coordinator_core::early_stopping::Rule;
-use coordinator_core::run::{Cadence, Precision};
+use coordinator_core::run::Precision;
 use coordinator_core::schedule::{Decay, Schedule};
 
 /// Samples of the validation set evaluated at once.
@@ -24,11 +24,7 @@ pub fn recipe(config: &RunConfig) -> Recipe {
         rejoin_timeout: config.rejoin_timeout,
         max_restarts: config.max_restarts,
         stall_timeout: config.stall_timeout,
-        checkpoints: match config.checkpoint_every {
-            CheckpointEvery::Epoch => Cadence::EpochsOnly,
-            CheckpointEvery::Steps(steps) => Cadence::Steps(steps),
-            CheckpointEvery::Seconds(seconds) => Cadence::Seconds(seconds.into()),
-        },
+        checkpoints: config.checkpoint_every,
         grace: config.grace,
         global_batch: config.global_batch,
         validation_fraction: config.validation_fraction,

@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::tls::TlsFiles;
+use coordinator_core::run::Cadence;
 use coordinator_core::schedule::GroupLrs;
 
-pub use checkpoint_every::CheckpointEvery;
 pub use error::ConfigError;
 pub(crate) use resolve::DEFAULT_METRICS_LISTEN;
 pub use settings::{BatchNorm, Device, LogFormat, LrSchedule, Precision, Settings};
@@ -128,7 +128,7 @@ pub struct RunConfig {
     /// Time without progress before the stalled rank is replaced.
     pub stall_timeout: Duration,
     /// When a checkpoint is taken, beside the one after each epoch.
-    pub checkpoint_every: CheckpointEvery,
+    pub checkpoint_every: Cadence,
     /// How long workers keep their state and look for a coordinator that is gone.
     pub hold_timeout: Duration,
     /// How long a run that was asked to stop may take for its last checkpoint.

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     BatchNorm, ConfigError, DEFAULT_DATA, DEFAULT_RUNS, DEFAULT_WEIGHTS, DataSource, Device,
-    GroupLrs, Loaded, LogFormat, LrSchedule, Precision, RunConfig, Settings, exists, layer_lr,
+    GroupLrs, Loaded, LogFormat, LrSchedule, Precision, RunConfig, Settings, checkpoint_every,
+    exists, layer_lr,
 };
 
 /// Defaults that depend on the data set: the recipe's, and smaller ones for the demo set, so
@@ -179,10 +180,11 @@ fn effective(
         rejoin_timeout: Duration::from_secs(*given.rejoin_timeout.get_or_insert(30)),
         max_restarts: *given.max_restarts.get_or_insert(3),
         stall_timeout: Duration::from_secs(*given.stall_timeout.get_or_insert(60)),
-        checkpoint_every: given
-            .checkpoint_every
-            .get_or_insert_with(|| "epoch".to_owned())
-            .parse()?,
+        checkpoint_every: checkpoint_every::parse(
+            given
+                .checkpoint_every
+                .get_or_insert_with(|| "epoch".to_owned()),
+        )?,
         hold_timeout: Duration::from_secs(*given.hold_timeout.get_or_insert(60)),
         grace: Duration::from_secs(*given.grace.get_or_insert(20)),
         collective_timeout: Duration::from_secs(*given.collective_timeout.get_or_insert(20)),

@@ -34,17 +34,6 @@ pub struct Best {
     pub loss: f64,
 }
 
-/// The judgement of one epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judgement {
-    /// The best so far: keep its weights.
-    Improved,
-    /// Not better, and there is patience left.
-    Waiting,
-    /// Not better, `patience` times in a row.
-    OutOfPatience,
-}
-
 impl EarlyStopping {
     /// Nothing seen yet.
     pub fn new(rule: Rule) -> Self {
@@ -54,8 +43,9 @@ impl EarlyStopping {
         }
     }
 
-    /// Takes the next epoch's loss into account. A loss that is not a number never improves.
-    pub fn observe(&mut self, epoch: u32, loss: f64) -> Judgement {
+    /// Takes the next epoch's loss into account; whether it is the best so far. A loss that is not
+    /// a number never improves.
+    pub fn observe(&mut self, epoch: u32, loss: f64) -> bool {
         let improved = match self.standing.best {
             None => loss.is_finite(),
             Some(best) => loss < best.loss - self.rule.min_delta,
@@ -65,14 +55,10 @@ impl EarlyStopping {
                 best: Some(Best { epoch, loss }),
                 wait: 0,
             };
-            return Judgement::Improved;
-        }
-        self.standing.wait += 1;
-        if self.is_out_of_patience() {
-            Judgement::OutOfPatience
         } else {
-            Judgement::Waiting
+            self.standing.wait += 1;
         }
+        improved
     }
 
     /// The best epoch, once there is one.
@@ -103,20 +89,13 @@ mod tests {
             min_delta: 0.0,
         });
         let curve = [0.361, 0.306, 0.264, 0.222, 0.208, 0.252, 0.358, 0.300];
-        let validation_losses: Vec<_> = curve
-            .iter()
-            .zip(1..)
-            .map(|(&loss, epoch)| stopping.observe(epoch, loss))
-            .collect();
-        assert_eq!(
-            validation_losses[4..],
-            [
-                Judgement::Improved,
-                Judgement::Waiting,
-                Judgement::Waiting,
-                Judgement::OutOfPatience
-            ]
-        );
+        let judged = curve.iter().zip(1..).map(|(&loss, epoch)| {
+            let improved = stopping.observe(epoch, loss);
+            (improved, stopping.is_out_of_patience())
+        });
+        let judged: Vec<_> = judged.collect();
+        let waits = (false, false);
+        assert_eq!(judged[4..], [(true, false), waits, waits, (false, true)]);
         assert_eq!(
             stopping.best(),
             Some(Best {
@@ -147,7 +126,8 @@ mod tests {
             });
             let mut stopping = EarlyStopping::new(Rule { patience, min_delta: delta });
             let found = losses.iter().enumerate().position(|(at, &loss)| {
-                stopping.observe(at as u32 + 1, loss) == Judgement::OutOfPatience
+                stopping.observe(at as u32 + 1, loss);
+                stopping.is_out_of_patience()
             });
             prop_assert_eq!(found, expected);
         }

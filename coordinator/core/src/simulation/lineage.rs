@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::wire::to_worker;
 use crate::Recipe;
-use crate::early_stopping::{Best, EarlyStopping, Judgement};
+use crate::early_stopping::{Best, EarlyStopping};
 use crate::event::{Position, StopReason};
 use crate::random::SplitMix64;
 use crate::shard::epoch_order;
@@ -145,13 +145,13 @@ impl Reference {
             reference.marks.push(marks);
             if open {
                 let loss = reference.loss(&state);
-                let judgement = stopping.observe(epoch, loss);
+                stopping.observe(epoch, loss);
                 reference.validation_losses.push(loss);
                 if !loss.is_finite() {
                     // Its last epoch may end before, at the step itself.
                     reference.reason = StopReason::NonFiniteLoss;
                     open = false;
-                } else if judgement == Judgement::OutOfPatience {
+                } else if stopping.is_out_of_patience() {
                     reference.reason = StopReason::Patience;
                     open = false;
                 }

@@ -1,6 +1,6 @@
 //! The validated epochs, and what early stopping makes of them.
 
-use crate::early_stopping::{Best, EarlyStopping, Judgement, Rule, Standing};
+use crate::early_stopping::{Best, EarlyStopping, Rule, Standing};
 use crate::event::StopReason;
 
 /// The validated epochs in order. Early stopping is a function of their losses.
@@ -32,7 +32,7 @@ impl History {
     pub(in crate::run) fn push(&mut self, validation_loss: f64) -> bool {
         self.validation_losses.push(validation_loss);
         let epoch = self.epochs();
-        self.stopping.observe(epoch, validation_loss) == Judgement::Improved
+        self.stopping.observe(epoch, validation_loss)
     }
 
     /// Forgets all epochs but the first ones.

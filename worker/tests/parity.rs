@@ -324,11 +324,8 @@ fn frozen_statistics_and_bf16_give_what_the_cpu_gives() {
             .sum(Kind::Float)
             .backward();
         let mut parameters = model.parameters().iter();
-        let mut last = parameters
-            .find(|p| p.name == "fc.weight")
-            .unwrap()
-            .tensor
-            .grad();
+        let head = parameters.find(|p| p.name == "fc.weight").unwrap();
+        let mut last = head.tensor.grad();
         let gradient = numbers(&last);
         let _ = last.zero_();
         (numbers(&logits), gradient)

@@ -186,7 +186,9 @@ impl ProcessGroup {
         // SAFETY: handle and tensor are alive for the call, which waits for the
         // collective; `&mut` keeps this handle's users away. The shim checks density.
         let status = unsafe { ffi::c10d_group_all_reduce_sum(self.as_ptr(), tensor.as_mut_ptr()) };
-        status.check().map_err(of("all-reduce"))
+        status
+            .check()
+            .map_err(|failure| self.cause(of("all-reduce")(failure)))
     }
 
     /// Overwrites the elements of every tensor, on every rank, with those of rank
@@ -211,7 +213,9 @@ impl ProcessGroup {
         let status = unsafe {
             ffi::c10d_group_broadcast(self.as_ptr(), pointers.as_ptr(), pointers.len(), c_root)
         };
-        status.check().map_err(of("broadcast"))
+        status
+            .check()
+            .map_err(|failure| self.cause(of("broadcast")(failure)))
     }
 
     /// Checks, without communicating, whether the group has failed. NCCL runs
@@ -240,6 +244,15 @@ impl ProcessGroup {
         unsafe { ffi::c10d_group_abort(self.as_ptr()) }
             .check()
             .map_err(of("aborting the process group"))
+    }
+
+    /// What NCCL's watchdog has found, if it has aborted the group because of that: a call that
+    /// fails then says only that there is no group.
+    pub(crate) fn cause(&self, error: Error) -> Error {
+        match (&error, self.check()) {
+            (Error::Failed { .. }, Err(cause)) => cause,
+            _ => error,
+        }
     }
 
     pub(crate) fn as_ptr(&self) -> *mut ffi::ShimGroup {

@@ -40,7 +40,9 @@ pub(crate) fn kill_and_recover(run: &mut Run, worker: u32) -> Recovery {
 pub(crate) fn check(setting: &Setting, seen: &mut Seen) -> Result<(), Waits> {
     let fake = setting.fake()?;
     let fake = fake.as_ref();
-    let epochs = format!("--epochs={}", setting.pick(40, 4));
+    // Over the fake an epoch takes some milliseconds.
+    let all = setting.pick(40, 300);
+    let epochs = format!("--epochs={all}");
     let recorded = |run: &mut Run, real: usize, dry: usize| {
         let least = setting.pick(real, dry);
         run.until("an epoch", |run| run.epochs() >= least);
@@ -68,11 +70,7 @@ pub(crate) fn check(setting: &Setting, seen: &mut Seen) -> Result<(), Waits> {
     let stopped = run.wait().left_no_process();
     assert_eq!(stopped.code, 130, "after Ctrl-C: {}", stopped.output);
     let ended = ended_well(stopped.resume_with(&[], |command| prepare(fake, "0", command)));
-    assert_eq!(
-        ended.epochs().len(),
-        setting.pick(40, 4),
-        "the number of epochs"
-    );
+    assert_eq!(ended.epochs().len(), all, "the number of epochs");
     let apart = apart(&ended, expected.as_ref(), LOSSES);
     seen.figure("losses differ by", apart);
     assert!(apart <= 1e-3, "losses differ by {apart}");

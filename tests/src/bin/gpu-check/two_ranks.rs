@@ -37,7 +37,7 @@ pub(crate) fn hang_and_recover(run: &mut Run) -> (f64, Recovery) {
 }
 
 pub(crate) fn check(setting: &Setting, seen: &mut Seen) -> Result<(), Waits> {
-    let epochs = format!("--epochs={}", setting.pick(24, 4));
+    let epochs = format!("--epochs={}", setting.pick(24, 12));
     let shared = setting.shared()?;
     let expected = (!setting.dry).then(|| {
         let one = ended_well(steady(setting, None, "0", 1, &[&epochs]));

@@ -157,7 +157,7 @@ lint: setup ## Check formatting, lints, documentation, and dependencies (with ca
 .PHONY: cargo-deny
 cargo-deny: ## Install cargo-deny below target/, unless it is installed already
 	command -v cargo-deny >/dev/null 2>&1 || \
-	    cargo install --locked --root $(TARGET)/tools cargo-deny@$(CARGO_DENY)
+	    cargo install --debug --locked --root $(TARGET)/tools cargo-deny@$(CARGO_DENY)
 
 .PHONY: deploy-check
 deploy-check: setup ## Check the Dockerfile, the compose file and the Kubernetes manifests

@@ -47,7 +47,7 @@ pub(crate) fn out_of_memory(setting: &Setting, seen: &mut Seen) -> Result<(), Wa
 
 pub(crate) fn sticky(setting: &Setting, seen: &mut Seen) -> Result<(), Waits> {
     let shared = setting.shared()?;
-    let epochs = format!("--epochs={}", setting.pick(16, 3));
+    let epochs = format!("--epochs={}", setting.pick(200, 120));
     let mut run = steady(setting, Some(&shared), "0", 1, &[&epochs]);
     run.until("an epoch", |run| run.epochs() >= 1);
     let broken = run.workers()[0];

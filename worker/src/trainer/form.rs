@@ -26,7 +26,6 @@ impl Worker<'_> {
 
     pub(super) fn broadcast(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
         let group = self.group.take();
-        let device = self.compute.device;
         let replica = self.state()?;
         replica.compute_in(assignment.precision);
         match &group {
@@ -34,7 +33,7 @@ impl Worker<'_> {
             None if assignment.world_size == 1 => {}
             None => return Err(internal("there is no process group")),
         }
-        self.rank = Some(RankHandle::new(assignment, group, device));
+        self.rank = Some(RankHandle::new(assignment, group));
         Ok(())
     }
 }

@@ -26,7 +26,6 @@ pub(super) struct RankHandle {
     group: Option<c10d::ProcessGroup>,
     /// From the first step on.
     reduction: Option<Reduction>,
-    device: Device,
 }
 
 /// Forms the process group with the other ranks of a generation, if there are any.
@@ -69,17 +68,12 @@ pub(super) fn rendezvous(
 
 impl RankHandle {
     /// The place that `order` gives.
-    pub(super) fn new(
-        order: &Assignment,
-        group: Option<c10d::ProcessGroup>,
-        device: Device,
-    ) -> Self {
+    pub(super) fn new(order: &Assignment, group: Option<c10d::ProcessGroup>) -> Self {
         Self {
             rank: order.rank,
             world_size: order.world_size,
             group,
             reduction: None,
-            device,
         }
     }
 
@@ -104,7 +98,7 @@ impl RankHandle {
             Some(reduction) => reduction,
             None => {
                 let samples = global.div_ceil(self.world_size.max(1));
-                Reduction::choose(self.group.as_ref(), replica, self.device, samples)?
+                Reduction::choose(self.group.as_ref(), replica, samples)?
             }
         };
         Ok(self.reduction.insert(reduction))
@@ -115,7 +109,7 @@ impl RankHandle {
 /// calls return, and an abort lets the stream continue with invalid results: nothing may be kept
 /// that depends on them before this returns.
 pub(super) fn settled(group: &c10d::ProcessGroup, device: Device) -> Result<(), TrainError> {
-    if let (Device::Cuda(device), true) = (device, group.world_size() > 1) {
+    if let Device::Cuda(device) = device {
         c10d::cuda::synchronize(device as u32).map_err(collective)?;
         group.check().map_err(collective)?;
     }

@@ -16,8 +16,8 @@ mod group;
 mod images;
 mod predict;
 mod prepare;
-mod recorded;
 mod reduction;
+mod repeated;
 mod replica;
 mod resident;
 mod snapshot;
@@ -38,10 +38,10 @@ use epoch::EpochRun;
 use failure::{data_failure, internal};
 use group::RankHandle;
 use link::{Download, Link, Outgoing, Scanned, SharedInbox, Unwritten, Upload};
+use repeated::Repeated;
 use replica::Replica;
 use setup::{Images, Settings, Setup};
 use snapshot::Snapshot;
-use step::Repeated;
 use worker_data::{Cache, Resident, demo};
 
 /// Performs one task after the other, until one of them ends the thread.

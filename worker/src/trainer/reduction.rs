@@ -11,7 +11,7 @@ use c10d::HostCopy;
 use tch::{Device, Kind, Tensor};
 use worker_control::TrainError;
 
-use super::failure::{collective, internal};
+use super::failure::{collective, device, internal};
 use super::replica::Replica;
 
 /// Samples of a rank up to which a GPU takes longer to be asked for a step than to compute it, so
@@ -37,7 +37,6 @@ pub(super) struct Overlapped {
     /// float32 `[1]`: a parameter on which nothing depends, whose gradient is by construction the
     /// rank's part of the mean loss.
     loss_carrier: Tensor,
-    device: Device,
     clock: Clock,
 }
 
@@ -63,23 +62,22 @@ impl Reduction {
     pub(super) fn choose(
         group: Option<&c10d::ProcessGroup>,
         replica: &Replica,
-        device: Device,
         samples: u32,
     ) -> Result<Self, TrainError> {
-        match (group, device) {
+        match (group, replica.device()) {
             (None, _) => Ok(Self::Alone),
             (Some(group), Device::Cuda(_)) if samples <= SMALL_SLICE => {
                 Self::joined(group, replica)
             }
-            (Some(group), _) => Self::overlapped(group, replica, device),
+            (Some(group), _) => Self::overlapped(group, replica),
         }
     }
 
     fn joined(group: &c10d::ProcessGroup, replica: &Replica) -> Result<Self, TrainError> {
         let parameters = replica.optimizer.parameters();
         let length: i64 = parameters.iter().map(|p| p.numel() as i64).sum();
-        let device = parameters.first().map_or(Device::Cpu, Tensor::device);
-        let joined = Tensor::f_zeros([length + 1], (Kind::Float, device)).map_err(internal)?;
+        let options = (Kind::Float, replica.device());
+        let joined = Tensor::f_zeros([length + 1], options).map_err(internal)?;
         let mut offset = 0;
         let places = parameters.iter().map(|parameter| {
             let place = joined.f_as_strided(parameter.size(), parameter.stride(), offset);
@@ -94,12 +92,9 @@ impl Reduction {
         }))
     }
 
-    fn overlapped(
-        group: &c10d::ProcessGroup,
-        replica: &Replica,
-        device: Device,
-    ) -> Result<Self, TrainError> {
-        let loss_carrier = Tensor::zeros([1], (Kind::Float, device)).set_requires_grad(true);
+    fn overlapped(group: &c10d::ProcessGroup, replica: &Replica) -> Result<Self, TrainError> {
+        let options = (Kind::Float, replica.device());
+        let loss_carrier = Tensor::zeros([1], options).set_requires_grad(true);
         let parameters = replica.model.parameters().iter().map(|p| &p.tensor);
         let parameters: Vec<Tensor> = parameters
             .chain([&loss_carrier])
@@ -111,7 +106,6 @@ impl Reduction {
             group: group.clone(),
             reducer,
             loss_carrier,
-            device,
             clock: Clock::default(),
         }))
     }
@@ -129,24 +123,25 @@ impl Reduction {
         replica: &Replica,
         loss: impl FnOnce() -> Result<Tensor, TrainError>,
     ) -> Result<Rc<Tensor>, TrainError> {
+        if let Self::Overlapped(overlapped) = self {
+            return overlapped.gradients(replica, loss);
+        }
+        replica.optimizer.clear_grad().map_err(internal)?;
+        let loss = loss()?;
+        loss.f_backward().map_err(internal)?;
+        let part = loss.detach().f_view([1]).map_err(internal)?;
         match self {
-            Self::Alone => {
-                replica.optimizer.clear_grad().map_err(internal)?;
-                let loss = loss()?;
-                loss.f_backward().map_err(internal)?;
-                loss.detach().f_view([1]).map_err(internal).map(Rc::new)
-            }
-            Self::Overlapped(overlapped) => overlapped.gradients(replica, loss),
-            Self::Joined(joined) => joined.gradients(replica, loss),
+            Self::Joined(joined) => joined.join(replica, &part),
+            _ => Ok(Rc::new(part)),
         }
     }
 
     /// The mean loss over the global batch, float32 `[1]`, with the gradients of the same in
     /// place. A lone GPU may still have to compute both. With other ranks both are complete: no
     /// update may follow a collective that is going to break.
-    pub(super) fn reduce(&mut self, part: &Tensor) -> Result<Tensor, TrainError> {
+    pub(super) fn reduce(&mut self, part: &Tensor) -> Result<HostCopy, TrainError> {
         match self {
-            Self::Alone => Ok(part.shallow_clone()),
+            Self::Alone => HostCopy::begin(part).map_err(device),
             Self::Overlapped(overlapped) => complete(&overlapped.group, part),
             Self::Joined(joined) => joined.reduce(part),
         }
@@ -185,7 +180,7 @@ impl Overlapped {
 
     fn waited(&mut self) -> Result<f64, TrainError> {
         // On a GPU a measurement waits for six events.
-        let measured = self.clock.measures() || self.device == Device::Cpu;
+        let measured = self.clock.measures() || self.loss_carrier.device() == Device::Cpu;
         if measured && let Some(timings) = self.reducer.last_timings().map_err(collective)? {
             self.clock.seconds = timings.allreduce_wait.as_secs_f64();
         }
@@ -194,36 +189,28 @@ impl Overlapped {
 }
 
 impl Joined {
-    fn gradients(
-        &mut self,
-        replica: &Replica,
-        loss: impl FnOnce() -> Result<Tensor, TrainError>,
-    ) -> Result<Rc<Tensor>, TrainError> {
-        replica.optimizer.clear_grad().map_err(internal)?;
-        let loss = loss()?;
-        loss.f_backward().map_err(internal)?;
+    /// Moves the gradients, and copies the rank's part of the mean loss behind them.
+    fn join(&mut self, replica: &Replica, loss: &Tensor) -> Result<Rc<Tensor>, TrainError> {
         kernels::move_grads(replica.optimizer.parameters(), &self.places).map_err(internal)?;
         let last = self.joined.numel() as i64 - 1;
         let mut part = self.joined.f_narrow(0, last, 1).map_err(internal)?;
-        part.f_copy_(&loss.detach()).map_err(internal)?;
+        part.f_copy_(loss).map_err(internal)?;
         Ok(Rc::new(part))
     }
 
-    fn reduce(&mut self, part: &Tensor) -> Result<Tensor, TrainError> {
-        let own = match self.clock.measures() {
-            true => Some(HostCopy::begin(part).map_err(internal)?),
-            false => None,
-        };
+    fn reduce(&mut self, part: &Tensor) -> Result<HostCopy, TrainError> {
+        let own = self.clock.measures().then(|| HostCopy::begin(part));
+        let own = own.transpose().map_err(device)?;
         let group = &self.group;
         tch::no_grad(|| group.all_reduce_sum(&mut self.joined)).map_err(collective)?;
-        if let Some(own) = own {
-            own.wait().map_err(collective)?;
-            let waiting = Instant::now();
-            let mean = complete(group, part)?;
-            self.clock.seconds = waiting.elapsed().as_secs_f64();
-            return Ok(mean);
-        }
-        complete(group, part)
+        let Some(own) = own else {
+            return complete(group, part);
+        };
+        own.wait().map_err(device)?;
+        let waiting = Instant::now();
+        let mean = complete(group, part)?;
+        self.clock.seconds = waiting.elapsed().as_secs_f64();
+        Ok(mean)
     }
 }
 
@@ -238,11 +225,11 @@ impl Clock {
 /// What an all-reduce has left in `reduced`, once it is known to have succeeded. On a GPU it is
 /// only queued so far. The copy comes after it, and an abort lets it come too, with an invalid
 /// result.
-fn complete(group: &c10d::ProcessGroup, reduced: &Tensor) -> Result<Tensor, TrainError> {
+fn complete(group: &c10d::ProcessGroup, reduced: &Tensor) -> Result<HostCopy, TrainError> {
     let copy = HostCopy::begin(reduced).map_err(collective)?;
-    let value = copy.wait().map_err(collective)?;
+    copy.wait().map_err(collective)?;
     group.check().map_err(collective)?;
-    Ok(value.shallow_clone())
+    Ok(copy)
 }
 
 #[cfg(test)]

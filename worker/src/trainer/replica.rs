@@ -52,6 +52,11 @@ impl Replica {
         self.bf16 = precision == Precision::Bf16;
     }
 
+    /// Where it computes.
+    pub(super) fn device(&self) -> Device {
+        self.device
+    }
+
     /// What it computes in.
     pub(super) fn precision(&self) -> Precision {
         match self.bf16 {

@@ -1,6 +1,5 @@
 //! One training step.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +10,6 @@ use worker_control::{Activity, Done, EpochPlan, Phases, State as _, Stepped, Tra
 use super::Worker;
 use super::epoch::EpochRun;
 use super::failure::{device, internal};
-use super::recorded::Recorder;
 use super::replica::Replica;
 use crate::model::Statistics;
 use worker_data::Batch;
@@ -25,14 +23,6 @@ pub(super) struct StepKind {
     pub(super) global: u32,
     /// Whether BatchNorm's running statistics move.
     pub(super) moves: bool,
-}
-
-/// The parts of a step that a GPU repeats, and what they read.
-#[derive(Default)]
-pub(super) struct Repeated {
-    batch: Option<(StepKind, Batch)>,
-    gradients: Recorder<Rc<Tensor>>,
-    update: Recorder<()>,
 }
 
 /// A step that the device may still work on.
@@ -74,13 +64,11 @@ impl Worker<'_> {
             replica.begin_step(kind.moves);
         }
         let reduction = rank.reduction(replica, global)?;
-        let gpu = self
-            .compute
-            .gpu()
-            .filter(|_| usual && reduction.is_repeatable());
-        let batch = self.repeated.place(kind, gpu, batch)?;
+        let gpu = self.compute.gpu();
+        let repeats = gpu.filter(|_| usual && reduction.is_repeatable());
+        let batch = self.repeated.begin(kind, repeats, batch)?;
         self.activity.enter(Activity::Forward);
-        let part = self.repeated.gradients.run(kind, gpu, || {
+        let part = self.repeated.gradients(|| {
             reduction.gradients(replica, || {
                 let loss = loss(replica, &batch, kind)?;
                 self.activity.enter(Activity::Backward);
@@ -94,11 +82,11 @@ impl Worker<'_> {
         let optimizing = Instant::now();
         self.activity.enter(Activity::Optimizer);
         let update = || replica.optimizer.update().map_err(internal);
-        self.repeated.update.run(kind, gpu, update)?;
+        self.repeated.update(update)?;
         replica.end_step(kind.moves);
         self.activity.at(plan.generation, replica.position());
         let begun = BegunStep {
-            mean_loss: HostCopy::begin(&mean_loss).map_err(device)?,
+            mean_loss,
             kind,
             seconds: started.elapsed().as_secs_f64(),
             phases: Phases {
@@ -113,7 +101,7 @@ impl Worker<'_> {
         let mut results = epoch.results(replica)?;
         epoch.begun.push(begun);
         // Where another rank can break the next step, nothing may be left to that.
-        if self.compute.gpu().is_none() || !rank.is_alone() {
+        if gpu.is_none() || !rank.is_alone() {
             results.extend(epoch.results(replica)?);
         }
         if index + 1 == plan.local_counts.len() {
@@ -153,31 +141,6 @@ fn loss(replica: &Replica, batch: &Batch, kind: StepKind) -> Result<Tensor, Trai
     let logits = replica.logits(&batch.images, mode)?;
     let sum = logits.cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Sum, -100, 0.0);
     Ok(sum * share)
-}
-
-impl Repeated {
-    /// The batch where the repeated parts read it.
-    fn place(
-        &mut self,
-        kind: StepKind,
-        gpu: Option<u32>,
-        batch: Batch,
-    ) -> Result<Batch, TrainError> {
-        if gpu.is_none() {
-            return Ok(batch);
-        }
-        match &mut self.batch {
-            Some((of, place)) if *of == kind => {
-                place.images.f_copy_(&batch.images).map_err(internal)?;
-                place.labels.f_copy_(&batch.labels).map_err(internal)?;
-                Ok(place.share())
-            }
-            place => {
-                *place = Some((kind, batch.share()));
-                Ok(batch)
-            }
-        }
-    }
 }
 
 impl EpochRun {

@@ -10,6 +10,7 @@ use worker_control::{EpochPlan, EpochReport, TrainError};
 use super::Worker;
 use super::evaluate::BegunChunk;
 use super::failure::internal;
+use super::resident::Residence;
 use super::step::BegunStep;
 use worker_data::{Batches, Loader};
 
@@ -28,7 +29,7 @@ impl Worker<'_> {
     pub(super) fn begin_epoch(&mut self, plan: &Arc<EpochPlan>) -> Result<(), TrainError> {
         let runs = |run: &EpochRun| Arc::ptr_eq(&run.plan, plan);
         if !self.epoch.as_ref().is_some_and(runs) {
-            self.make_resident()?;
+            self.choose_residence()?;
             let run = EpochRun {
                 training: self.batches(batches(plan))?,
                 validation: None,
@@ -48,9 +49,9 @@ impl Worker<'_> {
             return Err(internal("an epoch without images or without a state"));
         };
         let kind = replica.image_kind();
-        let batches = match &self.resident {
-            Some(resident) => resident.batches(batches, kind).map(Batches::Resident),
-            None => {
+        let batches = match &self.residence {
+            Residence::Gpu(resident) => resident.batches(batches, kind).map(Batches::Resident),
+            Residence::Undecided | Residence::Cpu => {
                 let labels = Arc::clone(&self.labels);
                 Loader::new(cache.share(), labels, batches, self.compute.device, kind)
                     .map(Batches::Loaded)

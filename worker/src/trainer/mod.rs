@@ -40,9 +40,10 @@ use group::RankHandle;
 use link::{Download, Link, Outgoing, Scanned, SharedInbox, Unwritten, Upload};
 use repeated::Repeated;
 use replica::Replica;
+use resident::Residence;
 use setup::{Images, Settings, Setup};
 use snapshot::Snapshot;
-use worker_data::{Cache, Resident, demo};
+use worker_data::{Cache, demo};
 
 /// Performs one task after the other, until one of them ends the thread.
 ///
@@ -68,7 +69,7 @@ pub fn run(
         labels: manifest.files.iter().map(|file| file.label).collect(),
         manifest,
         cache: None,
-        resident: None,
+        residence: Residence::default(),
         group: None,
         rank: None,
         repeated: Repeated::default(),
@@ -115,8 +116,7 @@ struct Worker<'a> {
     /// Class of each image.
     labels: Arc<[u32]>,
     cache: Option<Cache>,
-    /// The images in the memory of the device, if they are there.
-    resident: Option<Resident>,
+    residence: Residence,
     /// A group that is complete, and has no state yet.
     group: Option<c10d::ProcessGroup>,
     rank: Option<RankHandle>,

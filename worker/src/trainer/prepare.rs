@@ -8,6 +8,7 @@ use worker_control::{Activity, BadFile, Prepare, TrainError};
 use super::Worker;
 use super::failure::{collective, data_failure, environment};
 use super::link::Outgoing;
+use super::resident::Residence;
 use worker_data::{Cache, available_memory, bytes_needed, fits_in_memory};
 
 /// Decoded images between two reports of progress.
@@ -54,7 +55,7 @@ impl Worker<'_> {
         };
         let bad = self.decode(&cache, &order.samples, progress)?;
         self.cache = Some(cache);
-        self.resident = None;
+        self.residence = Residence::Undecided;
         let bad = bad.into_iter().map(|bad| BadFile {
             sample: bad.index,
             reason: bad.reason,

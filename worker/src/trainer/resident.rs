@@ -6,12 +6,26 @@ use super::Worker;
 use super::failure::{device, internal};
 use worker_data::{Resident, bytes_needed, fits_in_memory};
 
+/// Where the decoded images are read from.
+#[derive(Debug, Default)]
+pub(super) enum Residence {
+    /// To be decided before the first epoch that trains on them.
+    #[default]
+    Undecided,
+    /// The cache of decoded images.
+    Cpu,
+    Gpu(Resident),
+}
+
 impl Worker<'_> {
     /// Copies the images to the GPU before the first epoch that trains on them. By then all
     /// workers that share the cache have decoded their parts.
-    pub(super) fn make_resident(&mut self) -> Result<(), TrainError> {
-        let (Some(cache), Some(gpu), None) = (&self.cache, self.compute.gpu(), &self.resident)
-        else {
+    pub(super) fn choose_residence(&mut self) -> Result<(), TrainError> {
+        let (Some(cache), Residence::Undecided) = (&self.cache, &self.residence) else {
+            return Ok(());
+        };
+        self.residence = Residence::Cpu;
+        let Some(gpu) = self.compute.gpu() else {
             return Ok(());
         };
         let needed = bytes_needed(cache.images(), cache.size());
@@ -32,7 +46,7 @@ impl Worker<'_> {
             free_mib,
             "the images are in the memory of the GPU"
         );
-        self.resident = Some(resident);
+        self.residence = Residence::Gpu(resident);
         Ok(())
     }
 }

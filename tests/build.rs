@@ -1,4 +1,5 @@
-//! Compiles the fake GPU of `fakegpu/`, and its NCCL for a real one, if the headers of CUDA and NCCL lie beside libtorch.
+//! Compiles the fake GPU of `fakegpu/`, and its NCCL for a real one, if the headers of CUDA and NCCL
+//! lie beside libtorch.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -217,7 +217,7 @@ class Communicator {
       }
     }
     collective.combine(inputs, collective.memory);
-    // Whoever has begun this one has done with the one before.
+    // A rank that has begun this one has done with the one before.
     if (number > 0) {
       ::unlink(path(std::to_string(number - 1), rank).c_str());
     }

@@ -245,6 +245,13 @@ pub fn recoveries(run_dir: &Path) -> Vec<Value> {
     entries
 }
 
+/// The steps that were lost in all recoveries but the first `known` ones.
+pub fn steps_lost(run_dir: &Path, known: usize) -> u64 {
+    let recovered = recoveries(run_dir);
+    let lost = recovered.iter().skip(known);
+    lost.filter_map(|entry| entry["steps_lost"].as_u64()).sum()
+}
+
 /// The lines of the coordinator about losses, stalls and the state that a run continued from.
 fn lines(run_dir: &Path, output: &str) -> Vec<String> {
     let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();

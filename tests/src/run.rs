@@ -179,6 +179,11 @@ impl Run {
         read(&self.path().join("metrics.jsonl")).lines().count()
     }
 
+    /// What the workers with this local rank have logged so far.
+    pub fn log(&self, local_rank: u32) -> String {
+        read(&self.path().join(format!("logs/worker-{local_rank}.log")))
+    }
+
     /// Sends a signal to the coordinator.
     pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(pid(self.child.id()), signal).expect("not reaped yet");

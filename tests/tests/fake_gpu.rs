@@ -169,11 +169,7 @@ fn a_collective_with_a_rank_that_hangs_ends_after_its_timeout() {
 /// Waits until local rank 0 has left its group for this reason; how long that took.
 fn breaks(run: &mut Run, reason: &str) -> Duration {
     let began = Instant::now();
-    let log = run.path().join("logs/worker-0.log");
-    run.until(reason, |_| {
-        let log = std::fs::read_to_string(&log).unwrap_or_default();
-        log.contains(reason)
-    });
+    run.until(reason, |run| run.log(0).contains(reason));
     began.elapsed()
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use integration_tests::baseline::Baseline;
 use integration_tests::fault::{
-    Fault, Target, first_step, first_step_after_recovery, now, recoveries,
+    Fault, Target, first_step, first_step_after_recovery, now, recoveries, steps_lost,
 };
 use integration_tests::{Ended, Run, SMALL, STEADY, caught};
 
@@ -100,11 +100,6 @@ fn with_faults(
             // There may have been no loss.
             (_, Fault::Pause(_)) => None,
         };
-        let recovered = recoveries(&run.path());
-        let lost = recovered
-            .iter()
-            .skip(known)
-            .filter_map(|entry| entry["steps_lost"].as_u64());
         let row = Row {
             cause: format!(
                 "{}, {}",
@@ -117,7 +112,7 @@ fn with_faults(
             ),
             same: false,
             seconds: first.map(|at| at - injected),
-            steps_lost: (!killed).then(|| lost.sum()),
+            steps_lost: (!killed).then(|| steps_lost(&run.path(), known)),
         };
         println!(
             "{}{}",

@@ -98,7 +98,7 @@ pub(crate) const ROWS: &[Row] = &[
         7,
         two_ranks::check,
         "two ranks on one GPU, over the fake NCCL: SIGKILL of one, a hang of one",
-        "losses within 1e-3 of one rank's; at most the step under way lost, next step within 10 s; an error within 1 s \
+        "losses within 1e-3 of one rank's; no step lost, next step within 10 s; an error within 1 s \
          after the time-out",
     ),
     row(
@@ -127,7 +127,7 @@ pub(crate) const ROWS: &[Row] = &[
         12,
         real_nccl::check,
         "real NCCL on two GPUs, NVLS off and on: SIGKILL, a hang, SIGKILL during set-up, ten each",
-        "each time the survivor keeps its process and state; at most the step under way is lost",
+        "each time the survivor keeps its process and state; no step lost",
     ),
 ];
 

@@ -24,14 +24,10 @@ pub(crate) fn both(run: &mut Run) -> [u32; 2] {
 pub(crate) fn hang_and_recover(run: &mut Run) -> (f64, Recovery) {
     const REASON: &str = "an NCCL collective timed out";
     let [_, other] = both(run);
-    let log = run.path().join("logs/worker-0.log");
-    let count = move || {
-        let text = std::fs::read_to_string(&log).unwrap_or_default();
-        text.matches(REASON).count()
-    };
-    let (before, began) = (count(), Instant::now());
+    let count = |run: &Run| run.log(0).matches(REASON).count();
+    let (before, began) = (count(run), Instant::now());
     pause(other);
-    run.until(REASON, |_| count() > before);
+    run.until(REASON, |run| count(run) > before);
     let waited = began.elapsed().as_secs_f64();
     (waited, kill_and_recover(run, other))
 }
@@ -63,17 +59,15 @@ pub(crate) fn check(setting: &Setting, seen: &mut Seen) -> Result<(), Waits> {
     seen.add("steps lost", lost);
     let apart = apart(&ended, expected.as_ref(), LOSSES);
     seen.figure("losses with faults differ by", apart);
-    // The killed rank alone may have completed the step under way.
-    let most = killed.steps_lost.max(hung.steps_lost);
-    assert!(most <= 1, "{most} steps lost");
+    assert_eq!(lost, 0, "steps lost");
     assert!(apart <= 1e-3, "losses with faults differ by {apart}");
-    // A test shares a machine with others; a step may just have begun.
-    let (recovery, late) = setting.pick((10.0, 1.1), (60.0, 60.0));
     assert!(
-        killed.seconds < recovery,
+        killed.seconds < 10.0,
         "{:.1} s after SIGKILL",
         killed.seconds
     );
+    // A step may just have begun. A busy machine without a GPU is slower.
+    let late = setting.pick(1.1, 5.0);
     assert!(
         waited <= TIMEOUT_SECONDS + late,
         "a hang ends after {waited:.1} s"

@@ -128,7 +128,7 @@ pub fn synchronize(index: u32) -> Result<(), Error> {
         .map_err(of("waiting for the GPU"))
 }
 
-/// Bytes of the GPU with this index that nobody has allocated.
+/// Free bytes of the memory of the GPU with this index.
 ///
 /// # Errors
 /// [`Error::Failed`] with what CUDA reports, or when it is not loaded.

@@ -129,7 +129,7 @@ pub enum Upload {
     Predictions(Predictions),
 }
 
-/// A file that whoever uploads it serialises, so that training goes on meanwhile.
+/// A file that is serialised where it is uploaded, so that training goes on meanwhile.
 pub struct Unwritten(Box<Write>);
 
 type Write = dyn FnOnce() -> Result<Vec<u8>, TrainError> + Send;

@@ -257,7 +257,7 @@ pub enum RunError {
         /// `--grace`.
         grace: Duration,
     },
-    /// The run was interrupted while nobody had the best weights, which are to be made again.
+    /// The run was interrupted while no worker had the best weights, which are to be made again.
     #[error(
         "interrupted without the best weights, of epoch {epoch}, which no worker has; resume again \
          with --resume"

@@ -162,7 +162,7 @@ impl Write for Full {
 }
 
 #[test]
-fn a_terminal_that_takes_no_output_holds_up_nobody_and_misses_only_progress() {
+fn a_terminal_that_takes_no_output_misses_only_progress() {
     let (open, full) = std::sync::mpsc::channel();
     let pipe = Pipe::default();
     let out = Box::new(Full(full, pipe.clone()));

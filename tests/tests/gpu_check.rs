@@ -2,16 +2,12 @@
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use integration_tests::binary;
 use integration_tests::fake_gpu::FakeGpu;
 use serde_json::Value;
-
-/// The parts, in lanes that run at the same time.
-const LANES: [&[u32]; 3] = [&[1, 4, 5], &[2], &[3]];
 
 /// Runs the program with one variable beside those of a dry run.
 fn run(results: &Path, variable: &str, value: u32) {
@@ -28,44 +24,31 @@ fn run(results: &Path, variable: &str, value: u32) {
     assert!(output.status.success(), "{said}{why}");
 }
 
-#[test]
-fn every_row_comes_as_far_as_the_fake_gpu_takes_it() {
+/// The rows of a part come as far as the fake GPU takes them, and a table shows them.
+fn part(number: u32, expected: &[u64]) {
     if FakeGpu::new().is_none() {
         return;
     }
     let results = tempfile::tempdir().expect("a temporary folder");
-    std::thread::scope(|scope| {
-        for lane in LANES {
-            scope.spawn(|| {
-                lane.iter()
-                    .for_each(|part| run(results.path(), "PART", *part))
-            });
-        }
-    });
+    let results = results.path();
+    run(results, "PART", number);
 
-    let mut rows = BTreeMap::new();
-    for part in LANES.concat() {
-        let file = results.path().join(format!("part-{part}.json"));
-        let text = std::fs::read(file).expect("a file of the part");
-        let part: Value = serde_json::from_slice(&text).expect("JSON");
-        assert_eq!(part["dry"], true, "{part}");
-        for row in part["rows"].as_array().expect("rows") {
-            rows.insert(row["row"].as_u64().expect("a number"), row.clone());
-        }
-    }
-    assert_eq!(
-        rows.keys().copied().collect::<Vec<_>>(),
-        (0..=12).collect::<Vec<_>>()
-    );
-    for row in rows.values() {
+    let file = results.join(format!("part-{number}.json"));
+    let text = std::fs::read(file).expect("a file of the part");
+    let part: Value = serde_json::from_slice(&text).expect("JSON");
+    assert_eq!(part["dry"], true, "{part}");
+    let rows = part["rows"].as_array().expect("rows");
+    let numbers: Vec<u64> = rows.iter().flat_map(|row| row["row"].as_u64()).collect();
+    assert_eq!(numbers, expected);
+    for row in rows {
         let says = row["says"].as_str().unwrap_or_default();
         assert_eq!(row["verdict"], "waits", "{row:#}");
         assert!(says.starts_with("waits for a GPU"), "{row:#}");
     }
 
     // No row, but the table of all that there are.
-    run(results.path(), "ROW", 99);
-    let table = std::fs::read_to_string(results.path().join("table.md")).expect("the table");
+    run(results, "ROW", 99);
+    let table = std::fs::read_to_string(results.join("table.md")).expect("the table");
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 2 + rows.len(), "{table}");
     for line in lines {
@@ -78,4 +61,29 @@ fn every_row_comes_as_far_as_the_fake_gpu_takes_it() {
             "{line}"
         );
     }
+}
+
+#[test]
+fn the_machine_and_its_numbers() {
+    part(1, &[0, 1, 2, 3, 11]);
+}
+
+#[test]
+fn training_and_its_faults() {
+    part(2, &[5, 6]);
+}
+
+#[test]
+fn two_ranks_on_one_gpu() {
+    part(3, &[4, 7]);
+}
+
+#[test]
+fn errors_and_the_benchmark() {
+    part(4, &[8, 9, 10]);
+}
+
+#[test]
+fn two_gpus() {
+    part(5, &[12]);
 }

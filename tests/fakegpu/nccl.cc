@@ -118,6 +118,7 @@ class Communicator {
       Combine combine) {
     fake::trace("launch", "nccl");
     fake::Untraced untraced;
+    const Start start(*this);
     std::lock_guard<std::mutex> lock(buffers().lock);
     Buffer* const buffer = take(std::max(input_size, output_size));
     if (buffer == nullptr) {
@@ -138,6 +139,10 @@ class Communicator {
 
   // Afterwards the device no longer waits, and touches no tensor; a device that is lost has no end.
   void abort() {
+    if (starting_ > 0) {
+      std::fprintf(stderr, "ncclCommAbort frees what a collective that starts still uses\n");
+      std::abort();
+    }
     aborted_ = true;
     const auto busy = [this] {
       std::lock_guard<std::mutex> lock(buffers().lock);
@@ -160,6 +165,28 @@ class Communicator {
   const int rank;
 
  private:
+  // A collective that starts, which takes a while where a test says so and is told of it.
+  class Start {
+   public:
+    explicit Start(Communicator& of) : of_(of) {
+      ++of_.starting_;
+      if (!fake::is_told("slow-starts")) {
+        return;
+      }
+      const auto started = fake::folder() + "/starts." + std::to_string(::getpid());
+      write_file(started, "", 0);
+      ::usleep(300'000);
+      ::unlink(started.c_str());
+    }
+
+    ~Start() {
+      --of_.starting_;
+    }
+
+   private:
+    Communicator& of_;
+  };
+
   // A test holds all ranks but the first while they set up, and is told of each.
   void hold() const {
     const auto held = fake::folder() + "/held." + std::to_string(::getpid());
@@ -225,6 +252,7 @@ class Communicator {
 
   const std::string prefix_;
   uint64_t next_ = 0;
+  std::atomic<int> starting_{0};
   std::atomic<bool> aborted_{false};
 };
 
@@ -295,6 +323,12 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* out) {
 
 ncclResult_t ncclCommInitRankConfig(
     ncclComm_t* out, int ranks, ncclUniqueId id, int rank, ncclConfig_t*) {
+  // Where GPUs are linked by switches, those that reduce stay with the first communicator.
+  static std::atomic<int> communicators{0};
+  const char* switches = std::getenv("NCCL_NVLS_ENABLE");
+  if (communicators++ > 0 && (switches == nullptr || std::string(switches) != "0")) {
+    return ncclUnhandledCudaError;
+  }
   *out = reinterpret_cast<ncclComm_t>(new Communicator(id.internal, ranks, rank));
   return ncclSuccess;
 }

@@ -85,6 +85,16 @@ impl FakeGpu {
         self.mark("hold-set-up", held);
     }
 
+    /// Each collective takes 0.3 s to start, from now on, or no longer.
+    pub fn slow_starts(&self, slow: bool) {
+        self.mark("slow-starts", slow);
+    }
+
+    /// Whether a collective of this process starts, while that is slow.
+    pub fn is_starting(&self, pid: u32) -> bool {
+        self.exchange.path().join(format!("starts.{pid}")).exists()
+    }
+
     /// From now on, all work of this process fails.
     pub fn break_gpu_of(&self, pid: u32) {
         self.mark(&format!("fault.{pid}"), true);

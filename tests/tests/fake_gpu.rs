@@ -129,6 +129,23 @@ fn a_rank_that_dies_while_nccl_sets_up_leaves_the_other_its_state() {
     recovers_with(run, workers[0], 2);
 }
 
+/// Else NCCL's memory would be freed while it is used. The order to abort comes within 0.3 s.
+#[test]
+fn an_abort_waits_for_a_collective_that_starts() {
+    let Some(gpu) = FakeGpu::new() else { return };
+    let (mut run, workers) = in_the_second_epoch(&gpu, &[]);
+    gpu.slow_starts(true);
+    for starting in [false, true] {
+        run.until("the next collective", |_| {
+            gpu.is_starting(workers[0]) == starting
+        });
+    }
+    kill(workers[1]);
+    run.until("the loss", |run| run.output().contains("lost rank"));
+    gpu.slow_starts(false);
+    recovers_with(run, workers[0], 1);
+}
+
 /// The process cannot be saved, its GPU can: it resets for some seconds.
 #[test]
 fn a_worker_comes_back_when_its_gpu_has_been_reset() {

@@ -51,8 +51,9 @@ pub struct Cli {
     )]
     pub cache_dir: PathBuf,
 
-    /// Name or address by which other workers reach this machine [default: the address of
-    /// GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME, else the one on the route to the coordinator]
+    /// Name or address by which other workers reach this machine; NCCL uses its interface
+    /// [default: the address of GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME, else the one on the
+    /// route to the coordinator]
     #[arg(long, value_name = "HOST", env = "FINETUNE_ADVERTISE")]
     pub advertise: Option<String>,
 

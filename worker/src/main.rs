@@ -8,7 +8,8 @@ use worker::error::AgentError;
 fn main() {
     let cli = Cli::parse();
     // First, while there is one thread.
-    if let Err(error) = c10d::process::prepare(cli.gpu.as_deref()) {
+    let interface = agent::interface(cli.advertise.as_deref());
+    if let Err(error) = c10d::process::prepare(cli.gpu.as_deref(), interface.as_deref()) {
         eprintln!("error: {error}");
         std::process::exit(2);
     }

@@ -21,18 +21,22 @@ const DEFAULTS: [(&str, &str); 6] = [
 /// The GPUs that CUDA shows to a process.
 const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 
-/// Sets the variables that this crate's groups rely on, where the user has not, and shows the
-/// process one GPU alone, if it is to use that: an index among those that it sees, or a UUID.
+/// Sets the variables that this crate's groups rely on, where the user has not; names to NCCL the
+/// network interface that it is to use, if there is one; and shows the process one GPU alone, if it
+/// is to use that: an index among those that it sees, or a UUID.
 ///
 /// # Errors
 /// [`Error::NoSuchGpu`], and [`Error::Threads`]: another thread may read the environment at the
 /// same time.
-pub fn prepare(gpu: Option<&str>) -> Result<(), Error> {
+pub fn prepare(gpu: Option<&str>, interface: Option<&str>) -> Result<(), Error> {
     if let Some(gpu) = gpu {
         let visible = std::env::var(VISIBLE).ok();
         set(VISIBLE, &choose(gpu, visible.as_deref())?)?;
     }
-    for (name, value) in DEFAULTS {
+    // Without `=`, NCCL takes any interface whose name begins so.
+    let exact = interface.map(|name| format!("={name}"));
+    let interface = exact.as_deref().map(|name| ("NCCL_SOCKET_IFNAME", name));
+    for (name, value) in DEFAULTS.into_iter().chain(interface) {
         if std::env::var_os(name).is_none() {
             set(name, value)?;
         }

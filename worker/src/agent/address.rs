@@ -1,7 +1,7 @@
 //! The address at which peers reach this worker: --advertise, else the interface that the user
 //! chose for Gloo or NCCL, else the one on the route to the coordinator.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use crate::agent::connect::Coordinator;
 use crate::trainer::setup::Announced;
@@ -36,6 +36,26 @@ pub(crate) async fn announced(
     }
     let ip = on_the_way_to(coordinator).await;
     Ok(Announced { ip, host: None })
+}
+
+/// The interface of the address that the user announces, for NCCL, which otherwise chooses one
+/// itself. None for a loopback address: NCCL needs no network then.
+///
+/// It may ask a name server, and starts no thread.
+pub fn interface(announced: Option<&str>) -> Option<String> {
+    let host = announced?.trim_matches(['[', ']']);
+    let found: Vec<IpAddr> = (host, 0).to_socket_addrs().ok()?.map(|a| a.ip()).collect();
+    let interfaces = if_addrs::get_if_addrs().ok()?;
+    let interfaces = interfaces.into_iter().map(|i| (i.name.clone(), i.ip()));
+    interface_with(&found, interfaces)
+}
+
+fn interface_with(
+    announced: &[IpAddr],
+    mut interfaces: impl Iterator<Item = (String, IpAddr)>,
+) -> Option<String> {
+    let found = interfaces.find(|(_, ip)| announced.contains(ip) && !ip.is_loopback());
+    found.map(|(name, _)| name)
 }
 
 async fn resolve(host: &str) -> Result<Announced, String> {
@@ -121,6 +141,22 @@ mod tests {
         assert_eq!(on("wlan"), None);
         assert_eq!(wanted("^docker,lo"), None);
         assert_eq!(in_front_of_a_port(ip("fd00::7")), "[fd00::7]");
+    }
+
+    #[test]
+    fn nccl_is_told_the_interface_of_an_announced_address() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let interfaces = ["127.0.0.1", "10.0.0.1", "fd00::7"].map(ip);
+        let names = ["lo", "eth1", "ib0"].map(str::to_owned);
+        let with = |announced: &str| {
+            let interfaces = names.clone().into_iter().zip(interfaces);
+            interface_with(&[ip("192.0.2.1"), ip(announced)], interfaces)
+        };
+        assert_eq!(with("10.0.0.1").as_deref(), Some("eth1"));
+        assert_eq!(with("fd00::7").as_deref(), Some("ib0"));
+        assert_eq!(with("127.0.0.1"), None);
+        assert_eq!(with("10.0.0.2"), None);
+        assert_eq!(interface(None), None);
     }
 
     #[tokio::test]

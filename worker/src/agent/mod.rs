@@ -24,6 +24,7 @@ use common::logging::LogTrace;
 use common::trace::{Spans, TraceId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub use self::address::interface;
 use self::connect::{Coordinator, ParentPipe};
 use self::health::Health;
 use self::serve::Trainer;

@@ -29,6 +29,11 @@ const ABORT_GRACE: Duration = Duration::from_secs(3);
 const DRAIN_GRACE: Duration = Duration::from_secs(20);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// How long the training thread may take to complete its step before its collectives are aborted.
+/// A peer that is lost may have given its part, and reported the step.
+const LEAVE_GRACE: Duration = Duration::from_millis(100);
+const LEAVE_POLL: Duration = Duration::from_millis(5);
+
 /// The training thread, and its connection to the sessions.
 pub(super) struct Trainer {
     inbox: SharedInbox,
@@ -122,10 +127,18 @@ impl Trainer {
         }
         if let Some(group) = self.group.take() {
             let before = self.aborting.take();
+            let inbox = self.inbox.clone();
             self.aborting = Some(tokio::spawn(async move {
                 if let Some(before) = before {
                     let _ = before.await;
                 }
+                // Until the thread has taken the order to leave.
+                let left = async {
+                    while inbox.is_cancelled() {
+                        tokio::time::sleep(LEAVE_POLL).await;
+                    }
+                };
+                let _ = tokio::time::timeout(LEAVE_GRACE, left).await;
                 let abort = tokio::task::spawn_blocking(move || group.abort());
                 let _ = tokio::time::timeout(ABORT_GRACE, abort).await;
             }));

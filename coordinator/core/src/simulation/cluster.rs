@@ -92,6 +92,8 @@ pub(super) struct Cluster {
     pub(super) sessions: Vec<Session>,
     pub(super) rings: Vec<Ring>,
     pub(super) shared_caches: BTreeMap<u32, BTreeSet<u32>>,
+    /// Until when the GPU of a local rank cannot be used.
+    pub(super) resetting: BTreeMap<u32, u64>,
     pub(super) invariants: Invariants,
     /// How often things happened that the schedules are to contain.
     pub(super) tally: BTreeMap<&'static str, u64>,
@@ -123,6 +125,7 @@ impl Cluster {
             sessions: Vec::new(),
             rings: Vec::new(),
             shared_caches: BTreeMap::new(),
+            resetting: BTreeMap::new(),
             invariants: Invariants::default(),
             tally: BTreeMap::new(),
             outcome: None,
@@ -149,6 +152,7 @@ impl Cluster {
         if self.is_unfinished() {
             self.log(|| "all processes are killed, and the run is resumed".to_owned());
             self.power_off();
+            self.resetting.clear();
             self.begin();
             self.play_on();
             if self.is_unfinished() {

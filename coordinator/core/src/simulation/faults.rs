@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Item};
 use super::process::{Doing, Kind};
+use super::wire::to_core;
 use crate::event::{Activity, ValidationSum};
 use crate::event::{
     EpochReport, Event, FailureKind, Heartbeat, Phases, Position, StepReport, WorkerId,
@@ -12,7 +13,7 @@ impl Cluster {
     pub(super) fn inject(&mut self) {
         self.last_fault = self.now;
         self.count("faults");
-        match self.between(0, 23) {
+        match self.between(0, 24) {
             0..5 => self.kill(1),
             5 => {
                 let count = self.between(2, 3);
@@ -42,6 +43,7 @@ impl Cluster {
                 self.submit(Event::Interrupt);
             }
             21 => self.repeat_old_messages(),
+            22 => self.break_gpu(),
             _ => self.break_group(),
         }
     }
@@ -187,6 +189,53 @@ impl Cluster {
             self.log(|| format!("fault: the group of process {pid} breaks"));
             self.break_ring(ring);
         }
+    }
+
+    /// The GPU of a worker that has trained fails, and may reset for some seconds.
+    fn break_gpu(&mut self) {
+        let trains = |p: &super::process::Process| {
+            let retained = p.control.retained().retained.map(to_core);
+            p.assignment.is_some()
+                && p.frozen.is_none()
+                && retained.is_some_and(|at| at > Position::start_of(1))
+        };
+        let Some(pid) = self.pick(trains) else {
+            return;
+        };
+        let until = match self.one_in(2) {
+            true => self.now + self.between(1_000, 12_000),
+            false => self.now,
+        };
+        self.log(|| format!("fault: the GPU of process {pid} resets until {until}"));
+        self.count("GPUs that failed");
+        if let Some(local_rank) = self.processes[pid].local_rank {
+            self.resetting.insert(local_rank, until);
+        }
+        self.end_without_gpu(pid);
+    }
+
+    /// The process reports that its GPU failed, and ends.
+    fn end_without_gpu(&mut self, pid: usize) {
+        self.invariants.losses += 1;
+        self.up(pid, |worker| Event::Failed {
+            worker,
+            kind: FailureKind::Device,
+            message: "an error of CUDA".to_owned(),
+        });
+        self.end_process(pid, false);
+    }
+
+    /// Ends a process that starts while its GPU resets; whether it has.
+    pub(super) fn finds_no_gpu(&mut self, pid: usize) -> bool {
+        let local_rank = self.processes[pid].local_rank;
+        let until = local_rank.and_then(|local_rank| self.resetting.get(&local_rank));
+        let resets = until.is_some_and(|until| *until > self.now);
+        if resets && self.processes[pid].kind == Kind::Normal {
+            self.log(|| format!("process {pid} finds no GPU"));
+            self.end_without_gpu(pid);
+            return true;
+        }
+        false
     }
 
     /// Records an event that may be delivered again: one that names its generation or position, by

@@ -29,7 +29,7 @@ use cluster::Cluster;
 /// Schedules that every change has to pass.
 const SCHEDULES: u64 = 10_000;
 /// What the schedules have to contain: without faults, invariants hold trivially.
-const CONTAINED: [&str; 17] = [
+const CONTAINED: [&str; 18] = [
     "faults",
     "workers lost",
     "workers left",
@@ -37,6 +37,7 @@ const CONTAINED: [&str; 17] = [
     "stalls reported",
     "recoveries",
     "resumed coordinators",
+    "GPUs that failed",
     "epoch records lost",
     "rollbacks",
     "generations from the beginning",

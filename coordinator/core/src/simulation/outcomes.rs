@@ -5,7 +5,7 @@ use super::cluster::Cluster;
 use super::lineage::Reference;
 use super::wire::to_core;
 use crate::Outcome;
-use crate::event::{Position, RunError, StopReason};
+use crate::event::{EnvironmentError, Position, RunError, StopReason};
 
 impl Cluster {
     pub(super) fn check_end(&self, outcome: &Outcome) {
@@ -124,6 +124,12 @@ impl Cluster {
             }
             RunError::BestWeightsLost { .. } | RunError::BestWeightsAbsent { .. } => {
                 invariants.interrupted && (invariants.losses > 0 || self.incarnations > 1)
+            }
+            // A GPU that no group has used yet, in a run of which nothing is recorded.
+            RunError::Environment(EnvironmentError::Reported(_))
+                if self.disk.newest().is_none() && !invariants.has_group() =>
+            {
+                invariants.misconfigured || self.tally.contains_key("GPUs that failed")
             }
             RunError::Data(_) | RunError::Environment(_) | RunError::GroupsFailing { .. } => {
                 invariants.misconfigured

@@ -62,6 +62,7 @@ impl Cluster {
             },
             Doing::Computing => return self.reduce(pid),
             Doing::Fetching => self.fetch(pid),
+            Doing::Scanning if self.finds_no_gpu(pid) => return,
             Doing::Scanning => self.scan(pid),
             Doing::Preparing => self.prepare(pid),
             Doing::Validating => self.validate(pid),

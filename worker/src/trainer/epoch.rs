@@ -8,7 +8,7 @@ use common::trace::Span;
 use worker_control::{EpochPlan, EpochReport, TrainError};
 
 use super::Worker;
-use super::evaluate::BegunChunk;
+use super::evaluate::BegunChunks;
 use super::failure::internal;
 use super::resident::Residence;
 use super::step::BegunStep;
@@ -20,7 +20,7 @@ pub(super) struct EpochRun {
     pub(super) training: Batches,
     pub(super) validation: Option<Batches>,
     pub(super) begun: Vec<BegunStep>,
-    pub(super) chunks: Vec<BegunChunk>,
+    pub(super) chunks: Vec<BegunChunks>,
     started: SystemTime,
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use c10d::HostCopy;
-use tch::{Kind, Reduction, Tensor};
-use worker_control::{Activity, Done, EpochPlan, TrainError, ValidationSum};
+use tch::{Kind, Reduction, TchError, Tensor};
+use worker_control::{Activity, Done, EpochPlan, TrainError, ValidationChunk, ValidationSum};
 
 use super::Worker;
 use super::epoch::EpochRun;
@@ -13,12 +13,15 @@ use super::failure::{device, internal};
 use super::replica::Replica;
 use crate::model::Statistics;
 
-/// A chunk that the device may still work on.
-pub(super) struct BegunChunk {
-    /// Σ loss and correct answers: float64 `[2]`.
+/// Chunks that a GPU evaluates at once: one alone does not occupy it. A CPU is no quicker for it.
+const ON_A_GPU: usize = 4;
+
+/// Chunks that the device may still work on.
+pub(super) struct BegunChunks {
+    /// Of each, Σ loss and correct answers: float64 `[N, 2]`.
     sums: HostCopy,
-    chunk: u32,
-    samples: u32,
+    /// The place in the validation set, and the samples, of each.
+    chunks: Vec<(u32, u32)>,
 }
 
 impl Worker<'_> {
@@ -33,7 +36,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Begins one chunk.
+    /// Begins one chunk, with some that follow it.
     pub(super) fn validate(
         &mut self,
         plan: &Arc<EpochPlan>,
@@ -42,9 +45,14 @@ impl Worker<'_> {
         let started = Instant::now();
         self.activity.enter(Activity::Validation);
         self.begin_epoch(plan)?;
+        let at_once = self.compute.gpu().map_or(1, |_| ON_A_GPU);
+        let groups: Vec<_> = plan.validation.chunks(at_once).collect();
         if index == 0 {
-            let chunks = plan.validation.iter();
-            let batches = self.batches(chunks.map(|chunk| chunk.samples.clone()).collect())?;
+            let samples = |chunks: &&[ValidationChunk]| {
+                let samples = chunks.iter().flat_map(|chunk| &chunk.samples);
+                samples.copied().collect()
+            };
+            let batches = self.batches(groups.iter().map(samples).collect())?;
             if let Some(epoch) = &mut self.epoch {
                 epoch.validation = Some(batches);
             }
@@ -52,29 +60,25 @@ impl Worker<'_> {
         let (Some(epoch), Some(replica)) = (&mut self.epoch, self.control.state()) else {
             return Err(internal("a chunk without an epoch or a state"));
         };
-        let batch = (epoch.validation.as_mut())
-            .and_then(Iterator::next)
-            .ok_or_else(|| internal("the batch loader ended before the chunks"))?
-            .map_err(internal)?;
-        let chunk = &plan.validation[index];
-        let usual = plan.validation.first().map(|first| first.samples.len());
-        self.compute.tune(usual == Some(chunk.samples.len()));
-        let sums = tch::no_grad(|| {
-            let logits = replica.logits(&batch.images, Statistics::Running)?;
-            let loss = logits
-                .cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::None, -100, 0.0)
-                .sum(Kind::Double);
-            let correct = logits
-                .argmax(1, false)
-                .eq_tensor(&batch.labels)
-                .sum(Kind::Double);
-            HostCopy::begin(&Tensor::stack(&[loss, correct], 0)).map_err(device)
-        })?;
-        epoch.chunks.push(BegunChunk {
-            sums,
-            chunk: chunk.chunk,
-            samples: chunk.samples.len() as u32,
-        });
+        if index.is_multiple_of(at_once) {
+            let batch = (epoch.validation.as_mut())
+                .and_then(Iterator::next)
+                .ok_or_else(|| internal("the batch loader ended before the chunks"))?
+                .map_err(internal)?;
+            let group = groups[index / at_once];
+            let of_each = |chunk: &ValidationChunk| (chunk.chunk, chunk.samples.len() as u32);
+            let chunks: Vec<(u32, u32)> = group.iter().map(of_each).collect();
+            let samples = |group: &[ValidationChunk]| -> usize {
+                group.iter().map(|chunk| chunk.samples.len()).sum()
+            };
+            self.compute.tune(samples(groups[0]) == samples(group));
+            let sums = tch::no_grad(|| {
+                let logits = replica.logits(&batch.images, Statistics::Running)?;
+                let sums = sums(&logits, &batch.labels, &chunks).map_err(internal)?;
+                HostCopy::begin(&sums).map_err(device)
+            })?;
+            epoch.chunks.push(BegunChunks { sums, chunks });
+        }
         let sums = match self.compute.gpu() {
             Some(_) => Vec::new(),
             None => epoch.sums()?,
@@ -84,18 +88,61 @@ impl Worker<'_> {
     }
 }
 
+/// Σ loss and correct answers of each chunk, float64 `[N, 2]`, from the logits and labels of all its
+/// samples, one chunk after the other.
+fn sums(logits: &Tensor, labels: &Tensor, chunks: &[(u32, u32)]) -> Result<Tensor, TchError> {
+    let loss = logits.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::None, -100, 0.0)?;
+    let correct = logits.f_argmax(1, false)?.f_eq_tensor(labels)?;
+    let mut first = 0;
+    let of_chunk = |&(_, samples): &(u32, u32)| {
+        let (from, samples) = (first, i64::from(samples));
+        first += samples;
+        let sum = |of: &Tensor| of.f_narrow(0, from, samples)?.f_sum(Kind::Double);
+        Tensor::f_stack(&[sum(&loss)?, sum(&correct)?], 0)
+    };
+    let sums: Result<Vec<_>, _> = chunks.iter().map(of_chunk).collect();
+    Tensor::f_stack(&sums?, 0)
+}
+
 impl EpochRun {
     /// Waits for the sums of the chunks that have begun.
     pub(super) fn sums(&mut self) -> Result<Vec<ValidationSum>, TrainError> {
-        let sum = |begun: BegunChunk| {
+        let mut all = Vec::new();
+        for begun in self.chunks.drain(..) {
             let sums = begun.sums.wait().map_err(device)?;
-            Ok(ValidationSum {
-                chunk: begun.chunk,
-                loss_sum: sums.double_value(&[0]),
-                correct: sums.double_value(&[1]) as u32,
-                samples: begun.samples,
-            })
-        };
-        self.chunks.drain(..).map(sum).collect()
+            let of_each = |(row, (chunk, samples))| ValidationSum {
+                chunk,
+                loss_sum: sums.double_value(&[row, 0]),
+                correct: sums.double_value(&[row, 1]) as u32,
+                samples,
+            };
+            all.extend((0..).zip(begun.chunks).map(of_each));
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn chunks_that_are_evaluated_at_once_have_the_sums_of_each() {
+        let logits = (Tensor::arange(60, (Kind::Float, Device::Cpu)) * 7).fmod(11);
+        let logits = logits.view([12, 5]);
+        let labels = Tensor::arange(12, (Kind::Int64, Device::Cpu)).fmod(5);
+        let chunks = [(4, 5), (5, 5), (6, 2)];
+        let at_once = sums(&logits, &labels, &chunks).unwrap();
+        assert_eq!((at_once.size(), at_once.kind()), (vec![3, 2], Kind::Double));
+        let mut first = 0;
+        for (row, chunk) in (0..).zip(chunks) {
+            let samples = i64::from(chunk.1);
+            let part = |of: &Tensor| of.narrow(0, first, samples);
+            let alone = sums(&part(&logits), &part(&labels), &[chunk]).unwrap();
+            assert_eq!(at_once.get(row), alone.get(0));
+            first += samples;
+        }
     }
 }

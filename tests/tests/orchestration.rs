@@ -40,6 +40,56 @@ fn one_command_starts_a_run_resumes_it_and_does_not_touch_a_completed_one() {
     assert_eq!(before, after, "the journal of a completed run has changed");
 }
 
+/// `SMALL`, but with the threads that workers get by default.
+fn default_threads() -> Vec<&'static str> {
+    let chosen = |flag: &&str| flag.starts_with("--threads-per-worker");
+    SMALL.iter().filter(|flag| !chosen(flag)).copied().collect()
+}
+
+#[test]
+fn the_workers_of_a_machine_share_its_processors() {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let arguments = ["--workers=2", "--max-restarts=0", "--rejoin-timeout=0"];
+    let arguments = [&arguments, STEADY, &["--epochs=400"], &default_threads()].concat();
+    let mut run = Run::start_with(&arguments, |command| {
+        command.env_remove("OMP_NUM_THREADS");
+    });
+    run.until("a step", |run| run.steps() > 0);
+    let threads = |run: &Run, threads: usize| {
+        let line = format!("CPU threads has changed threads={threads}");
+        run.log(0).contains(&line)
+    };
+    assert!(
+        processors < 4 || threads(&run, processors / 2),
+        "{}",
+        run.log(0)
+    );
+    kill(run.workers()[1]);
+    run.until("a recovery", |run| run.output().contains("recovered in"));
+    assert!(
+        processors == 1 || threads(&run, processors),
+        "{}",
+        run.log(0)
+    );
+    assert!(!run.output().contains("threads on"), "{}", run.output());
+    run.signal(Signal::INT);
+    assert_eq!(run.wait().left_no_process().code, 130);
+}
+
+#[test]
+fn more_threads_than_processors_are_warned_of_once() {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) + 1;
+    let flag = format!("--threads-per-worker={threads}");
+    let arguments = ["--workers=1", "--epochs=1", &flag];
+    let ended = Run::start(&[&arguments, default_threads().as_slice()].concat()).wait();
+    let output = ended.succeeded().output;
+    let warning = format!(
+        "compute with {threads} threads on {} processors",
+        threads - 1
+    );
+    assert_eq!(output.matches(&warning).count(), 1, "{output}");
+}
+
 #[test]
 fn a_health_file_exists_as_long_as_its_worker() {
     let arguments = [

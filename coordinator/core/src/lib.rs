@@ -12,6 +12,7 @@ pub mod random;
 pub mod schedule;
 pub mod shard;
 pub mod split;
+pub mod threads;
 
 #[cfg(test)]
 mod simulation;

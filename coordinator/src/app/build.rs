@@ -16,7 +16,6 @@ use crate::app::exit::Failure;
 use crate::app::open::{OpenedRun, Request};
 use crate::app::run::{Running, Services};
 use crate::app::signals::watch_signals;
-use crate::app::spec;
 use crate::config::RunConfig;
 use crate::launcher::{self, Gpus, LaunchSpec, Launcher, LauncherEvent, Placement};
 use crate::net::bind;
@@ -124,7 +123,7 @@ pub(super) async fn build(
     let (published, status) = watch::channel(Arc::new(first.clone()));
 
     let (mailbox, inbox) = channels::mailbox();
-    let wire = Wire::new(config, spec::threads(config), opened.run_id.clone());
+    let wire = Wire::new(config, opened.run_id.clone());
     let dataset = Dataset::new(config, metrics.clone());
     let service = TrainerService::new(mailbox, wire, dataset, &config.run_dir);
     let (socket, unix) = worker_socket(config)?.unzip();
@@ -320,7 +319,6 @@ fn launch_spec(
             .unwrap_or_default(),
         advertise: launcher::advertised(address),
         logs: opened.store.root().join(store::LOGS),
-        workers: config.workers,
         placement,
         threads_per_worker: config.threads_per_worker,
         log_format: config.log_format,

@@ -1,7 +1,6 @@
 //! Translates the settings of a run for the core and for the workers.
 
 use crate::config::{self, RunConfig};
-use crate::launcher;
 use coordinator_core::Recipe;
 use coordinator_core::early_stopping::Rule;
 use coordinator_core::run::Precision;
@@ -53,12 +52,6 @@ pub fn recipe(config: &RunConfig) -> Recipe {
             config::Precision::Fp32 => Precision::Fp32,
             config::Precision::Bf16 => Precision::Bf16,
         },
+        threads_per_worker: config.threads_per_worker.map(|threads| threads as u32),
     }
-}
-
-/// CPU threads of each worker; `None` if it decides itself.
-pub(super) fn threads(config: &RunConfig) -> Option<usize> {
-    config
-        .threads_per_worker
-        .or_else(|| (!config.no_spawn).then(|| launcher::share_of_processors(config.workers)))
 }

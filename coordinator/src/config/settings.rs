@@ -124,7 +124,7 @@ pub struct Settings {
     #[arg(long, value_name = "KIND", help_heading = COMPUTE)]
     pub precision: Option<Precision>,
 
-    /// CPU threads of each worker [default: the processors divided among the workers]
+    /// CPU threads of each worker [default: the workers of a machine share its processors]
     #[arg(long, value_name = "N", help_heading = COMPUTE)]
     pub threads_per_worker: Option<usize>,
 

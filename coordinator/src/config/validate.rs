@@ -103,8 +103,8 @@ impl RunConfig {
         rule!(
             broken,
             self.threads_per_worker != Some(0),
-            "threads-per-worker must be at least 1, not 0; leave it out to divide the processors \
-             among the workers"
+            "threads-per-worker must be at least 1, not 0; leave it out, and the workers \
+             of a machine share its processors"
         );
     }
 

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
-use super::{LaunchError, LaunchSpec, share_of_processors};
+use super::{LaunchError, LaunchSpec};
 
 /// Variables that configure a worker started by hand. A launched worker must not inherit them.
 const FOR_WORKERS_STARTED_BY_HAND: [&str; 9] = [
@@ -95,11 +95,9 @@ fn environment(spec: &LaunchSpec, local_rank: u32, command: &mut Command) {
     if let (Some(ip), false) = (spec.advertise, chosen) {
         command.env("FINETUNE_ADVERTISE", ip.to_string());
     }
-    let threads = spec.threads_per_worker;
-    for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
-        if threads.is_some() || std::env::var_os(variable).is_none() {
-            let count = threads.unwrap_or_else(|| share_of_processors(spec.workers));
-            command.env(variable, count.to_string());
+    if let Some(threads) = spec.threads_per_worker {
+        for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
+            command.env(variable, threads.to_string());
         }
     }
 }

@@ -50,11 +50,9 @@ pub struct LaunchSpec {
     pub advertise: Option<IpAddr>,
     /// An existing folder for `worker-<local_rank>.log`.
     pub logs: PathBuf,
-    /// Workers that may run at the same time.
-    pub workers: usize,
     /// Where they compute, from [`Gpus::place`].
     pub placement: Placement,
-    /// CPU threads of each; `None` divides those of the machine among the workers.
+    /// CPU threads of each; `None` leaves the environment as it is.
     pub threads_per_worker: Option<usize>,
     /// The form of their logs.
     pub log_format: LogFormat,
@@ -233,13 +231,6 @@ fn default_binary() -> PathBuf {
 pub fn advertised(listening: SocketAddr) -> Option<IpAddr> {
     let ip = listening.ip().to_canonical();
     (!ip.is_unspecified() && !ip.is_loopback()).then_some(ip)
-}
-
-/// CPU threads of each of `workers` processes, at least 1.
-#[must_use]
-pub fn share_of_processors(workers: usize) -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (processors / workers.max(1)).max(1)
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -19,7 +19,6 @@ fn spec(binary: PathBuf, logs: &Path) -> LaunchSpec {
         advertise: None,
         log_format: LogFormat::Text,
         logs: logs.to_owned(),
-        workers: 2,
         placement: Placement::Cpu,
         threads_per_worker: None,
     }

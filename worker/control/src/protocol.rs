@@ -48,6 +48,8 @@ pub struct Prepare {
     pub samples: Vec<u32>,
     /// The cache that workers of one host share; `None` for a cache in memory.
     pub cache_file: Option<PathBuf>,
+    /// CPU threads to decode with.
+    pub threads: u32,
 }
 
 /// A rank in a generation.
@@ -71,6 +73,8 @@ pub struct Assignment {
     pub source: u32,
     /// Where in the run the state is.
     pub position: Position,
+    /// CPU threads to compute with.
+    pub threads: u32,
 }
 
 /// What collectives run over.

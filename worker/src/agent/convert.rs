@@ -38,6 +38,7 @@ pub(super) fn message(down: Down) -> Result<Option<Message>, String> {
         Down::Prepare(order) => Order::Prepare(Prepare {
             samples: order.samples,
             cache_file: order.cache_file.map(Into::into),
+            threads: order.threads,
         }),
         Down::Assignment(order) => Order::Assign(assignment(order)?),
         Down::EpochPlan(order) => Order::Plan(Arc::new(plan(order)?)),
@@ -84,6 +85,7 @@ fn assignment(order: v1::Assignment) -> Result<Assignment, String> {
         source: order.source,
         position: order.position.map(from_wire).unwrap_or_default(),
         store: order.store,
+        threads: order.threads,
     })
 }
 
@@ -135,7 +137,6 @@ pub(super) fn settings(settings: v1::Settings) -> Result<Settings, String> {
             "cuda" => DeviceChoice::Cuda,
             other => return Err(format!("the coordinator asks for the device `{other}`")),
         },
-        threads: some(settings.threads),
         seed: settings.seed,
         weight_decay: settings.weight_decay,
         frozen_batch_norm: settings.frozen_batch_norm,
@@ -210,6 +211,11 @@ pub(super) fn scanned(scanned: Scanned, warnings: &[String]) -> Up {
         device: scanned.device,
         native_bf16: scanned.native_bf16,
         gpu_uuid: scanned.gpu_uuid,
+        processors: Some(v1::Processors {
+            machine: scanned.processors.machine,
+            ids: scanned.processors.ids,
+            threads: scanned.processors.threads,
+        }),
         prepared: scanned.retained.prepared,
         retained: scanned.retained.retained.map(to_wire),
         best_epoch: scanned.retained.best,

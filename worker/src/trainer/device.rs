@@ -34,6 +34,15 @@ impl Compute {
         }
     }
 
+    /// Computes, and decodes, with so many CPU threads from now on.
+    pub(super) fn use_threads(&mut self, threads: u32) {
+        let threads = threads.max(1) as usize;
+        if std::mem::replace(&mut self.threads, threads) != threads {
+            tracing::info!(threads, "the number of CPU threads has changed");
+        }
+        tch::set_num_threads(threads as i32);
+    }
+
     /// Lets cuDNN try all algorithms for shapes that it has not met, and keep the quickest. That
     /// pays only for shapes that come again and again.
     pub(super) fn tune(&self, pays: bool) {
@@ -45,15 +54,14 @@ impl Compute {
 
 /// Chooses as `settings.device` says; `auto` is the first GPU that is visible, else the CPU.
 pub(super) fn choose(settings: &Settings) -> Result<Compute, TrainError> {
-    let all = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = settings.threads.unwrap_or_else(all);
-    tch::set_num_threads(threads as i32);
-    let cpu = Compute {
+    let mut cpu = Compute {
         device: Device::Cpu,
         native_bf16: cpu_bf16(),
         gpu_uuid: String::new(),
-        threads,
+        threads: 1,
     };
+    // Until the coordinator has seen who shares this machine.
+    cpu.use_threads(1);
     if settings.device == DeviceChoice::Cpu {
         return Ok(cpu);
     }

@@ -11,6 +11,7 @@ impl Worker<'_> {
     pub(super) fn rendezvous(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
         self.activity.enter(Activity::Forming);
         self.activity.at(assignment.generation, assignment.position);
+        self.compute.use_threads(assignment.threads);
         self.group = group::rendezvous(assignment, self.setup, &self.compute, self.link)?;
         Ok(())
     }

@@ -10,6 +10,8 @@ use common::manifest::Manifest;
 use tokio::sync::mpsc;
 use worker_control::{Control, Inbox, Position, Report, RetainedState, State, Task, TrainError};
 
+use super::processors::Processors;
+
 /// The inbox as both sides share it.
 #[derive(Debug, Clone, Default)]
 pub struct SharedInbox(Arc<(Mutex<Inbox>, Condvar)>);
@@ -104,6 +106,8 @@ pub struct Scanned {
     pub native_bf16: bool,
     /// As the driver names its GPU; empty on a CPU.
     pub gpu_uuid: String,
+    /// What it may compute with beside a GPU.
+    pub processors: Processors,
     /// What a worker that rejoins has retained.
     pub retained: RetainedState,
 }

@@ -16,6 +16,7 @@ mod group;
 mod images;
 mod predict;
 mod prepare;
+pub mod processors;
 mod reduction;
 mod repeated;
 mod replica;
@@ -38,6 +39,7 @@ use epoch::EpochRun;
 use failure::{data_failure, internal};
 use group::RankHandle;
 use link::{Download, Link, Outgoing, Scanned, SharedInbox, Unwritten, Upload};
+use processors::Processors;
 use repeated::Repeated;
 use replica::Replica;
 use resident::Residence;
@@ -137,6 +139,7 @@ impl Worker<'_> {
                     device: self.compute.name(),
                     native_bf16: self.compute.native_bf16,
                     gpu_uuid: self.compute.gpu_uuid.clone(),
+                    processors: Processors::of_this_process(),
                     retained,
                 }));
             }

@@ -18,6 +18,7 @@ impl Worker<'_> {
     /// Decodes; returns the files that cannot be.
     pub(super) fn prepare(&mut self, order: &Prepare) -> Result<Vec<BadFile>, TrainError> {
         self.activity.enter(Activity::Preparing);
+        self.compute.use_threads(order.threads);
         let images = self.manifest.files.len();
         let size = i64::from(self.settings.image_size);
         // Too large for memory alone: the kernel can page out an unnamed file.

@@ -17,8 +17,6 @@ pub struct Settings {
     pub pretrained: Option<String>,
     /// Where to compute.
     pub device: DeviceChoice,
-    /// CPU threads; all cores if `None`.
-    pub threads: Option<usize>,
     /// Of fresh weights.
     pub seed: u64,
     /// L2 penalty of the optimizer.

@@ -17,6 +17,8 @@ pub enum Command {
         images: usize,
         /// Whether to decode into the cache that the launcher's workers share.
         shared: bool,
+        /// CPU threads to decode with.
+        threads: u32,
     },
     /// Join the process group of a generation.
     Assign {
@@ -38,6 +40,8 @@ pub enum Command {
         source: u32,
         /// Where in the run the state is.
         position: Position,
+        /// CPU threads to compute with.
+        threads: u32,
     },
     /// The rank's part of an epoch.
     Plan {

@@ -94,6 +94,15 @@ pub enum Fact {
         /// The worker's message.
         warning: String,
     },
+    /// The workers of a machine compute with more threads than it has processors.
+    TooManyThreads {
+        /// The machine.
+        host: String,
+        /// Threads of all its workers.
+        threads: u32,
+        /// Processors that one of them may use.
+        processors: u32,
+    },
     /// A worker was refused, or expelled.
     Refused {
         /// Which.

@@ -16,7 +16,8 @@ pub use reason::{
     StopReason, WaitReason,
 };
 pub use report::{
-    Activity, EpochReport, Heartbeat, Phases, RetainedState, Scan, StepReport, ValidationSum,
+    Activity, EpochReport, Heartbeat, Phases, Processors, RetainedState, Scan, StepReport,
+    ValidationSum,
 };
 
 /// How far a state has come: the steps completed in an epoch. The order is that of the run.

@@ -1,5 +1,7 @@
 //! The reports of workers. Values only.
 
+use std::collections::BTreeSet;
+
 use super::Position;
 
 /// Seconds spent in each phase.
@@ -59,6 +61,8 @@ pub struct Scan {
     pub native_bf16: bool,
     /// As the driver names its GPU; empty on a CPU.
     pub gpu_uuid: String,
+    /// What it may compute with beside a GPU.
+    pub processors: Processors,
     /// What a worker that rejoins has retained.
     pub memory: RetainedState,
     /// Problems of the worker's machine, in its messages.
@@ -70,6 +74,17 @@ impl Scan {
     pub fn is_on_gpu(&self) -> bool {
         self.device.starts_with("cuda")
     }
+}
+
+/// The processors that a worker may use.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Processors {
+    /// The machine, the same for all workers on it.
+    pub machine: String,
+    /// Those in the CPU affinity of its process.
+    pub ids: BTreeSet<u32>,
+    /// Threads that it may run at once.
+    pub threads: u32,
 }
 
 /// What a worker kept while it had no coordinator or no group.

@@ -96,6 +96,7 @@ impl Run {
     }
 
     fn order_decoding(&mut self, worker: WorkerId, samples: Vec<u32>) {
+        let threads = self.threads_of(worker);
         let Some(member) = self.members.get_mut(worker) else {
             return;
         };
@@ -109,6 +110,7 @@ impl Run {
             samples,
             images: self.dataset.len(),
             shared: member.shares_cache(),
+            threads,
         };
         self.send(worker, command);
     }

@@ -64,4 +64,6 @@ pub struct Recipe {
     pub strict_data: bool,
     /// What to compute in.
     pub precision: Precision,
+    /// CPU threads of each worker; those of a machine share its processors if `None`.
+    pub threads_per_worker: Option<u32>,
 }

@@ -5,8 +5,10 @@ use super::parts::{Assignment, Member, Share};
 use super::phase::{Forming, Pause, Phase};
 use super::{Precision, Run};
 use crate::event::{
-    Action, Backend, Command, ComputeType, Fact, Origin, Position, Ranked, Scan, WorkerId,
+    Action, Backend, Command, ComputeType, Fact, Origin, Position, Processors, Ranked, Scan,
+    WorkerId,
 };
+use crate::threads::{excess, shares};
 
 impl Run {
     /// Assigns ranks to `members`, in the order of local ranks and then of joining.
@@ -44,13 +46,13 @@ impl Run {
             announced: false,
         });
         if let Some(first) = order.first() {
-            let command = self.assign(0, None);
+            let command = self.assign(*first, 0, None);
             self.out
                 .extend(command.map(|command| Action::Send(*first, command)));
         }
     }
 
-    fn assign(&self, rank: u32, store: Option<String>) -> Option<Command> {
+    fn assign(&self, worker: WorkerId, rank: u32, store: Option<String>) -> Option<Command> {
         let Phase::Forming(Forming { origin, source, .. }) = self.phase else {
             return None;
         };
@@ -64,6 +66,7 @@ impl Run {
             origin,
             source,
             position: self.position,
+            threads: self.threads_of(worker),
         })
     }
 
@@ -101,7 +104,7 @@ impl Run {
         let others = self.members.assigned();
         let others = others.filter(|(_, _, assignment)| assignment.rank != 0);
         let assigned = others.filter_map(|(id, _, assignment)| {
-            let command = self.assign(assignment.rank, Some(address.to_owned()))?;
+            let command = self.assign(id, assignment.rank, Some(address.to_owned()))?;
             Some(Action::Send(id, command))
         });
         let assigned: Vec<Action> = assigned.collect();
@@ -138,6 +141,7 @@ impl Run {
             .map(|(worker, member, assignment)| (assignment.rank, ranked(worker, member)))
             .collect();
         ranks.sort_by_key(|(rank, _)| *rank);
+        self.report_excess_threads();
         let generation = (self.generation, ranks.len());
         self.notify(Fact::GroupFormed {
             generation: self.generation,
@@ -156,6 +160,42 @@ impl Run {
         self.members.world_size() < self.recipe.max_workers
             && members.any(|member| !member.is_assigned() && member.is_available())
     }
+}
+
+impl Run {
+    /// What a worker computes with: all that have reported theirs share the processors, whether
+    /// they train, decode or wait.
+    pub(super) fn threads_of(&self, worker: WorkerId) -> u32 {
+        if let Some(threads) = self.recipe.threads_per_worker {
+            return threads;
+        }
+        let reported = |(id, member): (WorkerId, _)| Some((id, processors(member)?));
+        let (ids, reported): (Vec<_>, Vec<_>) = self.members.iter().filter_map(reported).unzip();
+        let place = ids.iter().position(|id| *id == worker);
+        place.map_or(1, |place| shares(&reported)[place])
+    }
+
+    fn report_excess_threads(&mut self) {
+        let reported = |(id, member, _): (WorkerId, _, _)| Some((id, processors(member)?));
+        let (ids, reported): (Vec<_>, Vec<_>) =
+            self.members.assigned().filter_map(reported).unzip();
+        let threads: Vec<u32> = ids.iter().map(|id| self.threads_of(*id)).collect();
+        let excess = excess(&reported, &threads);
+        let host = |place: usize| Some(self.members.get(*ids.get(place)?)?.host.clone());
+        if let Some((place, threads, processors)) = excess
+            && let Some(host) = host(place)
+        {
+            self.notify(Fact::TooManyThreads {
+                host,
+                threads,
+                processors,
+            });
+        }
+    }
+}
+
+fn processors(member: &Member) -> Option<&Processors> {
+    member.scan.as_ref().map(|scan| &scan.processors)
 }
 
 fn ranked(worker: WorkerId, member: &Member) -> Ranked {

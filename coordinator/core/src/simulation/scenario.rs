@@ -66,6 +66,7 @@ impl Scenario {
             },
             strict_data: false,
             precision: Precision::Fp32,
+            threads_per_worker: None,
         };
         let count = between(12, 48) as u32;
         let files = (0..count).map(|n| (format!("a/{n}.jpg"), 1)).collect();

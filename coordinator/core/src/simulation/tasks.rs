@@ -12,7 +12,7 @@ use super::process::{Cache, Doing, Kind};
 use super::ring::{Part, Ring};
 use super::thread::{Result, broken};
 use super::wire::{to_core, to_worker};
-use crate::event::{Event, Scan};
+use crate::event::{Event, Processors, Scan};
 
 impl Cluster {
     pub(super) fn scan(&mut self, pid: usize) -> Result {
@@ -37,6 +37,7 @@ impl Cluster {
             .to_owned(),
             native_bf16: false,
             gpu_uuid: String::new(),
+            processors: Processors::default(),
             memory: crate::event::RetainedState {
                 prepared,
                 retained: retained.map(to_core),

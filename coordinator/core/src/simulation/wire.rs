@@ -41,10 +41,14 @@ pub(super) fn message(command: Command) -> Option<Message> {
             }));
         }
         Command::Prepare {
-            samples, shared, ..
+            samples,
+            shared,
+            threads,
+            ..
         } => Order::Prepare(worker::Prepare {
             samples,
             cache_file: shared.then(|| "shared".into()),
+            threads,
         }),
         command @ Command::Assign { .. } => Order::Assign(assignment(command)?),
         Command::Plan {
@@ -109,6 +113,7 @@ fn assignment(command: Command) -> Option<worker::Assignment> {
         origin,
         source,
         position,
+        threads,
     } = command
     else {
         return None;
@@ -133,6 +138,7 @@ fn assignment(command: Command) -> Option<worker::Assignment> {
         },
         source,
         position: to_worker(position),
+        threads,
     })
 }
 

@@ -23,14 +23,16 @@ impl Progress {
                 self.say(&format!("local worker {local_rank} {status}"));
             }
             Fact::Left { member } => self.say(&format!("{member} left after draining")),
-            // Workers of one machine, and those that rejoin, report the same: it is printed once.
-            Fact::Warned { host, warning } => {
-                let line = format!("on {host}: {warning}");
-                if !self.warnings.contains(&line) {
-                    self.say(&line);
-                    self.warnings.insert(line);
-                }
-            }
+            Fact::Warned { host, warning } => self.warn(format!("on {host}: {warning}")),
+            Fact::TooManyThreads {
+                host,
+                threads,
+                processors,
+            } => self.warn(format!(
+                "on {host}: the workers compute with {threads} threads on {processors} processors: \
+                 start fewer workers there, or set a smaller --threads-per-worker (2 workers with \
+                 2 threads each on 2 processors train 5 times slower than with 1)"
+            )),
             Fact::Refused { member, reason } => self.say(&format!("refused {member}: {reason}")),
             Fact::LaunchFailed { local_rank, error } => self.say(&format!(
                 "local worker {local_rank} cannot be started: {error}"

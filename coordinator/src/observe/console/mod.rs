@@ -81,6 +81,15 @@ impl Progress {
         self.lines.say(line.to_owned());
     }
 
+    /// The same, but once: workers of one machine, and those that rejoin, report the same, and each
+    /// generation finds it again.
+    fn warn(&mut self, line: String) {
+        if !self.warnings.contains(&line) {
+            self.say(&line);
+            self.warnings.insert(line);
+        }
+    }
+
     /// Shows how many images are decoded.
     pub fn preparing(&mut self, done: u64, total: u64) {
         let message = "images decoded".to_owned();

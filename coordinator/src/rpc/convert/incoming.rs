@@ -2,8 +2,8 @@
 
 use coordinator_core::Event;
 use coordinator_core::event::{
-    Activity, EpochReport, FailureKind, Heartbeat, Phases, Position, RetainedState, Scan,
-    StepReport, ValidationSum, WorkerId,
+    Activity, EpochReport, FailureKind, Heartbeat, Phases, Position, Processors, RetainedState,
+    Scan, StepReport, ValidationSum, WorkerId,
 };
 use proto::v1;
 use v1::worker_message::Message as Up;
@@ -89,12 +89,21 @@ fn scan(m: v1::Scanned) -> Scan {
         device: m.device,
         native_bf16: m.native_bf16,
         gpu_uuid: m.gpu_uuid,
+        processors: processors(m.processors.unwrap_or_default()),
         memory: RetainedState {
             prepared: m.prepared,
             retained: m.retained.map(position),
             best: m.best_epoch,
         },
         warnings: m.warnings,
+    }
+}
+
+fn processors(m: v1::Processors) -> Processors {
+    Processors {
+        machine: m.machine,
+        ids: m.ids.into_iter().collect(),
+        threads: m.threads,
     }
 }
 

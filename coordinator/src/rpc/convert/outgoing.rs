@@ -21,10 +21,9 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// The settings of `config` that workers need; each computes with `threads` CPU threads, or
-    /// as many as it likes.
+    /// The settings of `config` that workers need.
     #[must_use]
-    pub fn new(config: &RunConfig, threads: Option<usize>, run_id: String) -> Self {
+    pub fn new(config: &RunConfig, run_id: String) -> Self {
         let settings = v1::Settings {
             data: match &config.data {
                 DataSource::Demo => "demo".to_owned(),
@@ -37,7 +36,6 @@ impl Wire {
                 .as_ref()
                 .map(|path| path.to_string_lossy().into_owned()),
             device: config.device.word().to_owned(),
-            threads: threads.unwrap_or(0) as u32,
             seed: config.seed,
             weight_decay: config.weight_decay,
             frozen_batch_norm: config.batch_norm == BatchNorm::Frozen,
@@ -62,7 +60,9 @@ impl Wire {
 pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::CoordinatorMessage {
     let message = Some(match outgoing.command {
         Command::Registered => Down::Registered(wire.registered(worker)),
-        Command::Prepare { samples, .. } => prepare(samples, outgoing.cache_file),
+        Command::Prepare {
+            samples, threads, ..
+        } => prepare(samples, threads, outgoing.cache_file),
         Command::Assign {
             generation,
             rank,
@@ -73,6 +73,7 @@ pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::Coordin
             origin,
             source,
             position,
+            threads,
         } => Down::Assignment(v1::Assignment {
             generation,
             rank,
@@ -83,6 +84,7 @@ pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::Coordin
             origin: origin_of(origin).into(),
             source,
             position: Some(position_of(position)),
+            threads,
         }),
         Command::Plan {
             generation,
@@ -129,19 +131,16 @@ pub fn message(worker: WorkerId, outgoing: Outgoing, wire: &Wire) -> v1::Coordin
             generation,
             predict,
         } => finish(generation, predict),
-        Command::Shutdown { reason, abort } => Down::Shutdown(v1::Shutdown {
-            reason: reason.to_string(),
-            abort,
-            refused: matches!(reason, ShutdownReason::Refused(_)),
-        }),
+        Command::Shutdown { reason, abort } => shutdown(&reason, abort),
     });
     v1::CoordinatorMessage { message }
 }
 
-fn prepare(samples: Vec<u32>, cache_file: Option<String>) -> Down {
+fn prepare(samples: Vec<u32>, threads: u32, cache_file: Option<String>) -> Down {
     Down::Prepare(v1::Prepare {
         samples,
         cache_file,
+        threads,
     })
 }
 
@@ -149,6 +148,14 @@ fn finish(generation: u64, predict: Vec<u32>) -> Down {
     Down::Finish(v1::Finish {
         generation,
         predict,
+    })
+}
+
+fn shutdown(reason: &ShutdownReason, abort: bool) -> Down {
+    Down::Shutdown(v1::Shutdown {
+        reason: reason.to_string(),
+        abort,
+        refused: matches!(reason, ShutdownReason::Refused(_)),
     })
 }
 

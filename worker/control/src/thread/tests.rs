@@ -40,6 +40,7 @@ fn assignment(origin: Origin, position: Position) -> Assignment {
         origin,
         source: 0,
         position,
+        threads: 1,
     }
 }
 
@@ -114,6 +115,7 @@ fn any_other_error_ends_the_thread_whatever_was_to_follow() {
     let prepare = Order::Prepare(Prepare {
         samples: vec![0],
         cache_file: None,
+        threads: 1,
     });
     let decodes = |task: &Task| matches!(task, Task::Prepare(_));
     assert!(decodes(&perform(&mut control, prepare, decodes)));

@@ -19,7 +19,6 @@ fn settings() -> Settings {
         image_size: 32,
         pretrained: None,
         device: DeviceChoice::Cpu,
-        threads: Some(1),
         seed: 1,
         weight_decay: 0.0,
         frozen_batch_norm: true,

@@ -2,6 +2,7 @@
 
 mod launched;
 mod resumed;
+mod threads;
 
 use super::*;
 use crate::early_stopping::Rule;
@@ -39,6 +40,7 @@ fn recipe(workers: usize, local_ranks: u32) -> Recipe {
         },
         strict_data: false,
         precision: Precision::Fp32,
+        threads_per_worker: None,
     }
 }
 

@@ -34,6 +34,7 @@ fn recipe() -> Recipe {
         stopping: RULE,
         strict_data: false,
         precision: Precision::Fp32,
+        threads_per_worker: None,
     }
 }
 

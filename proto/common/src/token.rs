@@ -118,11 +118,12 @@ impl Token {
     }
 }
 
-/// Whether users other than the owner may read this file.
+/// Whether users may read this file who are neither its owner nor in its group: Kubernetes gives a
+/// secret to a group.
 #[must_use]
 pub fn open_to_others(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o044 != 0)
+    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
 }
 
 #[cfg(test)]
@@ -154,6 +155,18 @@ mod tests {
         }
         let missing = Token::read(&folder.path().join("none")).unwrap_err();
         assert!(missing.to_string().contains("none: No such file"));
+    }
+
+    #[test]
+    fn a_token_for_owner_and_group_is_not_open_to_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, open) in [(0o600, false), (0o440, false), (0o444, true), (0o604, true)] {
+            let permissions = PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(file.path(), permissions).unwrap();
+            assert_eq!(open_to_others(file.path()), open, "{mode:o}");
+        }
+        assert!(!open_to_others(Path::new("/no/such/token")));
     }
 
     #[test]

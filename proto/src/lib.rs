@@ -14,7 +14,7 @@ pub mod v1 {
 }
 
 /// Raised with every change that an older peer would misread; checked in `Register`.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The largest message either side accepts, in bytes. A manifest of a million files fits.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;

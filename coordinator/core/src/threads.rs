@@ -1,8 +1,10 @@
 //! How the workers of a machine share its processors.
 //!
-//! Threads that compute together wait for each other at barriers, some of them spinning. Where a
-//! machine has more such threads than processors, a thread at a barrier takes the processor from
-//! the one that it waits for: training is several times slower.
+//! In the backward pass of a convolution, oneDNN's threads meet at a barrier of its own, which spins
+//! in generated code and never yields; OMP_WAIT_POLICY does not change that. Where a machine has more
+//! such threads than processors, one at the barrier keeps the processor from one that it waits for.
+//! Two workers with two threads each, on two processors, spent 86 % of their time in that one loop,
+//! and trained 28 images/s; with one thread each, 233.
 
 use std::collections::{BTreeMap, BTreeSet};
 

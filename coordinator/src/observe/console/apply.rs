@@ -31,7 +31,7 @@ impl Progress {
             } => self.warn(format!(
                 "on {host}: the workers compute with {threads} threads on {processors} processors: \
                  start fewer workers there, or set a smaller --threads-per-worker (2 workers with \
-                 2 threads each on 2 processors train 5 times slower than with 1)"
+                 2 threads each on 2 processors train 5 to 8 times slower than with 1)"
             )),
             Fact::Refused { member, reason } => self.say(&format!("refused {member}: {reason}")),
             Fact::LaunchFailed { local_rank, error } => self.say(&format!(

@@ -25,6 +25,19 @@ def follow_the_schemas():
                 yield f"{path}: {made['kind']} {made['metadata']['name']} {where}: {error.message}"
 
 
+def runs_survive():
+    """k8s: deleting an overlay keeps the volume of the runs."""
+    for path in overlays():
+        made = objects(path)
+        if any(one["kind"] in ("Namespace", "PersistentVolumeClaim") for one in made):
+            yield f"{path}: `kubectl delete -k` would delete the runs with it"
+        for one in made:
+            if one["kind"] == "StatefulSet" and one["spec"].get("volumeClaimTemplates"):
+                policy = one["spec"].get("persistentVolumeClaimRetentionPolicy", {})
+                if policy.get("whenDeleted", "Retain") != "Retain":
+                    yield f"{path}: {one['metadata']['name']} does not retain its claims"
+
+
 def components_build():
     """k8s: the ServiceMonitor builds and selects the coordinator."""
     (monitor,) = objects("components/service-monitor")
@@ -71,4 +84,4 @@ def references_resolve():
                 yield f"{path}: {name} selects no pod"
 
 
-CHECKS = [follow_the_schemas, components_build, references_resolve]
+CHECKS = [follow_the_schemas, runs_survive, components_build, references_resolve]

@@ -232,6 +232,7 @@ impl Cluster {
         let resets = until.is_some_and(|until| *until > self.now);
         if resets && self.processes[pid].kind == Kind::Normal {
             self.log(|| format!("process {pid} finds no GPU"));
+            self.count("GPUs that still reset");
             self.end_without_gpu(pid);
             return true;
         }

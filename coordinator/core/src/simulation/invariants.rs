@@ -37,13 +37,6 @@ pub(super) struct Invariants {
     granted: BTreeMap<(u32, u64, u32), u32>,
 }
 
-impl Invariants {
-    /// Whether this coordinator has formed a group.
-    pub(super) fn has_group(&self) -> bool {
-        self.newest.1 > 0
-    }
-}
-
 impl Cluster {
     pub(super) fn reset_invariants(&mut self) {
         self.invariants.known = self.disk.newest();

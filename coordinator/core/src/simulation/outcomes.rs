@@ -92,6 +92,17 @@ impl Cluster {
         }
     }
 
+    /// Whether the coordinator knows of a worker that holds a trained state.
+    fn retains_a_state(&self) -> bool {
+        (0..self.processes.len()).any(|pid| {
+            let process = &self.processes[pid];
+            let scanned = process
+                .session
+                .is_some_and(|sid| self.sessions[sid].scanned);
+            scanned && self.is_member(pid) && process.control.retained().retained.is_some()
+        })
+    }
+
     fn check_failure(&self, error: &RunError) {
         let invariants = &self.invariants;
         let recipe = &self.scenario.recipe;
@@ -127,7 +138,7 @@ impl Cluster {
             }
             // A GPU that no group has used yet, in a run of which nothing is recorded.
             RunError::Environment(EnvironmentError::Reported(_))
-                if self.disk.newest().is_none() && !invariants.has_group() =>
+                if self.disk.split.is_none() && !self.retains_a_state() =>
             {
                 invariants.misconfigured || self.tally.contains_key("GPUs that failed")
             }

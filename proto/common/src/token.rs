@@ -118,12 +118,19 @@ impl Token {
     }
 }
 
-/// Whether users may read this file who are neither its owner nor in its group: Kubernetes gives a
-/// secret to a group.
+/// Whether others than this user may read this file. A group may, if the file has another owner:
+/// Kubernetes lets a process read a secret by its group.
 #[must_use]
 pub fn open_to_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).is_ok_and(|found| {
+        let is_owner = found.uid() == rustix::process::geteuid().as_raw();
+        is_open(found.mode(), is_owner)
+    })
+}
+
+fn is_open(mode: u32, is_owner: bool) -> bool {
+    mode & 0o004 != 0 || is_owner && mode & 0o040 != 0
 }
 
 #[cfg(test)]
@@ -158,14 +165,18 @@ mod tests {
     }
 
     #[test]
-    fn a_token_for_owner_and_group_is_not_open_to_others() {
-        use std::os::unix::fs::PermissionsExt;
-        let file = tempfile::NamedTempFile::new().unwrap();
-        for (mode, open) in [(0o600, false), (0o440, false), (0o444, true), (0o604, true)] {
-            let permissions = PermissionsExt::from_mode(mode);
-            std::fs::set_permissions(file.path(), permissions).unwrap();
-            assert_eq!(open_to_others(file.path()), open, "{mode:o}");
+    fn a_token_is_for_its_owner_or_a_group_that_this_process_is_in() {
+        for (mode, is_owner, open) in [
+            (0o600, true, false),
+            (0o640, true, true),
+            (0o604, true, true),
+            (0o440, false, false),
+            (0o444, false, true),
+        ] {
+            assert_eq!(is_open(mode, is_owner), open, "{mode:o} {is_owner}");
         }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(!open_to_others(file.path()));
         assert!(!open_to_others(Path::new("/no/such/token")));
     }
 

@@ -37,7 +37,7 @@ pub fn prepare(gpu: Option<&str>, interface: Option<&str>) -> Result<(), Error> 
     let exact = interface.map(|name| format!("={name}"));
     let interface = exact.as_deref().map(|name| ("NCCL_SOCKET_IFNAME", name));
     for (name, value) in DEFAULTS.into_iter().chain(interface) {
-        if std::env::var_os(name).is_none() {
+        if std::env::var_os(name).is_none_or(|chosen| chosen.is_empty()) {
             set(name, value)?;
         }
     }

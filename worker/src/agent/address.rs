@@ -46,16 +46,18 @@ pub fn interface(announced: Option<&str>) -> Option<String> {
     let host = announced?.trim_matches(['[', ']']);
     let found: Vec<IpAddr> = (host, 0).to_socket_addrs().ok()?.map(|a| a.ip()).collect();
     let interfaces = if_addrs::get_if_addrs().ok()?;
-    let interfaces = interfaces.into_iter().map(|i| (i.name.clone(), i.ip()));
-    interface_with(&found, interfaces)
+    let interfaces: Vec<_> = interfaces
+        .into_iter()
+        .map(|i| (i.name.clone(), i.ip()))
+        .collect();
+    interface_with(&found, &interfaces)
 }
 
-fn interface_with(
-    announced: &[IpAddr],
-    mut interfaces: impl Iterator<Item = (String, IpAddr)>,
-) -> Option<String> {
-    let found = interfaces.find(|(_, ip)| announced.contains(ip) && !ip.is_loopback());
-    found.map(|(name, _)| name)
+/// Of the first address that this machine has, as [`resolve`] chooses it.
+fn interface_with(announced: &[IpAddr], interfaces: &[(String, IpAddr)]) -> Option<String> {
+    let on = |ip: &IpAddr| interfaces.iter().find(|(_, on)| on == ip);
+    let (name, ip) = announced.iter().find_map(on)?;
+    (!ip.is_loopback()).then(|| name.clone())
 }
 
 async fn resolve(host: &str) -> Result<Announced, String> {
@@ -146,12 +148,15 @@ mod tests {
     #[test]
     fn nccl_is_told_the_interface_of_an_announced_address() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let interfaces = ["127.0.0.1", "10.0.0.1", "fd00::7"].map(ip);
-        let names = ["lo", "eth1", "ib0"].map(str::to_owned);
-        let with = |announced: &str| {
-            let interfaces = names.clone().into_iter().zip(interfaces);
-            interface_with(&[ip("192.0.2.1"), ip(announced)], interfaces)
-        };
+        let interfaces = [
+            ("lo", "127.0.0.1"),
+            ("eth1", "10.0.0.1"),
+            ("ib0", "fd00::7"),
+        ];
+        let interfaces = interfaces.map(|(name, on)| (name.to_owned(), ip(on)));
+        let with = |announced: &str| interface_with(&[ip("192.0.2.1"), ip(announced)], &interfaces);
+        let both = interface_with(&[ip("fd00::7"), ip("10.0.0.1")], &interfaces);
+        assert_eq!(both.as_deref(), Some("ib0"));
         assert_eq!(with("10.0.0.1").as_deref(), Some("eth1"));
         assert_eq!(with("fd00::7").as_deref(), Some("ib0"));
         assert_eq!(with("127.0.0.1"), None);

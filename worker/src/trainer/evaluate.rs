@@ -13,7 +13,8 @@ use super::failure::{device, internal};
 use super::replica::Replica;
 use crate::model::Statistics;
 
-/// Chunks that a GPU evaluates at once: one alone does not occupy it. A CPU is no quicker for it.
+/// Chunks of 64 images of 224 px, and so many pixels, that a GPU evaluates at once: one alone does
+/// not occupy it. A CPU is no quicker for it.
 const ON_A_GPU: usize = 4;
 
 /// Chunks that the device may still work on.
@@ -36,7 +37,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Begins one chunk, with some that follow it.
+    /// Begins a chunk, with those that are evaluated at once with it, if it is the first of them.
     pub(super) fn validate(
         &mut self,
         plan: &Arc<EpochPlan>,
@@ -45,7 +46,9 @@ impl Worker<'_> {
         let started = Instant::now();
         self.activity.enter(Activity::Validation);
         self.begin_epoch(plan)?;
-        let at_once = self.compute.gpu().map_or(1, |_| ON_A_GPU);
+        let image = self.settings.image_size as usize;
+        let fit = (ON_A_GPU * 224 * 224 / (image * image).max(1)).clamp(1, ON_A_GPU);
+        let at_once = self.compute.gpu().map_or(1, |_| fit);
         let groups: Vec<_> = plan.validation.chunks(at_once).collect();
         if index == 0 {
             let samples = |chunks: &&[ValidationChunk]| {

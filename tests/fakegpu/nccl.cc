@@ -175,7 +175,7 @@ class Communicator {
       }
       const auto started = fake::folder() + "/starts." + std::to_string(::getpid());
       write_file(started, "", 0);
-      ::usleep(300'000);
+      ::usleep(450'000);
       ::unlink(started.c_str());
     }
 

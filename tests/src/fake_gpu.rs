@@ -85,7 +85,7 @@ impl FakeGpu {
         self.mark("hold-set-up", held);
     }
 
-    /// Each collective takes 0.3 s to start, from now on, or no longer.
+    /// Each collective takes 0.45 s to start, from now on, or no longer.
     pub fn slow_starts(&self, slow: bool) {
         self.mark("slow-starts", slow);
     }

@@ -129,7 +129,7 @@ fn a_rank_that_dies_while_nccl_sets_up_leaves_the_other_its_state() {
     recovers_with(run, workers[0], 2);
 }
 
-/// Else NCCL's memory would be freed while it is used. The order to abort comes within 0.3 s.
+/// Else NCCL's memory would be freed while it is used. The abort comes while it starts.
 #[test]
 fn an_abort_waits_for_a_collective_that_starts() {
     let Some(gpu) = FakeGpu::new() else { return };

@@ -54,7 +54,7 @@ impl Inbox {
     }
 
     /// Whether a queued order ends the thread's work in its group. Until the thread takes that
-    /// order, a store or a group that it opens has to be aborted at once.
+    /// order, a store or a group that it opens has to be aborted.
     pub fn is_cancelled(&self) -> bool {
         self.orders.iter().any(|order| {
             matches!(

@@ -108,7 +108,7 @@ impl Trainer {
     }
 
     /// Keeps the handles by which collectives are aborted, and drops anything else. A group that
-    /// is opened after an order to leave is aborted at once.
+    /// is opened after an order to leave is aborted too.
     fn keep_handle(&mut self, outgoing: Outgoing) {
         match outgoing {
             Outgoing::Store(store) => self.store = Some(store),

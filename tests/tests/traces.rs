@@ -77,6 +77,7 @@ fn a_run_is_one_trace_down_to_its_ranks() {
     let endpoint = format!("http://{}", collector.address);
     let ended = run_with_a_loss(&endpoint, &["--log-format=json"]);
     let spans = Spans::new(collector.received());
+    assert_json(&ended.output);
 
     let traces = spans.trace_ids();
     assert_eq!(traces.len(), 1, "{traces:?}");
@@ -88,6 +89,26 @@ fn a_run_is_one_trace_down_to_its_ranks() {
     epochs_are_parts_of_the_run(&spans);
     the_recovery_begins_where_an_epoch_broke(&spans);
     ranks_are_parts_of_their_epochs(&spans);
+}
+
+/// The output has one format, so that whatever collects it can read every line.
+fn assert_json(output: &str) {
+    assert!(output.contains("finished all of"), "{output}");
+    for line in output.lines() {
+        let read = serde_json::from_str::<serde_json::Value>(line);
+        assert!(read.is_ok(), "`{line}` in:\n{output}");
+    }
+}
+
+#[test]
+fn the_last_error_has_the_format_of_the_log() {
+    let missing = ["--data=/no/such/folder", "--log-format=json"];
+    let ended = Run::small(1, &missing).wait();
+    let last = ended.output.lines().last().unwrap_or_default();
+    let last: serde_json::Value = serde_json::from_str(last).expect("a line of JSON");
+    assert_eq!(last["level"], "ERROR", "{}", ended.output);
+    assert!(last.to_string().contains("/no/such/folder"), "{last}");
+    assert_eq!(ended.code, 3, "{}", ended.output);
 }
 
 fn epochs_are_parts_of_the_run(spans: &Spans) {

@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use common::logging;
+use common::logging::{self, LogTrace};
 use common::trace::{Spans, TraceId};
 use coordinator_core::event::RunError;
 use tokio::time::timeout;
@@ -43,21 +43,36 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let Some(request) = Request::of(cli)? else {
         return Ok(ExitCode::Success);
     };
-    let mut progress = Progress::terminal().map_err(Failure::internal)?;
-    let logs = logging::init(
-        request.config.log_format == LogFormat::Json,
-        "warn",
-        progress.log_writer(),
-    )
-    .map_err(Failure::internal)?;
+    let json = request.config.log_format == LogFormat::Json;
+    let (progress, level) = match json {
+        true => (Progress::log(), "info"),
+        false => (Progress::terminal(), "warn"),
+    };
+    let progress = progress.map_err(Failure::internal)?;
+    let logs = logging::init(json, level, progress.log_writer()).map_err(Failure::internal)?;
+    match perform(&request, progress, &logs).await {
+        // The last line has the format of the others.
+        Err(failure) if json => {
+            tracing::error!("{}", failure.message);
+            Ok(failure.code)
+        }
+        result => result,
+    }
+}
+
+async fn perform(
+    request: &Request,
+    mut progress: Progress,
+    logs: &LogTrace,
+) -> Result<ExitCode, Failure> {
     request.notes.iter().for_each(|note| progress.say(note));
     // Before the run directory: a run that cannot start must not leave one behind.
-    let reserved = Reserved::take(&request, &mut progress).await?;
-    let opened = open::open(&request)?;
+    let reserved = Reserved::take(request, &mut progress).await?;
+    let opened = open::open(request)?;
     let trace = TraceId::of_run(&opened.run_id);
     logs.set(trace);
     tracing::info!("run {}, trace {trace}", opened.run_id);
-    let running = build::build(&request, reserved, opened, trace, progress).await?;
+    let running = build::build(request, reserved, opened, trace, progress).await?;
     running.finish().await
 }
 

@@ -1,6 +1,7 @@
 //! The terminal of a run: a live progress bar, or plain lines where there is no terminal, a table
-//! row per epoch, a summary at the end. The bar is drawn on stderr, lasting lines go to stdout. It
-//! shows the values that it gets, and computes only the remaining time.
+//! row per epoch, a summary at the end. The bar is drawn on stderr, lasting lines go to stdout. Where
+//! logs are JSON, all lines go to the log. It shows the values that it gets, and computes only the
+//! remaining time.
 
 mod apply;
 mod format;
@@ -10,13 +11,13 @@ use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::MultiProgress;
+use indicatif::{MultiProgress, ProgressDrawTarget};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::view::CompletedStep;
 use coordinator_core::event::FinishedEpoch;
 pub use format::{Summary, seconds_left};
-use screen::{Bar, Lines, Screen, Stage};
+use screen::{Bar, Lines, Out, Screen, Stage};
 
 /// Without a terminal, time between two lines of progress.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -44,15 +45,19 @@ impl Progress {
         let bars = MultiProgress::new();
         let live = !bars.is_hidden();
         let shared = live && io::stdout().is_terminal();
-        Self::with(Box::new(io::stdout()), bars, live, shared)
+        Self::with(Out::Text(Box::new(io::stdout())), bars, live, shared)
     }
 
-    fn with(
-        out: Box<dyn Write + Send>,
-        bars: MultiProgress,
-        live: bool,
-        shared: bool,
-    ) -> io::Result<Self> {
+    /// All lines to the log, as events of level `info`, and no bar: every line has one format.
+    ///
+    /// # Errors
+    /// The operating system has no thread to give.
+    pub fn log() -> io::Result<Self> {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+        Self::with(Out::Log, bars, false, false)
+    }
+
+    fn with(out: Out, bars: MultiProgress, live: bool, shared: bool) -> io::Result<Self> {
         let screen = Screen {
             bars: bars.clone(),
             bar: None,

@@ -120,11 +120,18 @@ impl Drop for Lines {
     }
 }
 
+/// Where lines go.
+pub(super) enum Out {
+    Text(Box<dyn Write + Send>),
+    /// Events of the log, in its format.
+    Log,
+}
+
 /// The terminal, or what stands in for it.
 pub(super) struct Screen {
     pub(super) bars: MultiProgress,
     pub(super) bar: Option<(Stage, ProgressBar)>,
-    pub(super) out: Box<dyn Write + Send>,
+    pub(super) out: Out,
     /// Lines go where the bar is drawn.
     pub(super) shared: bool,
 }
@@ -143,7 +150,10 @@ impl Screen {
     }
 
     fn say(&mut self, line: &str) {
-        let out = &mut self.out;
+        let out = match &mut self.out {
+            Out::Text(out) => out,
+            Out::Log => return tracing::info!("{line}"),
+        };
         // A reader that has gone away, as `head` does, must not end a run.
         let mut write = || drop(writeln!(out, "{line}").and_then(|()| out.flush()));
         match self.shared {

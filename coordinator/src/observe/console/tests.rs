@@ -129,7 +129,8 @@ fn the_summary_says_why_how_good_and_where() {
 fn a_pipe_gets_plain_lines_and_few_of_them() {
     let pipe = Pipe::default();
     let screen = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-    let mut progress = Progress::with(Box::new(pipe.clone()), screen, false, false).unwrap();
+    let mut progress =
+        Progress::with(Out::Text(Box::new(pipe.clone())), screen, false, false).unwrap();
     progress.say("two workers");
     for step in 0..50 {
         progress.step(&view(step));
@@ -165,7 +166,7 @@ impl Write for Full {
 fn a_terminal_that_takes_no_output_misses_only_progress() {
     let (open, full) = std::sync::mpsc::channel();
     let pipe = Pipe::default();
-    let out = Box::new(Full(full, pipe.clone()));
+    let out = Out::Text(Box::new(Full(full, pipe.clone())));
     let screen = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
     let mut progress = Progress::with(out, screen, false, false).unwrap();
     for line in 0..100 {

@@ -10,30 +10,72 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::Processors;
 
-/// CPU threads of each worker, in the order of `workers`, and at least 1. Those of one machine
-/// share its processors evenly, but for what one of them cannot use.
-pub fn shares(workers: &[&Processors]) -> Vec<u32> {
-    let mut shares = vec![1; workers.len()];
-    for mut places in machines(workers).into_values() {
-        let mut left = processors(places.iter().map(|place| workers[*place]));
-        places.sort_by_key(|place| workers[*place].threads);
-        for (place, after) in places.iter().zip((0..places.len() as u32).rev()) {
-            let share = workers[*place].threads.min(left / (after + 1)).max(1);
-            shares[*place] = share;
-            left = left.saturating_sub(share);
-        }
-    }
-    shares
+/// More threads than processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Excess {
+    /// The first worker there, by its place.
+    pub place: usize,
+    /// Workers that share the processors.
+    pub workers: u32,
+    /// Threads of all of them.
+    pub threads: u32,
+    /// Processors that they have between them.
+    pub processors: u32,
 }
 
-/// Where `threads` are more than the processors of their machine: the first worker there, the
-/// threads and the processors.
-pub fn excess(workers: &[&Processors], threads: &[u32]) -> Option<(usize, u32, u32)> {
-    machines(workers).into_values().find_map(|places| {
-        let threads: u32 = places.iter().map(|place| threads[*place]).sum();
-        let processors = processors(places.iter().map(|place| workers[*place]));
-        (threads > processors).then(|| (places[0], threads, processors))
-    })
+/// CPU threads of each worker, in the order of `workers`, and at least 1. Each processor of a
+/// machine goes to the worker that has the fewest so far, among those that may use it and that
+/// neither their own limit nor the quota of their cgroup holds back.
+pub fn shares(workers: &[&Processors]) -> Vec<u32> {
+    let mut shares = vec![0; workers.len()];
+    for places in machines(workers).into_values() {
+        for id in scarcest_first(workers, &places) {
+            let may_use = |place: &&usize| {
+                let worker = workers[**place];
+                worker.ids.contains(&id)
+                    && shares[**place] < worker.threads
+                    && within_quota(workers, &places, &shares, worker)
+            };
+            let fewest = places
+                .iter()
+                .filter(may_use)
+                .min_by_key(|place| shares[**place]);
+            if let Some(&place) = fewest {
+                shares[place] += 1;
+            }
+        }
+    }
+    shares.into_iter().map(|share| share.max(1)).collect()
+}
+
+/// Where these threads are more than the processors: once for each machine.
+pub fn excess(workers: &[&Processors], threads: &[u32]) -> Vec<Excess> {
+    let of_machine = |places: Vec<usize>| {
+        let all = (places.clone(), union(workers, &places).len() as u32);
+        let quotas = places.iter().filter_map(|place| {
+            let worker = workers[*place];
+            let sharing = sharing(workers, &places, worker);
+            (!worker.cgroup.is_empty()).then(|| (sharing.collect(), worker.quota))
+        });
+        std::iter::once(all)
+            .chain(quotas)
+            .find_map(|(places, processors)| {
+                let threads = places
+                    .iter()
+                    .map(|place| threads[*place])
+                    .fold(0, u32::saturating_add);
+                (threads > processors.max(1)).then_some(Excess {
+                    place: places[0],
+                    workers: places.len() as u32,
+                    threads,
+                    processors: processors.max(1),
+                })
+            })
+    };
+    machines(workers)
+        .into_values()
+        .filter_map(of_machine)
+        .collect()
 }
 
 /// The workers of each machine. One that names none has a machine of its own.
@@ -47,12 +89,43 @@ fn machines<'a>(workers: &[&'a Processors]) -> BTreeMap<(&'a str, usize), Vec<us
     machines
 }
 
-/// Those that at least one of them may use.
-fn processors<'a>(workers: impl Iterator<Item = &'a Processors>) -> u32 {
-    let ids: BTreeSet<u32> = workers
-        .flat_map(|worker| worker.ids.iter().copied())
-        .collect();
-    (ids.len() as u32).max(1)
+/// The processors that at least one of them may use.
+fn union(workers: &[&Processors], places: &[usize]) -> BTreeSet<u32> {
+    let ids = places.iter().flat_map(|place| &workers[*place].ids);
+    ids.copied().collect()
+}
+
+/// Those that fewer workers may use come first: else they might find only workers at their limits.
+fn scarcest_first(workers: &[&Processors], places: &[usize]) -> Vec<u32> {
+    let users = |id: &u32| {
+        let may_use = |place: &&usize| workers[**place].ids.contains(id);
+        places.iter().filter(may_use).count()
+    };
+    let mut ids: Vec<u32> = union(workers, places).into_iter().collect();
+    ids.sort_by_cached_key(users);
+    ids
+}
+
+fn within_quota(
+    workers: &[&Processors],
+    places: &[usize],
+    shares: &[u32],
+    worker: &Processors,
+) -> bool {
+    let used: u32 = sharing(workers, places, worker)
+        .map(|place| shares[place])
+        .sum();
+    worker.cgroup.is_empty() || used < worker.quota
+}
+
+/// The workers in the same cgroup.
+fn sharing<'a>(
+    workers: &'a [&Processors],
+    places: &'a [usize],
+    worker: &'a Processors,
+) -> impl Iterator<Item = usize> + 'a {
+    let same = |place: &usize| workers[*place].cgroup == worker.cgroup;
+    places.iter().copied().filter(same)
 }
 
 #[cfg(test)]
@@ -66,6 +139,15 @@ mod tests {
             machine: machine.to_owned(),
             ids: ids.collect(),
             threads,
+            ..Processors::default()
+        }
+    }
+
+    fn in_a_cgroup(cgroup: &str, quota: u32) -> Processors {
+        Processors {
+            cgroup: cgroup.to_owned(),
+            quota,
+            ..on("a", 0..64, quota)
         }
     }
 
@@ -78,13 +160,26 @@ mod tests {
         let whole = || on("a", 0..8, 8);
         assert_eq!(shared(&[whole()]), [8]);
         assert_eq!(shared(&[whole(), on("b", 0..2, 2), whole()]), [4, 2, 4]);
-        assert_eq!(shared(&[whole(), whole(), whole()]), [2, 3, 3]);
-        // A cgroup gives one of them less, and the others have the rest.
+        assert_eq!(shared(&[whole(), whole(), whole()]), [3, 3, 2]);
+        // One of them is to use less, and the others have the rest.
         assert_eq!(shared(&[on("a", 0..8, 1), whole()]), [1, 7]);
         assert_eq!(shared(&[on("a", 0..8, 6), on("a", 0..8, 2)]), [6, 2]);
-        // Both are bound to the same two of many, or each to its own.
-        assert_eq!(shared(&[on("a", 0..2, 2), on("a", 0..2, 2)]), [1, 1]);
-        assert_eq!(shared(&[on("a", 0..2, 2), on("a", 2..4, 2)]), [2, 2]);
+        // Both are bound to the same two of many, or each to its own, or all but one.
+        let two = || on("a", 0..2, 2);
+        assert_eq!(shared(&[two(), two()]), [1, 1]);
+        assert_eq!(shared(&[two(), on("a", 2..4, 2)]), [2, 2]);
+        assert_eq!(shared(&[two(), two(), whole()]), [1, 1, 6]);
+    }
+
+    #[test]
+    fn workers_of_a_cgroup_share_its_quota() {
+        let small = || in_a_cgroup("small", 4);
+        assert_eq!(shared(&[small(), small()]), [2, 2]);
+        // Another container has a quota of its own.
+        assert_eq!(
+            shared(&[small(), in_a_cgroup("other", 3), small()]),
+            [2, 3, 2]
+        );
     }
 
     #[test]
@@ -94,29 +189,71 @@ mod tests {
     }
 
     #[test]
-    fn more_threads_than_processors_are_found() {
-        let workers = [on("b", 0..4, 4), on("a", 0..2, 2), on("a", 0..2, 2)];
-        let workers: Vec<&Processors> = workers.iter().collect();
-        assert_eq!(excess(&workers, &[4, 1, 1]), None);
-        assert_eq!(excess(&workers, &[4, 2, 1]), Some((1, 3, 2)));
+    fn more_threads_than_processors_are_found_on_each_machine() {
+        let two = || on("a", 0..2, 2);
+        let workers = [on("b", 0..4, 4), two(), two(), in_a_cgroup("c", 1)];
+        let mut workers: Vec<&Processors> = workers.iter().collect();
+        assert_eq!(excess(&workers[..3], &[4, 1, 1]), []);
+        let of_a = Excess {
+            place: 1,
+            workers: 2,
+            threads: 3,
+            processors: 2,
+        };
+        let of_b = Excess {
+            place: 0,
+            workers: 1,
+            threads: 5,
+            processors: 4,
+        };
+        assert_eq!(excess(&workers[..3], &[5, 2, 1]), [of_a, of_b]);
+        let of_quota = Excess {
+            place: 0,
+            workers: 1,
+            threads: 2,
+            processors: 1,
+        };
+        assert_eq!(excess(&workers.split_off(3), &[2]), [of_quota]);
     }
 
     proptest! {
         #[test]
-        fn threads_are_no_more_than_processors(
-            total in 1u32..64,
-            threads in prop::collection::vec(1u32..64, 1..9),
+        fn no_processors_have_more_threads_than_they_are(
+            workers in prop::collection::vec((0u32..12, 1u32..12, 1u32..9, 0u32..3), 1..7),
         ) {
-            let workers: Vec<Processors> = threads.iter().map(|n| on("a", 0..total, *n)).collect();
+            let workers: Vec<Processors> = workers
+                .into_iter()
+                .map(|(from, count, threads, cgroup)| Processors {
+                    cgroup: if cgroup > 0 { cgroup.to_string() } else { String::new() },
+                    quota: 3 * cgroup,
+                    ..on("a", from..from + count, threads)
+                })
+                .collect();
             let shares = shared(&workers);
-            let sum: u32 = shares.iter().sum();
-            prop_assert!(sum <= total.max(threads.len() as u32));
-            // None is left over that one of them could use.
-            let wanted: u32 = threads.iter().sum();
-            prop_assert!(sum >= total.min(wanted));
-            for (share, threads) in shares.iter().zip(&threads) {
-                prop_assert!((1..=*threads).contains(share));
+            let sum = |fits: &dyn Fn(&Processors) -> bool| -> (u32, u32) {
+                let found = workers.iter().zip(&shares).filter(|(worker, _)| fits(worker));
+                found.fold((0, 0), |(count, sum), (_, share)| (count + 1, sum + share))
+            };
+            for (worker, share) in workers.iter().zip(&shares) {
+                prop_assert!((1..=worker.threads).contains(share));
+                // Those that can only run there, each with 1 thread at least.
+                let (count, threads) = sum(&|other| other.ids.is_subset(&worker.ids));
+                prop_assert!(threads <= worker.ids.len() as u32 + count);
+                let (count, threads) = sum(&|other| other.cgroup == worker.cgroup);
+                prop_assert!(worker.cgroup.is_empty() || threads <= worker.quota + count);
             }
+            let (count, threads) = sum(&|_| true);
+            let all: BTreeSet<u32> = workers.iter().flat_map(|worker| worker.ids.clone()).collect();
+            prop_assert!(threads <= all.len() as u32 + count);
+        }
+
+        #[test]
+        fn equal_workers_use_all_processors_evenly(total in 1u32..64, count in 1usize..9) {
+            let workers: Vec<Processors> = (0..count).map(|_| on("a", 0..total, total)).collect();
+            let shares = shared(&workers);
+            let (least, most) = (shares.iter().min(), shares.iter().max());
+            prop_assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1));
+            prop_assert_eq!(shares.iter().sum::<u32>(), total.max(count as u32));
         }
     }
 }

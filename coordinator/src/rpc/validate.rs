@@ -14,9 +14,9 @@ const MAX_PATH: usize = 4096;
 const MAX_MESSAGE: usize = 64 << 10;
 /// Warnings about one machine, and the bytes of each.
 const MAX_WARNINGS: usize = 16;
+const MAX_WARNING: usize = 1024;
 /// As many as Linux can be built for.
 const MAX_PROCESSORS: usize = 8192;
-const MAX_WARNING: usize = 1024;
 const MAX_CLASSES: usize = 100_000;
 const MAX_FILES: usize = 10_000_000;
 
@@ -90,6 +90,7 @@ fn scanned(m: &v1::Scanned) -> Result<(), Status> {
     retained("Scanned.retained", m.retained)?;
     if let Some(processors) = &m.processors {
         name("Processors.machine", &processors.machine)?;
+        texts("Processors.cgroup", [&processors.cgroup])?;
         count("Processors.ids", processors.ids.len(), MAX_PROCESSORS)?;
     }
     count("Scanned.classes", m.classes.len(), MAX_CLASSES)?;

@@ -215,6 +215,8 @@ pub(super) fn scanned(scanned: Scanned, warnings: &[String]) -> Up {
             machine: scanned.processors.machine,
             ids: scanned.processors.ids,
             threads: scanned.processors.threads,
+            cgroup: scanned.processors.cgroup,
+            quota: scanned.processors.quota,
         }),
         prepared: scanned.retained.prepared,
         retained: scanned.retained.retained.map(to_wire),

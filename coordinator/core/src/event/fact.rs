@@ -98,9 +98,11 @@ pub enum Fact {
     TooManyThreads {
         /// The machine.
         host: String,
-        /// Threads of all its workers.
+        /// Workers that share processors there.
+        workers: u32,
+        /// Threads of all of them.
         threads: u32,
-        /// Processors that one of them may use.
+        /// Processors that they have between them.
         processors: u32,
     },
     /// A worker was refused, or expelled.

@@ -85,6 +85,23 @@ pub struct Processors {
     pub ids: BTreeSet<u32>,
     /// Threads that it may run at once.
     pub threads: u32,
+    /// The cgroup whose CPU quota it shares with others; empty if there is none.
+    pub cgroup: String,
+    /// Processors of that quota.
+    pub quota: u32,
+}
+
+impl Processors {
+    /// Of a worker that has not reported them.
+    pub const fn unknown() -> Self {
+        Self {
+            machine: String::new(),
+            ids: BTreeSet::new(),
+            threads: 0,
+            cgroup: String::new(),
+            quota: 0,
+        }
+    }
 }
 
 /// What a worker kept while it had no coordinator or no group.

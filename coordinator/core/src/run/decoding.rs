@@ -96,7 +96,7 @@ impl Run {
     }
 
     fn order_decoding(&mut self, worker: WorkerId, samples: Vec<u32>) {
-        let threads = self.threads_of(worker);
+        let threads = self.threads_to_decode(worker);
         let Some(member) = self.members.get_mut(worker) else {
             return;
         };

@@ -31,6 +31,7 @@ mod regroup;
 mod rendezvous;
 mod resume;
 mod stall;
+mod threads;
 mod training;
 
 #[cfg(test)]

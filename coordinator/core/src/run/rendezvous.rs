@@ -5,10 +5,8 @@ use super::parts::{Assignment, Member, Share};
 use super::phase::{Forming, Pause, Phase};
 use super::{Precision, Run};
 use crate::event::{
-    Action, Backend, Command, ComputeType, Fact, Origin, Position, Processors, Ranked, Scan,
-    WorkerId,
+    Action, Backend, Command, ComputeType, Fact, Origin, Position, Ranked, Scan, WorkerId,
 };
-use crate::threads::{excess, shares};
 
 impl Run {
     /// Assigns ranks to `members`, in the order of local ranks and then of joining.
@@ -27,10 +25,12 @@ impl Run {
             let local_rank = self.members.get(*id).and_then(|member| member.local_rank);
             (local_rank.unwrap_or(u32::MAX), *id)
         });
-        for (worker, rank) in order.iter().zip(0..) {
+        let threads = self.threads_of(&order);
+        for ((worker, threads), rank) in order.iter().zip(threads).zip(0..) {
             if let Some(member) = self.members.get_mut(*worker) {
                 member.assignment = Some(Assignment {
                     rank,
+                    threads,
                     since: self.now,
                     in_group: false,
                     completed: position.completed,
@@ -46,19 +46,20 @@ impl Run {
             announced: false,
         });
         if let Some(first) = order.first() {
-            let command = self.assign(*first, 0, None);
+            let command = self.assign(*first, None);
             self.out
                 .extend(command.map(|command| Action::Send(*first, command)));
         }
     }
 
-    fn assign(&self, worker: WorkerId, rank: u32, store: Option<String>) -> Option<Command> {
+    fn assign(&self, worker: WorkerId, store: Option<String>) -> Option<Command> {
         let Phase::Forming(Forming { origin, source, .. }) = self.phase else {
             return None;
         };
+        let assignment = self.members.get(worker)?.assignment.as_ref()?;
         Some(Command::Assign {
             generation: self.generation,
-            rank,
+            rank: assignment.rank,
             world_size: self.members.world_size() as u32,
             store,
             backend: self.backend(),
@@ -66,7 +67,7 @@ impl Run {
             origin,
             source,
             position: self.position,
-            threads: self.threads_of(worker),
+            threads: assignment.threads,
         })
     }
 
@@ -103,8 +104,8 @@ impl Run {
         }
         let others = self.members.assigned();
         let others = others.filter(|(_, _, assignment)| assignment.rank != 0);
-        let assigned = others.filter_map(|(id, _, assignment)| {
-            let command = self.assign(id, assignment.rank, Some(address.to_owned()))?;
+        let assigned = others.filter_map(|(id, _, _)| {
+            let command = self.assign(id, Some(address.to_owned()))?;
             Some(Action::Send(id, command))
         });
         let assigned: Vec<Action> = assigned.collect();
@@ -141,7 +142,10 @@ impl Run {
             .map(|(worker, member, assignment)| (assignment.rank, ranked(worker, member)))
             .collect();
         ranks.sort_by_key(|(rank, _)| *rank);
-        self.report_excess_threads();
+        // On GPUs they only decode.
+        if self.backend() == Backend::Gloo {
+            self.report_excess_threads();
+        }
         let generation = (self.generation, ranks.len());
         self.notify(Fact::GroupFormed {
             generation: self.generation,
@@ -160,42 +164,6 @@ impl Run {
         self.members.world_size() < self.recipe.max_workers
             && members.any(|member| !member.is_assigned() && member.is_available())
     }
-}
-
-impl Run {
-    /// What a worker computes with: all that have reported theirs share the processors, whether
-    /// they train, decode or wait.
-    pub(super) fn threads_of(&self, worker: WorkerId) -> u32 {
-        if let Some(threads) = self.recipe.threads_per_worker {
-            return threads;
-        }
-        let reported = |(id, member): (WorkerId, _)| Some((id, processors(member)?));
-        let (ids, reported): (Vec<_>, Vec<_>) = self.members.iter().filter_map(reported).unzip();
-        let place = ids.iter().position(|id| *id == worker);
-        place.map_or(1, |place| shares(&reported)[place])
-    }
-
-    fn report_excess_threads(&mut self) {
-        let reported = |(id, member, _): (WorkerId, _, _)| Some((id, processors(member)?));
-        let (ids, reported): (Vec<_>, Vec<_>) =
-            self.members.assigned().filter_map(reported).unzip();
-        let threads: Vec<u32> = ids.iter().map(|id| self.threads_of(*id)).collect();
-        let excess = excess(&reported, &threads);
-        let host = |place: usize| Some(self.members.get(*ids.get(place)?)?.host.clone());
-        if let Some((place, threads, processors)) = excess
-            && let Some(host) = host(place)
-        {
-            self.notify(Fact::TooManyThreads {
-                host,
-                threads,
-                processors,
-            });
-        }
-    }
-}
-
-fn processors(member: &Member) -> Option<&Processors> {
-    member.scan.as_ref().map(|scan| &scan.processors)
 }
 
 fn ranked(worker: WorkerId, member: &Member) -> Ranked {

@@ -1,6 +1,7 @@
 //! Facts as lines of the console.
 
 use super::Progress;
+use super::format;
 use crate::observe::view::RunView;
 use coordinator_core::Fact;
 use coordinator_core::event::StopReason;
@@ -26,12 +27,14 @@ impl Progress {
             Fact::Warned { host, warning } => self.warn(format!("on {host}: {warning}")),
             Fact::TooManyThreads {
                 host,
+                workers,
                 threads,
                 processors,
-            } => self.warn(format!(
-                "on {host}: the workers compute with {threads} threads on {processors} processors: \
-                 start fewer workers there, or set a smaller --threads-per-worker (2 workers with \
-                 2 threads each on 2 processors train 5 to 8 times slower than with 1)"
+            } => self.warn(format::too_many_threads(
+                host,
+                *workers,
+                *threads,
+                *processors,
             )),
             Fact::Refused { member, reason } => self.say(&format!("refused {member}: {reason}")),
             Fact::LaunchFailed { local_rank, error } => self.say(&format!(

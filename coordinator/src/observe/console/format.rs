@@ -54,6 +54,21 @@ pub(super) fn step_message(view: &CompletedStep, last_epoch_seconds: Option<f64>
     text
 }
 
+/// The warning that a machine has more threads than processors.
+pub(super) fn too_many_threads(host: &str, workers: u32, threads: u32, processors: u32) -> String {
+    let processors = count(processors as usize, "processor");
+    match threads > workers {
+        true => format!(
+            "on {host}: the workers compute with {threads} threads on {processors}: set a smaller \
+             --threads-per-worker, or start fewer workers there (2 workers with 2 threads each on 2 \
+             processors train 5 to 8 times slower than with 1)"
+        ),
+        false => format!(
+            "on {host}: {workers} workers share {processors}: fewer workers would train faster"
+        ),
+    }
+}
+
 pub(super) fn heading() -> String {
     format!(
         "{:>7}  {:>10}  {:>10}  {:>8}  {:>9}  {:>12}",

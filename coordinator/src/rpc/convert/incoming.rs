@@ -104,6 +104,8 @@ fn processors(m: v1::Processors) -> Processors {
         machine: m.machine,
         ids: m.ids.into_iter().collect(),
         threads: m.threads,
+        cgroup: m.cgroup,
+        quota: m.quota,
     }
 }
 

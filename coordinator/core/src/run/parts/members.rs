@@ -69,6 +69,8 @@ pub(in crate::run) struct Decoding {
 pub(in crate::run) struct Assignment {
     /// Its rank.
     pub(in crate::run) rank: u32,
+    /// CPU threads with which it computes.
+    pub(in crate::run) threads: u32,
     /// When it was assigned.
     pub(in crate::run) since: Now,
     /// It is in the process group.

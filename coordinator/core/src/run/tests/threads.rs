@@ -24,6 +24,7 @@ fn join(bench: &mut Bench, id: u64) -> Vec<Action> {
                 machine: "one".to_owned(),
                 ids: (0..4).collect(),
                 threads: 4,
+                ..Processors::default()
             },
             ..Scan::default()
         },
@@ -88,8 +89,20 @@ fn threads_that_the_user_chose_win_and_are_warned_of() {
     let actions = formed(&mut bench);
     let excess = Fact::TooManyThreads {
         host: "pod-0".to_owned(),
+        workers: 2,
         threads: 6,
         processors: 4,
     };
     assert!(actions.contains(&Action::Notify(excess)), "{actions:?}");
+}
+
+#[test]
+fn a_worker_that_decodes_beside_ranks_that_train_takes_no_processor_from_them() {
+    let mut recipe = recipe(2, 0);
+    recipe.max_workers = 3;
+    let mut bench = Bench::new(Run::new(recipe));
+    join(&mut bench, 0);
+    join(&mut bench, 1);
+    formed(&mut bench);
+    assert_eq!(threads(&join(&mut bench, 2)), [(2, 1)]);
 }

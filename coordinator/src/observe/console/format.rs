@@ -89,6 +89,20 @@ pub(super) fn row(row: &FinishedEpoch, epochs: u32, best: bool) -> String {
     )
 }
 
+/// The row for a log, where no heading stands above it.
+pub(super) fn sentence(row: &FinishedEpoch, epochs: u32, best: bool) -> String {
+    format!(
+        "epoch {}/{epochs}: training loss {:.4}, validation loss {:.4}, accuracy {:.2}%, {:.1} images/s, {}{}",
+        row.epoch,
+        row.train_loss,
+        row.validation_loss,
+        100.0 * row.validation_accuracy,
+        row.images_per_second,
+        time(row.seconds),
+        if best { ", the best so far" } else { "" }
+    )
+}
+
 pub(super) fn summary(summary: &Summary) -> String {
     let mut text = format!("\n{}\n", stopped(summary));
     match &summary.best {

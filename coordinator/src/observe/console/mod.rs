@@ -28,6 +28,8 @@ pub struct Progress {
     bars: MultiProgress,
     lines: Lines,
     live: bool,
+    /// Each line is read alone.
+    sentences: bool,
     heading_shown: bool,
     last_heartbeat: Option<Instant>,
     /// Wall seconds of the last epoch's last generation, validation included.
@@ -58,6 +60,7 @@ impl Progress {
     }
 
     fn with(out: Out, bars: MultiProgress, live: bool, shared: bool) -> io::Result<Self> {
+        let sentences = matches!(out, Out::Log);
         let screen = Screen {
             bars: bars.clone(),
             bar: None,
@@ -68,6 +71,7 @@ impl Progress {
             bars,
             lines: Lines::start(screen)?,
             live,
+            sentences,
             heading_shown: false,
             last_heartbeat: None,
             epoch_seconds: None,
@@ -118,10 +122,14 @@ impl Progress {
     pub fn epoch(&mut self, epoch: &FinishedEpoch, epochs: u32, best: bool) {
         self.clear();
         self.epoch_seconds = Some(epoch.seconds);
-        if !std::mem::replace(&mut self.heading_shown, true) {
-            self.say(&format::heading());
+        if self.sentences {
+            self.say(&format::sentence(epoch, epochs, best));
+        } else {
+            if !std::mem::replace(&mut self.heading_shown, true) {
+                self.say(&format::heading());
+            }
+            self.say(&format::row(epoch, epochs, best));
         }
-        self.say(&format::row(epoch, epochs, best));
         // The row shows progress itself.
         self.last_heartbeat = Some(Instant::now());
     }
@@ -129,7 +137,11 @@ impl Progress {
     /// Shows how the run ended.
     pub fn summary(&mut self, summary: &Summary) {
         self.clear();
-        self.say(&format::summary(summary));
+        let text = format::summary(summary);
+        match self.sentences {
+            true => self.say(text.trim_start()),
+            false => self.say(&text),
+        }
     }
 
     /// Removes the bar, for example before an error is printed.

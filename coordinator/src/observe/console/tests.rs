@@ -82,6 +82,15 @@ fn a_step_tells_what_is_left_of_epoch_and_run() {
 }
 
 #[test]
+fn a_row_in_a_log_is_read_alone() {
+    assert_eq!(
+        format::sentence(&row(10), 15, true),
+        "epoch 10/15: training loss 1.5000, validation loss 0.2500, accuracy 95.12%, \
+         123.5 images/s, 1 min 05 s, the best so far"
+    );
+}
+
+#[test]
 fn rows_stand_under_their_heading() {
     let (heading, row) = (format::heading(), format::row(&row(10), 15, true));
     assert_eq!(

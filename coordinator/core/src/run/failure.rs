@@ -28,9 +28,8 @@ impl Run {
                     self.fail(RunError::WorkerDefect { member, message });
                 }
             }
-            // A GPU that others have used by now, for this coordinator or its predecessor, may come
-            // back.
-            FailureKind::Device if self.initialized || self.members.retain_a_state() => {
+            // A GPU that others have used by now may come back.
+            FailureKind::Device if self.initialized => {
                 if let Some(local_rank) = local_rank {
                     self.local_workers.restart_later(local_rank, self.now);
                 }

@@ -125,6 +125,8 @@ impl Run {
         );
         if let Some(member) = self.members.get_mut(worker) {
             let memory = scan.memory;
+            // One of the last coordinator's, which may have recorded nothing of it.
+            self.initialized |= memory.retained.is_some();
             // One that was in a group can read everything; others know only their own part.
             let split_known = self.dataset.split().is_some();
             let prepared = memory.prepared && memory.retained.is_some() && split_known;

@@ -216,6 +216,7 @@ impl Cluster {
 
     /// The process reports that its GPU failed, and ends.
     fn end_without_gpu(&mut self, pid: usize) {
+        self.invariants.gpus_failed = true;
         self.invariants.losses += 1;
         self.up(pid, |worker| Event::Failed {
             worker,

@@ -22,6 +22,8 @@ pub(super) struct Invariants {
     pub(super) early_crash: bool,
     /// Workers that were killed, cut off, or stopped.
     pub(super) losses: u32,
+    /// A GPU has failed.
+    pub(super) gpus_failed: bool,
     /// Workers that were asked to end.
     pub(super) left: u32,
     /// There were workers with other data, or another device.

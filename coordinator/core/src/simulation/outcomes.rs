@@ -140,7 +140,7 @@ impl Cluster {
             RunError::Environment(EnvironmentError::Reported(_))
                 if self.disk.split.is_none() && !self.retains_a_state() =>
             {
-                invariants.misconfigured || self.tally.contains_key("GPUs that failed")
+                invariants.misconfigured || invariants.gpus_failed
             }
             RunError::Data(_) | RunError::Environment(_) | RunError::GroupsFailing { .. } => {
                 invariants.misconfigured

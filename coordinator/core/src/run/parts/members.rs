@@ -151,11 +151,6 @@ impl Members {
         self.members.len()
     }
 
-    /// Whether one of them holds a state that was trained.
-    pub(in crate::run) fn retain_a_state(&self) -> bool {
-        self.iter().any(|(_, member)| member.retained.is_some())
-    }
-
     /// All, by their ids.
     pub(in crate::run) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Member)> {
         self.members.iter().map(|(id, member)| (*id, member))

@@ -35,7 +35,8 @@ extern "C" {
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   cudaStream_t none = nullptr;
   // The default stream cannot be recorded.
-  if (is_refused() || reinterpret_cast<size_t>(stream) <= 2 || !recorded.compare_exchange_strong(none, stream)) {
+  const bool is_default = reinterpret_cast<size_t>(stream) <= 2;
+  if (is_refused() || is_default || !recorded.compare_exchange_strong(none, stream)) {
     return cudaErrorStreamCaptureUnsupported;
   }
   nodes = 0;

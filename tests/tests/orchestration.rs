@@ -81,6 +81,9 @@ fn more_threads_than_processors_are_warned_of_once() {
     let flag = format!("--threads-per-worker={threads}");
     let arguments = ["--workers=1", "--epochs=1", &flag];
     let ended = Run::start(&[&arguments, default_threads().as_slice()].concat()).wait();
+    let said = ended.said();
+    let told = format!("CPU threads has changed threads={threads}");
+    assert_eq!(said.matches(&told).count(), 1, "{said}");
     let output = ended.succeeded().output;
     let warning = format!("with {threads} threads on {} processor", threads - 1);
     assert_eq!(output.matches(&warning).count(), 1, "{output}");

@@ -320,7 +320,6 @@ fn launch_spec(
         advertise: launcher::advertised(address),
         logs: opened.store.root().join(store::LOGS),
         placement,
-        threads_per_worker: config.threads_per_worker,
         log_format: config.log_format,
     }
 }

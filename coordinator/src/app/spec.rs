@@ -52,6 +52,6 @@ pub fn recipe(config: &RunConfig) -> Recipe {
             config::Precision::Fp32 => Precision::Fp32,
             config::Precision::Bf16 => Precision::Bf16,
         },
-        threads_per_worker: config.threads_per_worker.map(|threads| threads as u32),
+        threads_per_worker: config.threads_per_worker,
     }
 }

@@ -83,8 +83,8 @@ pub struct RunConfig {
     pub device: Device,
     /// In which precision workers compute.
     pub precision: Precision,
-    /// CPU threads of each worker; `None` divides the machine's.
-    pub threads_per_worker: Option<usize>,
+    /// CPU threads of each worker; those of a machine share its processors if `None`.
+    pub threads_per_worker: Option<u32>,
     /// Seed of the split, the shuffles and the random weights.
     pub seed: u64,
     /// The directory that the run creates and fills.

@@ -126,7 +126,7 @@ pub struct Settings {
 
     /// CPU threads of each worker [default: the workers of a machine share its processors]
     #[arg(long, value_name = "N", help_heading = COMPUTE)]
-    pub threads_per_worker: Option<usize>,
+    pub threads_per_worker: Option<u32>,
 
     /// The worker executable [default: `worker` beside this executable]
     #[arg(long, value_name = "FILE", help_heading = COMPUTE)]

@@ -234,7 +234,7 @@ fn every_rule_refuses_what_it_forbids() {
         ("--hold-timeout 86401", "hold-timeout must be from 0"),
         ("--threads-per-worker 0", "threads-per-worker must be"),
         (
-            "--threads-per-worker 4294967297",
+            "--threads-per-worker 8193",
             "threads-per-worker must be at most 8192",
         ),
         ("--seed 9223372036854775808", "larger than TOML's integers"),

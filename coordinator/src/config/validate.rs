@@ -8,7 +8,7 @@ use super::{BatchNorm, ConfigError, RunConfig};
 /// A larger input is a typing error: the largest image of Caltech101 is 3999 pixels high.
 const MAX_IMAGE_SIZE: u32 = 4096;
 /// More than any machine has processors.
-const MOST_THREADS: usize = 8192;
+const MOST_THREADS: u32 = 8192;
 /// Seconds of a day.
 const MAX_TIMEOUT: u64 = 24 * 60 * 60;
 /// The settings that decide which samples form a step, and what is computed from them.
@@ -106,8 +106,8 @@ impl RunConfig {
             broken,
             self.threads_per_worker
                 .is_none_or(|threads| threads <= MOST_THREADS),
-            "threads-per-worker must be at most {MOST_THREADS}, and at best no more than a machine's \
-             processors divided by its workers"
+            "threads-per-worker must be at most {MOST_THREADS}; leave it out, and the workers of a \
+             machine share its processors"
         );
         rule!(
             broken,

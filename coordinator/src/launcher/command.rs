@@ -95,9 +95,4 @@ fn environment(spec: &LaunchSpec, local_rank: u32, command: &mut Command) {
     if let (Some(ip), false) = (spec.advertise, chosen) {
         command.env("FINETUNE_ADVERTISE", ip.to_string());
     }
-    if let Some(threads) = spec.threads_per_worker {
-        for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
-            command.env(variable, threads.to_string());
-        }
-    }
 }

@@ -52,8 +52,6 @@ pub struct LaunchSpec {
     pub logs: PathBuf,
     /// Where they compute, from [`Gpus::place`].
     pub placement: Placement,
-    /// CPU threads of each; `None` leaves the environment as it is.
-    pub threads_per_worker: Option<usize>,
     /// The form of their logs.
     pub log_format: LogFormat,
 }

@@ -20,7 +20,6 @@ fn spec(binary: PathBuf, logs: &Path) -> LaunchSpec {
         log_format: LogFormat::Text,
         logs: logs.to_owned(),
         placement: Placement::Cpu,
-        threads_per_worker: None,
     }
 }
 
@@ -112,10 +111,9 @@ fn alive(pid: &str) -> bool {
 #[tokio::test]
 async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
     let script = "echo first; echo \"$@\" \"local_rank=$FINETUNE_LOCAL_RANK gpu=$CUDA_VISIBLE_DEVICES \
-                  omp=$OMP_NUM_THREADS at=$FINETUNE_ADVERTISE\"; seq 100; echo last >&2; exit 3";
+                  at=$FINETUNE_ADVERTISE\"; seq 100; echo last >&2; exit 3";
     let mut bench = bench(script, |spec| {
         spec.placement = Placement::Cuda(vec!["4".to_owned(), "6".to_owned()]);
-        spec.threads_per_worker = Some(5);
         spec.advertise = advertised("10.0.0.3:7000".parse().unwrap());
     });
     let pid = bench.launch(1).await;
@@ -128,7 +126,7 @@ async fn a_worker_is_told_what_it_needs_and_its_end_is_reported() {
         exit.log_head[..2],
         [
             "first".to_owned(),
-            "--coordinator unix:///x local_rank=1 gpu=6 omp=5 at=10.0.0.3".to_owned(),
+            "--coordinator unix:///x local_rank=1 gpu=6 at=10.0.0.3".to_owned(),
         ]
     );
     assert_eq!((exit.log_head.len(), exit.log_tail.len()), (5, 20));

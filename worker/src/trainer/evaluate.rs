@@ -46,16 +46,14 @@ impl Worker<'_> {
         let started = Instant::now();
         self.activity.enter(Activity::Validation);
         self.begin_epoch(plan)?;
-        let image = self.settings.image_size as usize;
-        let fit = (ON_A_GPU * 224 * 224 / (image * image).max(1)).clamp(1, ON_A_GPU);
-        let at_once = self.compute.gpu().map_or(1, |_| fit);
-        let groups: Vec<_> = plan.validation.chunks(at_once).collect();
+        let at_once = self.chunks_at_once();
         if index == 0 {
-            let samples = |chunks: &&[ValidationChunk]| {
+            let samples = |chunks: &[ValidationChunk]| {
                 let samples = chunks.iter().flat_map(|chunk| &chunk.samples);
                 samples.copied().collect()
             };
-            let batches = self.batches(groups.iter().map(samples).collect())?;
+            let batches = plan.validation.chunks(at_once).map(samples).collect();
+            let batches = self.batches(batches)?;
             if let Some(epoch) = &mut self.epoch {
                 epoch.validation = Some(batches);
             }
@@ -68,13 +66,12 @@ impl Worker<'_> {
                 .and_then(Iterator::next)
                 .ok_or_else(|| internal("the batch loader ended before the chunks"))?
                 .map_err(internal)?;
-            let group = groups[index / at_once];
+            let last = plan.validation.len().min(index + at_once);
             let of_each = |chunk: &ValidationChunk| (chunk.chunk, chunk.samples.len() as u32);
-            let chunks: Vec<(u32, u32)> = group.iter().map(of_each).collect();
-            let samples = |group: &[ValidationChunk]| -> usize {
-                group.iter().map(|chunk| chunk.samples.len()).sum()
-            };
-            self.compute.tune(samples(groups[0]) == samples(group));
+            let chunks: Vec<_> = plan.validation[index..last].iter().map(of_each).collect();
+            let first = epoch.chunks.first().map_or(&chunks, |first| &first.chunks);
+            let samples = |chunks: &[(u32, u32)]| chunks.iter().map(|(_, n)| n).sum::<u32>();
+            self.compute.tune(samples(first) == samples(&chunks));
             let sums = tch::no_grad(|| {
                 let logits = replica.logits(&batch.images, Statistics::Running)?;
                 let sums = sums(&logits, &batch.labels, &chunks).map_err(internal)?;
@@ -88,6 +85,12 @@ impl Worker<'_> {
         };
         let seconds = started.elapsed().as_secs_f64();
         Ok(Done::Validated { sums, seconds })
+    }
+
+    fn chunks_at_once(&self) -> usize {
+        let pixels = (self.settings.image_size as usize).pow(2).max(1);
+        let fit = ON_A_GPU * 224 * 224 / pixels;
+        self.compute.gpu().map_or(1, |_| fit.clamp(1, ON_A_GPU))
     }
 }
 

@@ -91,19 +91,6 @@ pub struct Processors {
     pub quota: u32,
 }
 
-impl Processors {
-    /// Of a worker that has not reported them.
-    pub const fn unknown() -> Self {
-        Self {
-            machine: String::new(),
-            ids: BTreeSet::new(),
-            threads: 0,
-            cgroup: String::new(),
-            quota: 0,
-        }
-    }
-}
-
 /// What a worker kept while it had no coordinator or no group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RetainedState {

@@ -25,12 +25,15 @@ impl Run {
             let local_rank = self.members.get(*id).and_then(|member| member.local_rank);
             (local_rank.unwrap_or(u32::MAX), *id)
         });
-        let threads = self.threads_of(&order);
-        for ((worker, threads), rank) in order.iter().zip(threads).zip(0..) {
+        let members = order
+            .iter()
+            .filter_map(|id| Some((*id, self.members.get(*id)?)));
+        let threads = self.threads_of(members);
+        for (worker, rank) in order.iter().zip(0..) {
             if let Some(member) = self.members.get_mut(*worker) {
                 member.assignment = Some(Assignment {
                     rank,
-                    threads,
+                    threads: threads.get(worker).copied().unwrap_or(1),
                     since: self.now,
                     in_group: false,
                     completed: position.completed,

@@ -92,7 +92,8 @@ pub(super) fn row(row: &FinishedEpoch, epochs: u32, best: bool) -> String {
 /// The row for a log, where no heading stands above it.
 pub(super) fn sentence(row: &FinishedEpoch, epochs: u32, best: bool) -> String {
     format!(
-        "epoch {}/{epochs}: training loss {:.4}, validation loss {:.4}, accuracy {:.2}%, {:.1} images/s, {}{}",
+        "epoch {}/{epochs}: training loss {:.4}, validation loss {:.4}, accuracy {:.2}%, \
+         {:.1} images/s, {}{}",
         row.epoch,
         row.train_loss,
         row.validation_loss,

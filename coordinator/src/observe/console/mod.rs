@@ -138,10 +138,12 @@ impl Progress {
     pub fn summary(&mut self, summary: &Summary) {
         self.clear();
         let text = format::summary(summary);
-        match self.sentences {
-            true => self.say(text.trim_start()),
-            false => self.say(&text),
-        }
+        // It stands apart from the table.
+        self.say(if self.sentences {
+            text.trim_start()
+        } else {
+            &text
+        });
     }
 
     /// Removes the bar, for example before an error is printed.

@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use indicatif::ProgressDrawTarget;
-
 use super::*;
 use coordinator_core::event::StopReason;
 

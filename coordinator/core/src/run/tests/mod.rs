@@ -44,6 +44,17 @@ fn recipe(workers: usize, local_ranks: u32) -> Recipe {
     }
 }
 
+/// Of a worker that has nothing yet.
+fn scan() -> Scan {
+    Scan {
+        fingerprint: "same".to_owned(),
+        classes: vec!["a".to_owned()],
+        files: (0..8).map(|n| (format!("a/{n}.jpg"), 1)).collect(),
+        device: "cpu".to_owned(),
+        ..Scan::default()
+    }
+}
+
 struct Bench {
     run: Run,
     now: Now,
@@ -60,6 +71,11 @@ impl Bench {
     }
 
     fn join(&mut self, id: u64, local_rank: Option<u32>, memory: RetainedState) -> Vec<Action> {
+        let scan = Scan { memory, ..scan() };
+        self.join_with(id, local_rank, scan)
+    }
+
+    fn join_with(&mut self, id: u64, local_rank: Option<u32>, scan: Scan) -> Vec<Action> {
         let worker = WorkerId(id);
         let mut actions = self.tell(Event::Joined {
             worker,
@@ -68,17 +84,7 @@ impl Bench {
             instance: id,
             local_rank,
         });
-        actions.extend(self.tell(Event::Scanned {
-            worker,
-            scan: Scan {
-                fingerprint: "same".to_owned(),
-                classes: vec!["a".to_owned()],
-                files: (0..8).map(|n| (format!("a/{n}.jpg"), 1)).collect(),
-                device: "cpu".to_owned(),
-                memory,
-                ..Scan::default()
-            },
-        }));
+        actions.extend(self.tell(Event::Scanned { worker, scan }));
         actions
     }
 

@@ -5,30 +5,20 @@ use crate::event::Processors;
 
 /// A worker on a machine of four processors, which has reported them.
 fn join(bench: &mut Bench, id: u64) -> Vec<Action> {
-    let worker = WorkerId(id);
-    bench.tell(Event::Joined {
-        worker,
-        host: format!("pod-{id}"),
-        pid: 1,
-        instance: id,
-        local_rank: None,
-    });
-    bench.tell(Event::Scanned {
-        worker,
-        scan: Scan {
-            fingerprint: "same".to_owned(),
-            classes: vec!["a".to_owned()],
-            files: (0..8).map(|n| (format!("a/{n}.jpg"), 1)).collect(),
-            device: "cpu".to_owned(),
-            processors: Processors {
-                machine: "one".to_owned(),
-                ids: (0..4).collect(),
-                threads: 4,
-                ..Processors::default()
-            },
-            ..Scan::default()
+    let processors = Processors {
+        machine: "one".to_owned(),
+        ids: (0..4).collect(),
+        threads: 4,
+        ..Processors::default()
+    };
+    bench.join_with(
+        id,
+        None,
+        Scan {
+            processors,
+            ..scan()
         },
-    })
+    )
 }
 
 fn threads(actions: &[Action]) -> Vec<(u64, u32)> {
@@ -49,7 +39,7 @@ fn formed(bench: &mut Bench) -> Vec<Action> {
     actions.extend(bench.tell(Event::StoreListening {
         worker: WorkerId(0),
         generation: 1,
-        address: "pod-0:1".to_owned(),
+        address: "host:1".to_owned(),
     }));
     for id in 0..2 {
         let (worker, generation) = (WorkerId(id), 1);
@@ -88,7 +78,7 @@ fn threads_that_the_user_chose_win_and_are_warned_of() {
     assert_eq!(threads(&join(&mut bench, 1)), [(0, 3), (1, 3)]);
     let actions = formed(&mut bench);
     let excess = Fact::TooManyThreads {
-        host: "pod-0".to_owned(),
+        host: "host".to_owned(),
         workers: 2,
         threads: 6,
         processors: 4,

@@ -15,7 +15,7 @@ use super::input::{DriverInput, Upload};
 use crate::launcher::{Launcher, LauncherEvent};
 use crate::observe::Observers;
 use crate::observe::metrics::Metrics;
-use crate::store::{Image, Job, Recorded, Recorder, RecorderError};
+use crate::store::{Image, Job, LargeFile, Recorded, Recorder, RecorderError};
 
 const TICK: Duration = Duration::from_millis(200);
 
@@ -250,14 +250,17 @@ impl Driver {
     fn keep(&mut self, worker: WorkerId, upload: Upload) {
         match upload {
             Upload::Best { epoch, weights } if self.run.awaits_best(worker, epoch) => {
-                self.effects.record(Job::Best { epoch, weights });
+                self.effects
+                    .record(Job::File(LargeFile::Best { epoch, weights }));
             }
             Upload::Checkpoint { position, state } if self.run.awaits_checkpoint(worker) => {
-                self.effects.record(Job::Checkpoint { position, state });
+                self.effects
+                    .record(Job::File(LargeFile::Checkpoint { position, state }));
             }
             Upload::Predictions(predictions) if self.run.awaits_predictions(worker) => {
                 let render = self.effects.observers.draw_predictions(predictions);
-                self.effects.record(Job::Image(Image::Predictions, render));
+                self.effects
+                    .record(Job::File(LargeFile::Image(Image::Predictions, render)));
             }
             upload => tracing::debug!(%worker, ?upload, "ignored an upload that was not asked for"),
         }

@@ -12,7 +12,9 @@ use super::channels::{NotReading, Outbox, Outgoing};
 use crate::launcher::Launcher;
 use crate::launcher::shared_cache::CacheFile;
 use crate::observe::Observers;
-use crate::store::{Image, Job, JournalEntry, JournalLine, Recorded, Recorder, RunStore};
+use crate::store::{
+    Image, Job, JournalEntry, JournalLine, LargeFile, Recorded, Recorder, RunStore,
+};
 
 /// The shared image cache, or why there is none.
 pub(super) type Created = Result<CacheFile, String>;
@@ -270,7 +272,7 @@ impl Effects {
     /// Records the end of the run. Nothing is recorded after it.
     pub(super) fn end(&mut self, outcome: &Outcome) {
         if let Some(render) = self.observers.draw_curves(outcome) {
-            self.record(Job::Image(Image::Curves, render));
+            self.record(Job::File(LargeFile::Image(Image::Curves, render)));
         }
         self.happened(JournalEntry::ended(outcome));
         self.recorder = None;

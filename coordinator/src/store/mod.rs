@@ -27,7 +27,7 @@ pub use error::StoreError;
 pub use history::{RunHistory, reason_of_end};
 pub use journal::{Journal, JournalEntry, JournalLine};
 pub use lock::LOCK;
-pub use recorder::{Image, Job, QUEUE, Recorded, Recorder, RecorderError, Render};
+pub use recorder::{Image, Job, LargeFile, QUEUE, Recorded, Recorder, RecorderError, Render};
 pub use resume::ADDRESS;
 
 use journal::EVENTS;
@@ -171,8 +171,7 @@ impl RunStore {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, name: &'static str, bytes: &[u8]) -> Result<(), StoreError> {
-        let path = self.root.join(name);
-        atomic::write(&path, |file| file.write_all(bytes)).map_err(StoreError::write(&path))
+        write_file(&self.root, name, bytes)
     }
 
     fn write_epochs(&self, epochs: &[FinishedEpoch]) -> Result<(), StoreError> {
@@ -180,6 +179,11 @@ impl RunStore {
             .map_err(|error| StoreError::write(&self.root.join(METRICS))(error.into()))?;
         self.write(METRICS, &lines)
     }
+}
+
+fn write_file(root: &Path, name: &'static str, bytes: &[u8]) -> Result<(), StoreError> {
+    let path = root.join(name);
+    atomic::write(&path, |file| file.write_all(bytes)).map_err(StoreError::write(&path))
 }
 
 /// Whether a directory holds nothing but what a failed attempt to begin a run leaves there, of which

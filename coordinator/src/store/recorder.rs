@@ -1,20 +1,25 @@
-//! The one task that makes things durable, on an operating system thread of its own, so that
-//! nothing that trains waits for the disk. It owns the run directory during a run:
-//! journal, split, records of epochs, best weights, checkpoints and images. It must not decide
-//! what is kept; it does what it is handed, in that order.
+//! What makes things durable, on two operating system threads of its own, so that nothing that
+//! trains waits for the disk. It owns the run directory during a run: journal, split, records of
+//! epochs, best weights, checkpoints and images. It must not decide what is kept.
 //!
-//! **Durability.** A job begins when all jobs before it are durable (journal lines that follow
-//! each other share one sync). So what is on the disk at any moment, also after a crash or a
-//! loss of power, is what the first *k* jobs wrote, and perhaps a part of job *k* + 1 that cannot
-//! be seen. A run hands over the record of an epoch before the weights and the checkpoints that
-//! build on it; none of them is ever there without it.
+//! **Order.** The thread `recorder` takes the jobs in the order in which they come. A job begins
+//! when the records before it are durable; journal lines that follow each other share one sync.
+//! It hands large files over to the thread `large-files`, which writes them in that order, so that
+//! no record waits for a checkpoint of a hundred megabytes. Jobs that look at those files or
+//! remove some ([`Job::FindCheckpoint`], [`Job::RollBack`], the journal line that ends the run)
+//! wait until all of them are written.
 //!
-//! **What a crash loses.** The next epoch begins without waiting for the record of the last one.
-//! If coordinator and workers are all killed then, the run continues from its newest checkpoint, as
-//! always, and trains again every epoch whose record was not durable: one, unless the disk takes
-//! longer for a record than the workers for an epoch. If the coordinator alone is killed, its
-//! workers hold a state beyond the last durable record; that state is discarded, because
-//! the run has no result of the epoch in between.
+//! **Durability.** So what is on the disk at any moment, also after a crash or a loss of power, is
+//! what the first *k* jobs wrote, perhaps without the last of their large files, and perhaps a part
+//! of one more job of each thread that cannot be seen. A run hands over the record of an epoch
+//! before the weights and the checkpoints that build on it; none of them is ever there without it.
+//!
+//! **What a crash loses.** The next epoch begins without waiting for the record of the last one,
+//! which is a few kilobytes and a sync. If coordinator and workers are all killed, the run
+//! continues from its newest checkpoint and trains again what came after it. If the coordinator
+//! alone is killed, its workers hold a state that is as far as they have come, and the run
+//! continues with it, unless the record of an epoch before it was not durable: then that state is
+//! discarded, because the run has no result of that epoch, and the newest checkpoint is used.
 //!
 //! **When the disk is slow.** At most [`QUEUE`] jobs wait. The bytes of uploads are bounded by
 //! their permits, which are given back when they are written: until then workers cannot begin
@@ -24,27 +29,28 @@
 //!
 //! **When the disk fails.** The first failure is answered with [`Recorded::Failed`]. Only journal
 //! lines are written after it, and none that says that the run ended well: such a run can be
-//! resumed from what the jobs before the failure wrote.
+//! resumed from what was written before the failure.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::{Instant, SystemTime};
+mod answers;
+mod large_files;
+mod thread;
+
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::SystemTime;
 
 use coordinator_core::Fact;
 use coordinator_core::event::{FinishedEpoch, Position};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    BEST_WEIGHTS, Blob, CURVES, Checkpoints, Journal, JournalEntry, JournalLine, Newest,
-    PREDICTIONS, RunStore, Split, StoreError,
+    Blob, CURVES, Checkpoints, Journal, JournalLine, Newest, PREDICTIONS, RunStore, Split,
+    StoreError,
 };
+use answers::Answers;
+use large_files::LargeFiles;
 
 /// Jobs that may wait.
 pub const QUEUE: usize = 16_384;
-/// Journal lines that are written with one sync.
-const LINES: usize = 1_024;
 
 /// Something to be made durable, or to be looked up among what is.
 pub enum Job {
@@ -54,8 +60,16 @@ pub enum Job {
     Split(Box<Split>),
     /// An epoch is finished.
     Epoch(Box<FinishedEpoch>),
-    /// The run continues from this position: later records are discarded.
+    /// The run continues from this position: later records and checkpoints are discarded.
     RollBack(Position),
+    /// Look for the newest valid checkpoint.
+    FindCheckpoint,
+    /// A file that may be large.
+    File(LargeFile),
+}
+
+/// A file that no record waits for.
+pub enum LargeFile {
     /// The weights of the best epoch.
     Best {
         /// From 1.
@@ -70,8 +84,6 @@ pub enum Job {
         /// The file.
         state: Blob,
     },
-    /// Look for the newest valid checkpoint.
-    FindCheckpoint,
     /// Draw an image and keep it.
     Image(Image, Render),
 }
@@ -179,12 +191,11 @@ pub enum RecorderError {
 #[derive(Debug)]
 pub struct Recorder {
     jobs: SyncSender<Job>,
-    /// Jobs that are not done.
-    waiting: Arc<AtomicUsize>,
+    answers: Answers,
 }
 
 impl Recorder {
-    /// Starts the thread. Its last answer is [`Recorded::Closed`].
+    /// Starts the threads. The last answer is [`Recorded::Closed`].
     ///
     /// # Errors
     /// The operating system has no thread to give.
@@ -194,26 +205,20 @@ impl Recorder {
         checkpoints: Checkpoints,
     ) -> std::io::Result<(Self, UnboundedReceiver<Recorded>)> {
         let (jobs, taken) = sync_channel(QUEUE);
-        // Unbounded in type only: there is at most one answer to a job.
-        let (answers, answered) = unbounded_channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let done = Arc::clone(&waiting);
+        let (answers, answered) = Answers::new();
+        let root = store.root().to_owned();
+        let files = LargeFiles::start(root, checkpoints.clone(), answers.clone())?;
+        let thread = thread::Thread {
+            store,
+            journal,
+            checkpoints,
+            files,
+            answers: answers.clone(),
+        };
         std::thread::Builder::new()
             .name("recorder".to_owned())
-            .spawn(move || {
-                let mut thread = Thread {
-                    store,
-                    journal,
-                    checkpoints,
-                    answers: answers.clone(),
-                    waiting: done,
-                    failed: false,
-                };
-                thread.run(&taken);
-                // It fails when the receiver is dropped.
-                let _ = answers.send(Recorded::Closed(thread.store));
-            })?;
-        Ok((Self { jobs, waiting }, answered))
+            .spawn(move || thread.run(&taken))?;
+        Ok((Self { jobs, answers }, answered))
     }
 
     /// Hands a job over. Never waits.
@@ -222,9 +227,9 @@ impl Recorder {
     /// Too many jobs wait, or the thread is gone.
     pub fn hand_over(&self, job: Job) -> Result<(), RecorderError> {
         // Before the thread can take it, so that the count never falls below 0.
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.answers.add_job();
         self.jobs.try_send(job).map_err(|error| {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.answers.done(1);
             match error {
                 TrySendError::Full(_) => RecorderError::Full,
                 TrySendError::Disconnected(_) => RecorderError::Gone,
@@ -235,140 +240,7 @@ impl Recorder {
     /// Jobs that are not done yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
-    }
-}
-
-struct Thread {
-    store: RunStore,
-    journal: Journal,
-    checkpoints: Checkpoints,
-    answers: UnboundedSender<Recorded>,
-    waiting: Arc<AtomicUsize>,
-    failed: bool,
-}
-
-impl Thread {
-    fn run(&mut self, jobs: &Receiver<Job>) {
-        let mut lines = Vec::new();
-        while let Ok(first) = jobs.recv() {
-            let mut next = Some(first);
-            while let Some(job) = next {
-                match job {
-                    Job::Event(line) => lines.push(line),
-                    job => {
-                        self.append(&mut lines);
-                        self.perform(job);
-                        self.done(1);
-                    }
-                }
-                next = match lines.len() < LINES {
-                    true => jobs.try_recv().ok(),
-                    false => None,
-                };
-            }
-            self.append(&mut lines);
-        }
-    }
-
-    fn done(&self, jobs: usize) {
-        self.waiting.fetch_sub(jobs, Ordering::Relaxed);
-    }
-
-    fn append(&mut self, lines: &mut Vec<JournalLine>) {
-        let jobs = lines.len();
-        if self.failed {
-            lines.retain(|line| !matches!(line.entry, JournalEntry::Ended { ok: true, .. }));
-        }
-        if !lines.is_empty()
-            && let Err(error) = self.journal.append_all(lines)
-        {
-            self.fail(error);
-        }
-        lines.clear();
-        self.done(jobs);
-    }
-
-    fn perform(&mut self, job: Job) {
-        if self.failed {
-            return;
-        }
-        match self.write(job) {
-            Ok(None) => {}
-            Ok(Some(answer)) => self.answer(answer),
-            Err(error) => self.fail(error),
-        }
-    }
-
-    fn write(&mut self, job: Job) -> Result<Option<Recorded>, StoreError> {
-        match job {
-            Job::Event(line) => self.journal.append_all(&[line])?,
-            Job::Split(split) => self.store.write_split(&split)?,
-            Job::Epoch(epoch) => self.store.append_epoch(*epoch)?,
-            Job::RollBack(position) => self.roll_back(position)?,
-            Job::Best { epoch, weights } => {
-                self.store.write(BEST_WEIGHTS, weights.bytes())?;
-                return Ok(Some(Recorded::Best { epoch }));
-            }
-            Job::Checkpoint { position, state } => {
-                return self.checkpoint(position, &state).map(Some);
-            }
-            Job::FindCheckpoint => {
-                let newest = self.checkpoints.newest(self.store.epochs().len() as u32)?;
-                return Ok(Some(Recorded::Found(newest)));
-            }
-            Job::Image(image, render) => return Ok(Some(self.image(image, render))),
-        }
-        Ok(None)
-    }
-
-    /// The checkpoints first: one without the record of the epoch before it would be useless.
-    fn roll_back(&mut self, position: Position) -> Result<(), StoreError> {
-        if let Err(error) = self.checkpoints.discard_after(position) {
-            // It is passed over when the run is resumed, for it has no record before it.
-            tracing::warn!(%error, "cannot remove a checkpoint that the run went back over");
-        }
-        self.store.truncate_epochs(position.epoch - 1)
-    }
-
-    fn checkpoint(&self, position: Position, state: &Blob) -> Result<Recorded, StoreError> {
-        let started = Instant::now();
-        if let Some(error) = self.checkpoints.commit(position, state)? {
-            tracing::warn!(%error, "cannot remove an old checkpoint");
-        }
-        Ok(Recorded::Checkpoint {
-            position,
-            bytes: state.bytes().len() as u64,
-            seconds: started.elapsed().as_secs_f64(),
-        })
-    }
-
-    fn image(&self, image: Image, render: Render) -> Recorded {
-        // Whatever a drawing library does to it, the run's results come first.
-        let drawn = catch_unwind(AssertUnwindSafe(render));
-        let drawn = drawn.unwrap_or_else(|_| Err(anyhow::anyhow!("the drawing panicked")));
-        let kept = drawn.and_then(|bytes| Ok(self.store.write(image.file(), &bytes)?));
-        match kept {
-            Ok(()) => Recorded::Image {
-                image,
-                at: SystemTime::now(),
-            },
-            Err(error) => Recorded::NoImage {
-                image,
-                reason: error.to_string(),
-            },
-        }
-    }
-
-    fn fail(&mut self, error: StoreError) {
-        if !std::mem::replace(&mut self.failed, true) {
-            self.answer(Recorded::Failed(error));
-        }
-    }
-
-    fn answer(&self, answer: Recorded) {
-        // The receiver is dropped when the run is over.
-        let _ = self.answers.send(answer);
+        self.answers.waiting()
     }
 }
 

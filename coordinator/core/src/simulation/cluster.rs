@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::disk::{Disk, Job};
+use super::disk::{Disk, Jobs, Writer};
 use super::driver::Coordinator;
 use super::invariants::Invariants;
 use super::lineage::State;
@@ -33,7 +33,7 @@ pub(super) enum Item {
     Broken(usize),
     Blob(usize, Blob),
     /// The recorder of this coordinator has written its first job.
-    Written(u32),
+    Written(u32, Writer),
     /// An event of the coordinator's own machine: its launcher or recorder.
     Local(u32, Event),
     Wake(usize, u64),
@@ -87,7 +87,7 @@ pub(super) struct Cluster {
     pub(super) coordinator: Option<Coordinator>,
     pub(super) incarnations: u32,
     pub(super) disk: Disk,
-    pub(super) jobs: Vec<Job>,
+    pub(super) jobs: Jobs,
     pub(super) processes: Vec<Process>,
     pub(super) sessions: Vec<Session>,
     pub(super) rings: Vec<Ring>,
@@ -120,7 +120,7 @@ impl Cluster {
             coordinator: None,
             incarnations: 0,
             disk: Disk::default(),
-            jobs: Vec::new(),
+            jobs: Jobs::default(),
             processes: Vec::new(),
             sessions: Vec::new(),
             rings: Vec::new(),
@@ -238,7 +238,7 @@ impl Cluster {
             Item::Lost(sid) => self.session_lost(sid),
             Item::Broken(sid) => self.session_broken(sid),
             Item::Blob(sid, blob) => self.receive(sid, blob),
-            Item::Written(incarnation) => self.written(incarnation),
+            Item::Written(incarnation, writer) => self.written(incarnation, writer),
             Item::Local(incarnation, event) => {
                 if self.incarnation() == Some(incarnation) {
                     self.submit(event);

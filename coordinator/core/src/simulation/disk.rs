@@ -1,7 +1,7 @@
-//! What is durable in the simulation, and the recorder that writes it, one thing after the other
-//! and in the order in which it was handed over: a crash loses the rest.
+//! What is durable in the simulation, and the recorder that writes it: records one after the other,
+//! and beside them large files one after the other. A crash loses the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::cluster::{Blob, Cluster, Item};
 use super::lineage::State;
@@ -34,6 +34,85 @@ pub(super) enum Job {
     Best(u32, u64),
     Checkpoint(State),
     Find,
+}
+
+impl Job {
+    fn is_large_file(&self) -> bool {
+        matches!(self, Self::Best(..) | Self::Checkpoint(_))
+    }
+
+    /// It begins when all large files before it are durable.
+    fn waits_for_files(&self) -> bool {
+        matches!(self, Self::RollBack(_) | Self::Find)
+    }
+}
+
+/// One of the recorder's threads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writer {
+    Records,
+    LargeFiles,
+}
+
+/// What the recorder has not written yet.
+#[derive(Default)]
+pub(super) struct Jobs {
+    /// In the order in which they came, with the large files that are not handed over yet.
+    records: VecDeque<Job>,
+    files: VecDeque<Job>,
+    /// Whether a thread is writing the first of its jobs.
+    records_busy: bool,
+    files_busy: bool,
+}
+
+impl Jobs {
+    /// Hands over the large files whose turn it is, and gives the threads that begin a job.
+    fn begin(&mut self) -> Vec<Writer> {
+        while !self.records_busy
+            && let Some(job) = self.records.pop_front_if(|job| job.is_large_file())
+        {
+            self.files.push_back(job);
+        }
+        let mut begin = Vec::new();
+        if !self.files_busy && !self.files.is_empty() {
+            self.files_busy = true;
+            begin.push(Writer::LargeFiles);
+        }
+        let ready = |job: &Job| !job.waits_for_files() || self.files.is_empty();
+        if !self.records_busy && self.records.front().is_some_and(ready) {
+            self.records_busy = true;
+            begin.push(Writer::Records);
+        }
+        begin
+    }
+
+    /// What a thread has written.
+    fn end(&mut self, writer: Writer) -> Option<Job> {
+        let (busy, jobs) = match writer {
+            Writer::Records => (&mut self.records_busy, &mut self.records),
+            Writer::LargeFiles => (&mut self.files_busy, &mut self.files),
+        };
+        *busy = false;
+        jobs.pop_front()
+    }
+
+    /// All that is left. Large files come first, since records may wait for them.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Job> + use<> {
+        let Self { records, files, .. } = std::mem::take(self);
+        files.into_iter().chain(records)
+    }
+
+    /// The jobs in progress.
+    pub(super) fn in_progress(&mut self) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        if self.files_busy {
+            jobs.extend(self.end(Writer::LargeFiles));
+        }
+        if self.records_busy {
+            jobs.extend(self.end(Writer::Records));
+        }
+        jobs
+    }
 }
 
 impl Disk {
@@ -85,32 +164,32 @@ impl Cluster {
     }
 
     pub(super) fn order(&mut self, job: Job) {
-        self.jobs.push(job);
-        if self.jobs.len() == 1 {
-            self.begin_writing();
-        }
+        self.jobs.records.push_back(job);
+        self.begin_writing();
     }
 
     fn begin_writing(&mut self) {
-        let delay = match self.between(0, 19) {
-            // A disk that hangs for longer than an epoch takes.
-            0 => self.between(0, 2_000),
-            1..6 => self.between(0, 500),
-            _ => self.between(0, 60),
-        };
-        let incarnation = self.incarnations;
-        self.after(delay, Item::Written(incarnation));
+        for writer in self.jobs.begin() {
+            let delay = match self.between(0, 19) {
+                // A disk that hangs for longer than an epoch takes.
+                0 => self.between(0, 2_000),
+                1..6 => self.between(0, 500),
+                _ => self.between(0, 60),
+            };
+            self.after(delay, Item::Written(self.incarnations, writer));
+        }
     }
 
-    pub(super) fn written(&mut self, incarnation: u32) {
-        if Some(incarnation) != self.incarnation() || self.jobs.is_empty() {
+    pub(super) fn written(&mut self, incarnation: u32, writer: Writer) {
+        if Some(incarnation) != self.incarnation() {
             return;
         }
-        let job = self.jobs.remove(0);
-        if !self.jobs.is_empty() {
-            self.begin_writing();
-        }
-        if let Some(event) = self.write(job) {
+        let Some(job) = self.jobs.end(writer) else {
+            return;
+        };
+        let answer = self.write(job);
+        self.begin_writing();
+        if let Some(event) = answer {
             let delay = self.between(0, 20);
             self.last_answer_at = self.last_answer_at.max(self.now + delay);
             self.at(self.last_answer_at, Item::Local(incarnation, event));
@@ -119,7 +198,7 @@ impl Cluster {
 
     /// Writes what is left, as at the end of a run.
     pub(super) fn flush(&mut self) {
-        for job in std::mem::take(&mut self.jobs) {
+        for job in self.jobs.take() {
             self.write(job);
         }
     }

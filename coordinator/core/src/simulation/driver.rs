@@ -59,14 +59,17 @@ impl Cluster {
         let Some(_) = self.coordinator.take() else {
             return;
         };
-        // The job in progress may be durable; those behind it are not.
-        let mut kept = std::mem::take(&mut self.jobs).into_iter();
-        if self.one_in(2)
-            && let Some(job) = kept.next()
-        {
-            self.write(job);
+        // Jobs in progress may be durable; those behind them are not.
+        let mut lost = Vec::new();
+        for job in self.jobs.in_progress() {
+            if self.one_in(2) {
+                self.write(job);
+            } else {
+                lost.push(job);
+            }
         }
-        if kept.any(|job| matches!(job, Job::Epoch(..))) {
+        lost.extend(self.jobs.take());
+        if lost.iter().any(|job| matches!(job, Job::Epoch(..))) {
             self.count("epoch records lost");
         }
         for sid in 0..self.sessions.len() {

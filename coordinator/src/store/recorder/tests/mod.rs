@@ -1,19 +1,23 @@
-//! A crash after any job leaves what the jobs before it wrote, from which a run can continue.
+//! A crash after any job leaves what the jobs before it wrote, perhaps without the last large
+//! files. A run can continue from that.
 
 mod resumed;
 mod script;
+
+use std::time::{Duration, Instant};
 
 use coordinator_core::early_stopping::EarlyStopping;
 use coordinator_core::event::Origin;
 use proptest::prelude::*;
 
+use super::thread::LINES;
 use super::*;
-use crate::store::{CONFIG, RunHistory};
+use crate::store::{CONFIG, JournalEntry, METRICS, RunHistory};
 use resumed::goes_on;
 use script::{RULE, Script, blob, event, finished, split, weights};
 
-/// A run directory that holds what the first `count` jobs wrote.
-fn written(jobs: &[Box<dyn Fn() -> Job>]) -> (tempfile::TempDir, Vec<Recorded>) {
+/// A run directory that holds what these jobs wrote.
+fn written(jobs: impl IntoIterator<Item = Job>) -> (tempfile::TempDir, Vec<Recorded>) {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("run");
     let store = RunStore::create(&root).unwrap();
@@ -26,7 +30,7 @@ fn written(jobs: &[Box<dyn Fn() -> Job>]) -> (tempfile::TempDir, Vec<Recorded>) 
     drop(journal);
     let (recorder, mut answers) = start(store);
     for job in jobs {
-        recorder.hand_over(job()).unwrap();
+        recorder.hand_over(job).unwrap();
     }
     drop(recorder);
     let mut all = Vec::new();
@@ -55,10 +59,13 @@ proptest! {
     #[test]
     fn after_a_crash_the_first_jobs_are_there_and_the_run_goes_on(
         dice in prop::collection::vec(any::<u8>(), 1..5),
+        files in 0_usize..4,
     ) {
         let whole = Script::of(&dice);
         for durable in 0..=whole.jobs.len() {
-            let (directory, answers) = written(&whole.jobs[..durable]);
+            // At the end of a run, nothing is in progress.
+            let in_progress = if durable < whole.jobs.len() { files } else { 0 };
+            let (directory, answers) = written(whole.first(durable, in_progress));
             prop_assert!(!answers.iter().any(|answer| matches!(answer, Recorded::Failed(_))));
             let history = read(&directory);
             if history.split.is_none() {
@@ -105,7 +112,7 @@ fn a_checkpoint_without_the_record_before_it_gives_way_to_an_older_one() {
     script.epoch(5);
     // As by a crash between the two halves of a roll back, had it them the other way round.
     script.checkpoint(Position::start_of(3));
-    let (directory, _) = written(&script.jobs);
+    let (directory, _) = written(script.first(script.jobs.len(), 0));
     let history = read(&directory);
     assert_eq!(history.checkpoint, Some(Position::start_of(2)));
     let [line] = &history.corrupt[..] else {
@@ -121,7 +128,7 @@ fn a_crash_within_a_roll_back_leaves_no_checkpoint_ahead_of_the_records() {
     let mut script = Script::default();
     script.add(|| Job::Split(Box::new(split())));
     (0..3).for_each(|_| script.epoch(5));
-    let (directory, _) = written(&script.jobs);
+    let (directory, _) = written(script.first(script.jobs.len(), 0));
     let checkpoints = Checkpoints::open(&directory.path().join("run"));
     // The first half.
     let back = Position {
@@ -141,15 +148,10 @@ fn each_answer_comes_when_the_job_is_durable_and_lines_share_a_sync() {
     (0..LINES + 10).for_each(|_| script.add(|| event("a line")));
     script.add(|| Job::FindCheckpoint);
     script.epoch(5);
-    script.add(|| Job::Image(Image::Curves, Box::new(|| Ok(b"png".to_vec()))));
-    script.add(|| {
-        Job::Image(
-            Image::Predictions,
-            Box::new(|| Err(anyhow::anyhow!("no tiles"))),
-        )
-    });
-    script.add(|| Job::Image(Image::Predictions, Box::new(|| panic!("a defect"))));
-    let (directory, answers) = written(&script.jobs);
+    script.add(|| image(Image::Curves, || Ok(b"png".to_vec())));
+    script.add(|| image(Image::Predictions, || Err(anyhow::anyhow!("no tiles"))));
+    script.add(|| image(Image::Predictions, || panic!("a defect")));
+    let (directory, answers) = written(script.first(script.jobs.len(), 0));
     let root = directory.path().join("run");
     match &answers[..] {
         [
@@ -194,7 +196,7 @@ fn after_a_failure_nothing_is_written_that_builds_on_it() {
     let mut script = Script::default();
     script.add(|| Job::Split(Box::new(split())));
     script.epoch(4);
-    let (directory, _) = written(&script.jobs);
+    let (directory, _) = written(script.first(script.jobs.len(), 0));
     let root = directory.path().join("run");
     // The next record cannot be written: a folder has its name.
     let metrics = root.join(crate::store::METRICS);
@@ -205,14 +207,14 @@ fn after_a_failure_nothing_is_written_that_builds_on_it() {
     let (recorder, mut answers) = start(store);
     for job in [
         Job::Epoch(Box::new(finished(2, 0.1))),
-        Job::Best {
+        Job::File(LargeFile::Best {
             epoch: 2,
             weights: weights(2),
-        },
-        Job::Checkpoint {
+        }),
+        Job::File(LargeFile::Checkpoint {
             position: Position::start_of(3),
             state: blob(b"state"),
-        },
+        }),
         Job::FindCheckpoint,
     ] {
         recorder.hand_over(job).unwrap();
@@ -251,32 +253,76 @@ fn after_a_failure_nothing_is_written_that_builds_on_it() {
 }
 
 #[test]
+fn records_do_not_wait_for_large_files_but_a_roll_back_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("run");
+    let (recorder, mut answers) = start(RunStore::create(&root).unwrap());
+    let (image, go) = hanging();
+    recorder.hand_over(image).unwrap();
+    recorder
+        .hand_over(Job::Epoch(Box::new(finished(1, 0.5))))
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !root.join(METRICS).exists() {
+        assert!(Instant::now() < deadline, "the record waits for the image");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    recorder.hand_over(Job::FindCheckpoint).unwrap();
+    assert!(answers.try_recv().is_err());
+    go.send(()).unwrap();
+    drop(recorder);
+    let order: Vec<Recorded> = std::iter::from_fn(|| answers.blocking_recv()).collect();
+    assert!(
+        matches!(
+            order[..],
+            [
+                Recorded::Image { .. },
+                Recorded::Found(_),
+                Recorded::Closed(_)
+            ]
+        ),
+        "{order:?}"
+    );
+}
+
+#[test]
 fn a_queue_that_is_full_is_an_error_and_no_wait() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("run");
     let store = RunStore::create(&root).unwrap();
     let (recorder, mut answers) = start(store);
-    // The disk hangs in the first job.
-    let (go, hang) = std::sync::mpsc::channel::<()>();
-    let (hangs, begun) = std::sync::mpsc::channel();
-    let render: Render = Box::new(move || {
-        hangs.send(()).unwrap();
-        hang.recv().unwrap();
-        Ok(Vec::new())
-    });
-    recorder
-        .hand_over(Job::Image(Image::Curves, render))
-        .unwrap();
-    begun.recv().unwrap();
-    for _ in 0..QUEUE {
-        recorder.hand_over(event("a line")).unwrap();
-    }
-    assert_eq!(recorder.waiting(), 1 + QUEUE);
-    let full = recorder.hand_over(event("one too many")).unwrap_err();
+    // The disk hangs in a large file, and a job waits for that.
+    let (image, go) = hanging();
+    recorder.hand_over(image).unwrap();
+    recorder.hand_over(Job::FindCheckpoint).unwrap();
+    let mut lines = 0;
+    let full = loop {
+        match recorder.hand_over(event("a line")) {
+            Ok(()) => lines += 1,
+            Err(error) => break error,
+        }
+    };
     assert!(matches!(full, RecorderError::Full), "{full}");
+    // The thread may not have taken the first two yet.
+    assert!((QUEUE - 2..=QUEUE).contains(&lines), "{lines}");
+    assert_eq!(recorder.waiting(), 2 + lines);
     go.send(()).unwrap();
     drop(recorder);
     while answers.blocking_recv().is_some() {}
-    let lines = Journal::open(&root).unwrap().lines().unwrap();
-    assert_eq!(lines.len(), QUEUE);
+    let journal = Journal::open(&root).unwrap().lines().unwrap();
+    assert_eq!(journal.len(), lines);
+}
+
+fn image(which: Image, render: impl FnOnce() -> anyhow::Result<Vec<u8>> + Send + 'static) -> Job {
+    Job::File(LargeFile::Image(which, Box::new(render)))
+}
+
+/// A job that is being done until a message is sent.
+fn hanging() -> (Job, std::sync::mpsc::Sender<()>) {
+    let (go, hang) = std::sync::mpsc::channel();
+    let job = image(Image::Curves, move || {
+        hang.recv().unwrap();
+        Ok(Vec::new())
+    });
+    (job, go)
 }

@@ -7,7 +7,7 @@ use coordinator_core::event::{FinishedEpoch, Phases, Position, Span};
 use sha2::{Digest, Sha256};
 
 use crate::store::checkpoints::KEEP;
-use crate::store::{Blob, Job, JournalEntry, JournalLine, Split};
+use crate::store::{Blob, Job, JournalEntry, JournalLine, LargeFile, Split};
 
 /// Of an epoch: 8 training images by 2.
 const STEPS: u32 = 4;
@@ -78,6 +78,22 @@ impl Script {
         script
     }
 
+    /// The first `count` jobs, without the last `in_progress` large files, if no job among them
+    /// waits for those.
+    pub(super) fn first(&self, count: usize, in_progress: usize) -> Vec<Job> {
+        let mut jobs: Vec<Job> = self.jobs[..count].iter().map(|job| job()).collect();
+        let waits = |job: &Job| matches!(job, Job::RollBack(_) | Job::FindCheckpoint);
+        let settled = jobs.iter().rposition(waits).unwrap_or(0);
+        for _ in 0..in_progress {
+            let last = jobs.iter().rposition(|job| matches!(job, Job::File(_)));
+            match last {
+                Some(at) if at > settled => drop(jobs.remove(at)),
+                _ => break,
+            }
+        }
+        jobs
+    }
+
     pub(super) fn add(&mut self, job: impl Fn() -> Job + 'static) {
         self.jobs.push(Box::new(job));
     }
@@ -108,9 +124,11 @@ impl Script {
             .best
             .is_some_and(|best| best.epoch == epoch)
         {
-            self.add(move || Job::Best {
-                epoch,
-                weights: weights(epoch),
+            self.add(move || {
+                Job::File(LargeFile::Best {
+                    epoch,
+                    weights: weights(epoch),
+                })
             });
         }
         if die & 4 != 0 {
@@ -130,9 +148,11 @@ impl Script {
         while self.checkpoints.len() > KEEP {
             self.checkpoints.pop_first();
         }
-        self.add(move || Job::Checkpoint {
-            position,
-            state: blob(format!("{position:?}").as_bytes()),
+        self.add(move || {
+            Job::File(LargeFile::Checkpoint {
+                position,
+                state: blob(format!("{position:?}").as_bytes()),
+            })
         });
         self.add(move || event("checkpoint"));
     }

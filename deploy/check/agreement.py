@@ -144,6 +144,13 @@ def graces_agree():
                 yield f"{name} has {here} s in compose and {there} s in {overlay}"
 
 
+def workers_stay():
+    """Workers: they wait for the next run in their process, since a restarted one starts late."""
+    for place, program, arguments, _ in uses():
+        if program == "worker" and arguments and "--stay" not in arguments:
+            yield f"{place} exits at the end of a run, and is restarted: it lacks --stay"
+
+
 def mounts_exist():
     """Files: the files that compose mounts exist, and Grafana and Prometheus use them."""
     services = compose.services("cpu")
@@ -179,5 +186,6 @@ CHECKS = [
     ports_agree,
     images_agree,
     graces_agree,
+    workers_stay,
     mounts_exist,
 ]

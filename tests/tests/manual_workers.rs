@@ -61,6 +61,31 @@ fn two_workers_started_manually_complete_a_run() {
     }
 }
 
+#[test]
+fn a_worker_that_stays_trains_one_run_after_another_in_one_process() {
+    let one_run = |arguments: &[&str]| {
+        let arguments = [
+            &["--workers=1", "--no-spawn", "--epochs=1"],
+            SMALL,
+            arguments,
+        ]
+        .concat();
+        let mut run = Run::start(&arguments);
+        run.until("an address to join", |run| run.join_address().is_some());
+        run
+    };
+    let run = one_run(&[]);
+    let url = run.join_address().expect("just seen");
+    let mut worker = worker(&url, &["--stay"]);
+    run.wait().succeeded();
+    let listen = url.replace("http://", "--listen=");
+    one_run(&[&listen]).wait().succeeded();
+    assert!(matches!(worker.try_wait(), Ok(None)), "it stays");
+    let pid = rustix::process::Pid::from_child(&worker);
+    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    assert!(worker.wait().expect("a child of this process").success());
+}
+
 /// A copy of the first two classes of the demo set, and the first file that it lacks.
 fn other_data() -> (TempDir, String) {
     let demo = demo_set();

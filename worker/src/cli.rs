@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Example:\n  worker --coordinator http://10.0.0.1:4500 --data /data/caltech101\n\nExit codes:\n    0  the run ended, or the worker was asked to leave\n    1  failed; the coordinator reports the reason\n    2  a flag or configuration value is wrong\n   12  the coordinator cannot be reached"
+    after_help = "Example:\n  worker --coordinator http://10.0.0.1:4500 --data /data/caltech101\n\nExit codes:\n    0  the run ended (without --stay), or the worker was asked to leave\n    1  failed; the coordinator reports the reason\n    2  a flag or configuration value is wrong\n   12  the coordinator cannot be reached"
 )]
 pub struct Cli {
     /// Address of the coordinator: http://HOST:PORT or https://HOST:PORT, as the coordinator prints
@@ -77,6 +77,10 @@ pub struct Cli {
     /// Time to try to reach the coordinator, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub connect_timeout: u32,
+
+    /// When the run is over or its coordinator is stopped, wait for the next run instead of exiting
+    #[arg(long)]
+    pub stay: bool,
 }
 
 /// Format of the logs.

@@ -1,12 +1,13 @@
 //! `worker`: flags, logs, agent, exit code.
 
 use clap::Parser;
-use worker::agent;
+use worker::agent::{self, Ended};
 use worker::cli::{Cli, LogFormat};
 use worker::error::AgentError;
 
 fn main() {
     let cli = Cli::parse();
+    let started = c10d::process::Started::now();
     // First, while there is one thread.
     let interface = agent::interface(cli.advertise.as_deref());
     if let Err(error) = c10d::process::prepare(cli.gpu.as_deref(), interface.as_deref()) {
@@ -33,8 +34,14 @@ fn main() {
             std::process::exit(1);
         }
     };
-    let code = match runtime.block_on(agent::run(cli, &logs)) {
-        Ok(()) => 0,
+    let code = match runtime.block_on(agent::run(&cli, &logs)) {
+        Ok(Ended::ByCoordinator) if cli.stay => {
+            tracing::info!("waiting for the next run");
+            let error = started.restart();
+            tracing::error!(%error, "cannot start this program again");
+            1
+        }
+        Ok(_) => 0,
         Err(error) => {
             tracing::error!("{error}");
             // `--help` lists them. A code that the coordinator uses too means the same there.

@@ -1,5 +1,10 @@
 //! What libtorch and CUDA take from the environment of the process, and how the process ends.
 
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
 use crate::error::Error;
 
 /// What the watchdog of a process group does, so that a broken group ends and its process goes
@@ -51,6 +56,58 @@ pub fn exit(code: i32) -> ! {
     unsafe { _exit(code) }
 }
 
+/// What the process was started with.
+#[derive(Debug)]
+pub struct Started {
+    environment: Vec<(OsString, OsString)>,
+    descriptors: Vec<i32>,
+}
+
+impl Started {
+    /// What it has now, so that it must be called before anything is changed or opened.
+    #[must_use]
+    pub fn now() -> Self {
+        let mut descriptors = descriptors();
+        // The list was read through one that is closed again.
+        descriptors.retain(|it| Path::new(DESCRIPTORS).join(it.to_string()).exists());
+        Self {
+            environment: std::env::vars_os().collect(),
+            descriptors,
+        }
+    }
+
+    /// Replaces this program by itself, started again in the same process: with the same arguments
+    /// and environment, without anything that it has opened. libtorch and CUDA have no other way
+    /// to begin anew. Returns only when it fails.
+    #[must_use]
+    pub fn restart(self) -> std::io::Error {
+        for opened in descriptors() {
+            if !self.descriptors.contains(&opened) {
+                // SAFETY: it takes numbers, and closes nothing before the program is replaced.
+                unsafe { fcntl(opened, F_SETFD, FD_CLOEXEC) };
+            }
+        }
+        let mut arguments = std::env::args_os();
+        let name = arguments.next().unwrap_or_default();
+        Command::new("/proc/self/exe")
+            .arg0(name)
+            .args(arguments)
+            .env_clear()
+            .envs(self.environment)
+            .exec()
+    }
+}
+
+/// The open descriptors of the process.
+const DESCRIPTORS: &str = "/proc/self/fd";
+
+fn descriptors() -> Vec<i32> {
+    let open = std::fs::read_dir(DESCRIPTORS).into_iter().flatten();
+    let number = |name: OsString| name.to_str()?.parse().ok();
+    open.filter_map(|entry| number(entry.ok()?.file_name()))
+        .collect()
+}
+
 /// Whether the process was given GPUs, and must not train without one.
 pub fn has_gpus() -> bool {
     let visible = std::env::var(VISIBLE).unwrap_or_default();
@@ -84,8 +141,13 @@ fn set(name: &str, value: &str) -> Result<(), Error> {
     Ok(())
 }
 
+// `asm-generic/fcntl.h`.
+const F_SETFD: i32 = 2;
+const FD_CLOEXEC: i32 = 1;
+
 unsafe extern "C" {
     fn _exit(code: i32) -> !;
+    fn fcntl(descriptor: i32, command: i32, ...) -> i32;
 }
 
 #[cfg(test)]

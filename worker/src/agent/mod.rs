@@ -32,20 +32,29 @@ use self::session::{Identity, Session};
 use crate::cli::Cli;
 use crate::error::AgentError;
 
+/// Why a worker ended in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The run is over, or its coordinator was stopped and may resume it.
+    ByCoordinator,
+    /// SIGTERM.
+    AskedToEnd,
+}
+
 /// Joins the run at `cli.coordinator` and trains until it ends, also when the coordinator is
 /// unavailable for a while. `logs` carry the trace of the run from then on.
 ///
 /// # Errors
 /// The coordinator cannot be reached, refuses the worker, or does not come back; or training
 /// fails.
-pub async fn run(cli: Cli, logs: &LogTrace) -> Result<(), AgentError> {
+pub async fn run(cli: &Cli, logs: &LogTrace) -> Result<Ended, AgentError> {
     let local_rank = local_rank(std::env::var_os(proto::LOCAL_RANK_VARIABLE))?;
     let who = Identity::new(local_rank)
         .map_err(|error| AgentError::Training(format!("cannot generate an id: {error}")))?;
     let health = Health::start(cli.health_file.as_deref())
         .await
         .map_err(|error| AgentError::Usage(format!("cannot write --health-file: {error}")))?;
-    let ended = join(&cli, logs, who, local_rank.is_some(), &health).await;
+    let ended = join(cli, logs, who, local_rank.is_some(), &health).await;
     health.stop().await;
     ended
 }
@@ -57,7 +66,7 @@ async fn join(
     who: Identity,
     launched: bool,
     health: &Health,
-) -> Result<(), AgentError> {
+) -> Result<Ended, AgentError> {
     let mut asked_to_end = signal(SignalKind::terminate())
         .map_err(|error| AgentError::Training(format!("cannot watch for signals: {error}")))?;
     let patience = Duration::from_secs(cli.connect_timeout.into());
@@ -69,7 +78,7 @@ async fn join(
             let cause = "the coordinator that started this worker has exited".to_owned();
             return Err(AgentError::Broken(cause));
         }
-        _ = asked_to_end.recv() => return Ok(()),
+        _ = asked_to_end.recv() => return Ok(Ended::AskedToEnd),
     };
     let run_id = first.registered.run_id.clone();
     let trace = TraceId::of_run(&run_id);
@@ -123,7 +132,7 @@ impl JoinedRun<'_> {
         mut session: Session,
         health: &Health,
         asked_to_end: &mut Signal,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Ended, AgentError> {
         loop {
             health.set(health::State::Joined(self.trainer.activity.clone()));
             match self.trainer.serve(session, asked_to_end).await {
@@ -139,7 +148,7 @@ impl JoinedRun<'_> {
             }
             session = tokio::select! {
                 session = session::open(self.coordinator, self.who, self.hold_timeout) => session?,
-                _ = asked_to_end.recv() => return Ok(()),
+                _ = asked_to_end.recv() => return Ok(Ended::AskedToEnd),
             };
             if session.registered.run_id != self.run_id {
                 let message = "another run is at this address; start a new worker to join it";

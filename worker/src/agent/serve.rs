@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tonic::Streaming;
 use worker_control::{Effect, Report, Session as Control, TrainError};
 
+use super::Ended;
 use super::convert;
 use super::session::{Session, next, send};
 use super::transfer::Transfers;
@@ -88,7 +89,7 @@ impl Trainer {
         &mut self,
         session: Session,
         asked_to_end: &mut Signal,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Ended, AgentError> {
         // Messages that are still queued belong to the last session.
         while let Ok(stale) = self.outgoing.try_recv() {
             self.keep_handle(stale);
@@ -171,7 +172,7 @@ impl Conversation<'_> {
         mut self,
         mut inbound: Streaming<v1::CoordinatorMessage>,
         asked_to_end: &mut Signal,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Ended, AgentError> {
         let mut heartbeats = tokio::time::interval(HEARTBEAT);
         let result = loop {
             tokio::select! {
@@ -192,10 +193,10 @@ impl Conversation<'_> {
                             let end = &mut self.trainer.end;
                             let _ = tokio::time::timeout(ABORT_GRACE, end).await;
                         }
-                        return Ok(());
+                        return Ok(Ended::AskedToEnd);
                     }
                 },
-                () = at(self.drained_by) => return Ok(()),
+                () = at(self.drained_by) => return Ok(Ended::AskedToEnd),
                 () = ended(&mut self.trainer.aborting), if self.trainer.aborting.is_some() => {}
                 // After its `Shutdown` the coordinator closes the session, which is expected.
                 message = next(&mut inbound), if self.reads() => match message {
@@ -235,7 +236,7 @@ impl Conversation<'_> {
     }
 
     /// The collectives of this worker will not complete.
-    async fn abort_and_exit(self, reason: String) -> Result<(), AgentError> {
+    async fn abort_and_exit(self, reason: String) -> Result<Ended, AgentError> {
         self.trainer.abort();
         let _ = tokio::time::timeout(ABORT_GRACE, &mut self.trainer.end).await;
         Err(AgentError::Training(reason))
@@ -260,10 +261,11 @@ impl Conversation<'_> {
         }
     }
 
-    fn broken(self, cause: String) -> Result<(), AgentError> {
+    fn broken(self, cause: String) -> Result<Ended, AgentError> {
+        let ended = self.orderly_end();
         let inbox = &self.trainer.inbox;
         match inbox.change(|inbox| self.control.broken(inbox)) {
-            Effect::Exit => Ok(()),
+            Effect::Exit => Ok(ended),
             _ => {
                 self.trainer.abort();
                 Err(AgentError::Broken(cause))
@@ -301,6 +303,13 @@ impl Conversation<'_> {
         }
     }
 
+    fn orderly_end(&self) -> Ended {
+        match self.drained_by {
+            Some(_) => Ended::AskedToEnd,
+            None => Ended::ByCoordinator,
+        }
+    }
+
     fn finish(&mut self, settled: Result<(), String>) {
         match (settled, self.finished.take()) {
             (Ok(()), Some(report)) => self.send(convert::report(report)),
@@ -315,7 +324,7 @@ impl Conversation<'_> {
         result: Result<Result<(), TrainError>, oneshot::error::RecvError>,
         inbound: &mut Streaming<v1::CoordinatorMessage>,
         asked_to_end: &mut Signal,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Ended, AgentError> {
         while let Ok(outgoing) = self.trainer.outgoing.try_recv() {
             self.pass_on(outgoing);
         }
@@ -326,11 +335,12 @@ impl Conversation<'_> {
                         (Err(error), None) => tracing::error!("{error}"),
                         (settled, _) => self.finish(settled),
                     },
-                    _ = asked_to_end.recv() => {}
+                    _ = asked_to_end.recv() => return Ok(Ended::AskedToEnd),
                 }
+                let ended = self.orderly_end();
                 return self
                     .refused
-                    .map_or(Ok(()), |why| Err(AgentError::Refused(why)));
+                    .map_or(Ok(ended), |why| Err(AgentError::Refused(why)));
             }
             Ok(Err(error)) => error,
             Err(_) => TrainError::Internal("the training thread panicked".to_owned()),

@@ -337,18 +337,52 @@ fn prepare_launcher(
         let (launcher, processes) = Launcher::new(spec);
         return (Some(launcher), processes);
     }
-    let (scheme, flags) = (access.scheme(), access.worker_flags());
     progress.say(&format!(
-        "waiting for {}: start each with `worker --coordinator {}{flags}`",
+        "waiting for {}{}",
         count(config.workers, "worker"),
-        local_url(scheme, address)
+        ways_in(access.scheme(), address, &access.worker_flags())
     ));
-    if address.ip().is_unspecified() {
-        progress.say(&format!(
-            "  on another machine: `worker --coordinator {scheme}://THIS_MACHINE:{}{flags}`",
-            address.port()
-        ));
-    }
     // The sender is dropped: this coordinator starts no process.
     (None, mpsc::unbounded_channel().1)
+}
+
+/// How workers come to a coordinator that starts none. Whether one of another machine can reach it,
+/// and under which name, only the user knows; an orchestrator starts workers by itself.
+fn ways_in(scheme: &str, address: SocketAddr, flags: &str) -> String {
+    match address.ip().is_unspecified() {
+        true => format!(
+            " on port {port} of all addresses; one started by hand needs `worker --coordinator \
+             {scheme}://ADDRESS:{port}{flags}`",
+            port = address.port()
+        ),
+        false => format!(
+            ": start each with `worker --coordinator {}{flags}`",
+            local_url(scheme, address)
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_of_other_machines_are_not_sent_to_loopback() {
+        let said =
+            |listening: &str| ways_in("http", listening.parse().unwrap(), " --token-file FILE");
+        let alone =
+            ": start each with `worker --coordinator http://127.0.0.1:70 --token-file FILE`";
+        assert_eq!(said("127.0.0.1:70"), alone);
+        assert_eq!(said("10.0.0.1:70"), alone.replace("127.0.0.1", "10.0.0.1"));
+        for all in ["0.0.0.0:70", "[::]:70"] {
+            assert!(
+                said(all).starts_with(" on port 70 of all addresses; "),
+                "{all}"
+            );
+            assert!(
+                said(all).contains("http://ADDRESS:70 --token-file FILE"),
+                "{all}"
+            );
+        }
+    }
 }

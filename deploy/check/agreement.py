@@ -54,14 +54,28 @@ def flags_exist():
             yield f"{place}: {program} has no --{flag}"
 
 
+def probed():
+    """The flags with which probes run `coordinator health`."""
+    for overlay in OVERLAYS:
+        for _, template in pods(f"overlays/{overlay}"):
+            for container in template["spec"]["containers"]:
+                for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+                    command = container[kind].get("exec", {}).get("command", [""])[-1]
+                    yield from re.findall(r"coordinator health(?: (--\S+))?", command)
+
+
 def subcommands_exist():
-    """Flags: `coordinator health`, which the probes run, exists."""
+    """Flags: `coordinator health` exists, with the flags that the probes give."""
     known_flags("coordinator")
     target = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
     binary = next(target / build / "coordinator" for build in ("debug", "release")
                   if (target / build / "coordinator").exists())
-    if run(str(binary), "health", "--help").returncode:
+    done = run(str(binary), "health", "--help")
+    if done.returncode:
         yield "coordinator has no subcommand `health`"
+    for flag in {flag for flag in probed() if flag}:
+        if f" {flag}" not in done.stdout:
+            yield f"coordinator health has no {flag}"
 
 
 def value(arguments, flag):

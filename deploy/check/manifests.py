@@ -38,6 +38,14 @@ def runs_survive():
                     yield f"{path}: {one['metadata']['name']} does not retain its claims"
 
 
+def changes_roll_out():
+    """k8s: a change of a template replaces pods that are not ready."""
+    for path in overlays():
+        for one in objects(path):
+            if one["kind"] == "StatefulSet" and one["spec"].get("podManagementPolicy") != "Parallel":
+                yield f"{path}: {one['metadata']['name']} waits for its pods to become ready"
+
+
 def components_build():
     """k8s: the ServiceMonitor builds and selects the coordinator."""
     (monitor,) = objects("components/service-monitor")
@@ -84,4 +92,10 @@ def references_resolve():
                 yield f"{path}: {name} selects no pod"
 
 
-CHECKS = [follow_the_schemas, runs_survive, components_build, references_resolve]
+CHECKS = [
+    follow_the_schemas,
+    runs_survive,
+    changes_roll_out,
+    components_build,
+    references_resolve,
+]

@@ -20,7 +20,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: train
 train: setup ## Set up, build, and train two workers on the built-in demo set (ARGS="..." adds flags)
@@ -160,12 +160,19 @@ cargo-deny: ## Install cargo-deny below target/, unless it is installed already
 	    cargo install --debug --locked --root $(TARGET)/tools cargo-deny@$(CARGO_DENY)
 
 .PHONY: deploy-check
-deploy-check: setup ## Check the Dockerfile, the compose file and the Kubernetes manifests
+deploy-check: setup ## Check the Dockerfile, the compose file, the manifests and the logic of k8s-test
 	cargo build --locked --workspace
 	python3 -m venv $(TARGET)/deploy-check
 	$(TARGET)/deploy-check/bin/pip install --quiet --disable-pip-version-check \
 	    -r deploy/check/requirements.txt
 	$(TARGET)/deploy-check/bin/python deploy/check
+	PYTHONPATH=deploy/k8s-test $(TARGET)/deploy-check/bin/python -B -m unittest discover \
+	    -s deploy/k8s-test/tests
+
+.PHONY: k8s-test
+k8s-test: ## Test the manifests on a real cluster (CONTEXT=name REGISTRY=)
+	@python3 -B deploy/k8s-test --context "$(CONTEXT)" --registry "$(REGISTRY)" \
+	    --results $(TARGET)/k8s-test
 
 .PHONY: setup
 setup: $(STAMP) .libtorch/lib ## Install the pinned libtorch into .venv (once)

@@ -194,7 +194,19 @@ def mounts_exist():
         yield "prometheus.yml does not scrape coordinator:9095"
 
 
+def alerts_are_explained():
+    """Alerts: the README says for each what to do."""
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "rules" / "alerts.yml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    explained = set(re.findall(r"^\| `(Finetune\w+)` \|", (DEPLOY / "README.md").read_text(), re.M))
+    for name in sorted(alerts - explained):
+        yield f"README.md does not explain {name}"
+    for name in sorted(explained - alerts):
+        yield f"README.md explains {name}, which no rule has"
+
+
 CHECKS = [
+    alerts_are_explained,
     flags_exist,
     subcommands_exist,
     ports_agree,

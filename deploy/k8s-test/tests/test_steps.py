@@ -18,6 +18,7 @@ FAULTS = [
     ("goes-back", "the coordinator is deleted", "went back from"),
     ("loses-epochs", "the coordinator is deleted", "not all of them are there"),
     ("never-ends", "the run ends", "has not ended"),
+    ("rewrites-epochs", "the run ends", "does not have the epochs of the former coordinator"),
     ("ends-badly", "the run ends", "the last event of the run"),
     ("no-weights", "the run ends", "no best.safetensors"),
     ("not-ready-at-the-end", "the run ends", "coordinator-0 is not ready"),

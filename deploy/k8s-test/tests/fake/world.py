@@ -65,6 +65,9 @@ class World:
             return
         if self.has("loses-epochs"):
             run["rows"] = run["rows"][:-1]
+        # The first time is when the pod is deleted, the second when the epochs are lowered.
+        if self.has("rewrites-epochs") and any(one["event"] == "resumed" for one in run["events"]):
+            run["rows"][0]["train_loss"] = 9.0
         if self.has("goes-back"):
             run["step"], run["epoch"] = 0, run["epoch"] - 1
         run["ended"] = False

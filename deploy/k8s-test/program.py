@@ -57,9 +57,9 @@ def chosen(arguments: list[str], client: type[Kubectl]) -> argparse.Namespace:
 def held(test: Test, clock: Clock, rows: list[tuple[str, float, str]]) -> str | None:
     """Runs the steps up to one that does not hold, and says why that does not."""
     for name, limit, step in test.steps():
-        print(f"{name} ...", flush=True)
         within = Deadline(clock, limit)
         try:
+            print(f"{name} ...", flush=True)
             found = step(within)
         except (Failed, NotYet) as reason:
             rows.append((name, within.passed(), "FAILED"))

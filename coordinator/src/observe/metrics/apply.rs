@@ -90,7 +90,6 @@ impl Metrics {
             set(&series.straggler_ratio, &[&rank.to_string()], ratio);
         }
         set(&series.loss, &[TRAIN], step.loss);
-        set(&series.images_per_second, &[], step.images_per_second);
     }
 
     fn show_progress(&self, completed: u32, steps: u32, view: &RunView) {

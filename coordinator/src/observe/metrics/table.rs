@@ -154,8 +154,6 @@ table! {
         "Epochs without improvement after which the run stops.";
     learning_rate: Gauge ["group"]
         "Learning rate of a parameter group in this epoch.";
-    images_per_second: Gauge []
-        "Training images per second over all ranks.";
     step_duration_seconds: Histogram ["rank"]
         "Wall time of a rank's training step.";
     phase_duration_seconds: Histogram ["rank", "phase"]

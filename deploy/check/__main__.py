@@ -11,6 +11,7 @@ import compose
 import images
 import manifests
 import restricted
+import typed
 from tools import Skipped
 
 CHECKS = [
@@ -19,6 +20,7 @@ CHECKS = [
     *manifests.CHECKS,
     *restricted.CHECKS,
     *agreement.CHECKS,
+    *typed.CHECKS,
 ]
 
 

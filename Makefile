@@ -100,6 +100,21 @@ endif
 	$(or $(PYTHON),$(OBSERVABILITY)/bin/python) tests/observability/main.py --coordinator $(TARGET)/release/coordinator \
 	    --worker $(TARGET)/release/worker --drawings $(TARGET)/observability
 
+# Without GRAFANA= the test is itself tested, with a server that has the same API. GRAFANA_TOKEN or
+# GRAFANA_USER=NAME:PASSWORD is for a Grafana that admits nobody else; RUN= selects a run.
+.PHONY: grafana-test
+grafana-test: ## Ask a Grafana for the data of each panel, with screenshots (GRAFANA=URL RUN=)
+ifdef GRAFANA
+	python3 -B tests/grafana/main.py --url $(GRAFANA) $(if $(RUN),--run $(RUN)) \
+	    --screenshots $(TARGET)/grafana-test/screenshots
+else
+	$(MAKE) --no-print-directory setup
+	cargo build --release --locked -p coordinator -p worker -p integration-tests --bin coordinator \
+	    --bin worker --bin crowd
+	python3 -B tests/grafana/test.py --screenshots $(TARGET)/grafana-test/screenshots \
+	    $(foreach program,coordinator worker crowd,--$(program) $(TARGET)/release/$(program))
+endif
+
 .PHONY: crowd
 crowd: setup ## Measure one coordinator with many simulated workers (WORKERS=64 SECONDS=20)
 	cargo build --release --locked -p coordinator -p integration-tests --bin coordinator --bin crowd
@@ -160,7 +175,7 @@ cargo-deny: ## Install cargo-deny below target/, unless it is installed already
 	    cargo install --debug --locked --root $(TARGET)/tools cargo-deny@$(CARGO_DENY)
 
 .PHONY: deploy-check
-deploy-check: setup ## Check the Dockerfile, the compose file, the manifests and the logic of k8s-test
+deploy-check: setup ## Check images, Compose file, manifests, rules, dashboards, and the logic of k8s-test
 	cargo build --locked --workspace
 	python3 -m venv $(TARGET)/deploy-check
 	$(TARGET)/deploy-check/bin/pip install --quiet --disable-pip-version-check \

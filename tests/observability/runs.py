@@ -11,21 +11,21 @@ import time
 from prom import get, until
 
 SMALL = ["--workers=2", "--data=demo", "--image-size=32", "--global-batch=16",
-         "--precision=fp32", "--batch-norm=frozen", "--device=cpu", "--threads-per-worker=1",
-         "--metrics-listen=127.0.0.1:0"]
+         "--precision=fp32", "--batch-norm=frozen", "--device=cpu", "--threads-per-worker=1"]
 ENDLESS = ["--limit-per-class=12", "--epochs=2000", "--patience=1000", "--layer-lr=uniform=1e-4", "--lr-schedule=constant"]
 
 
 class Run:
-    """One run. At the end of `with` all of its processes are killed."""
+    """One run. At the end of `with` all of its processes are killed. With `resume` it is a run
+    of that name that was killed before."""
 
-    def __init__(self, programs, folder, name, *flags):
+    def __init__(self, programs, folder, name, *flags, port=0, resume=False):
         self.name, self.began = name, time.time()
         self.output = folder / f"{name}.log"
         with open(self.output, "w") as output:
             self.process = subprocess.Popen(
                 [programs["coordinator"], *SMALL, f"--worker-binary={programs['worker']}",
-                 f"--run-dir={folder / name}", *flags],
+                 f"--metrics-listen=127.0.0.1:{port}", f"--{'resume' if resume else 'run-dir'}={folder / name}", *flags],
                 cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         self.address = until(f"the address of {name}", 30, self.metrics_address)
 
@@ -44,6 +44,11 @@ class Run:
             if line.startswith(series + " "):
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
+
+    def total(self, name):
+        """The sum of all series with this name."""
+        lines = get(f"http://{self.address}/metrics").splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.match(rf"{name}[ {{]", line))
 
     def steps(self):
         return self.value("finetune_steps_total")

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+from agreement import known_flags
 from tools import DEPLOY, ROOT, Skipped, run
 
 TYPESCRIPT = "typescript@5.9.3"
@@ -86,12 +87,15 @@ def dashboards_have_the_types():
 
 
 def panels_are_explained():
-    """Dashboards: each panel has a description and data to show."""
+    """Dashboards: each panel has a description, with flags that exist, and a query."""
     for path in sorted(FOLDER.glob("*.json")):
         for each in json.loads(path.read_text())["panels"]:
             for panel in [each] if each["type"] != "row" else each["panels"]:
                 if len(panel["description"]) < 15:
                     yield f"{path.name}: {panel['title']} has no description"
+                named = set(re.findall(r"--([a-z][a-z-]+)", panel["description"]))
+                for flag in sorted(named - known_flags("coordinator")):
+                    yield f"{path.name}: {panel['title']} names --{flag}, which coordinator does not have"
                 if not panel["targets"]:
                     yield f"{path.name}: {panel['title']} has no query"
 

@@ -26,7 +26,7 @@ def panels(folder):
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text())
         for note in content["annotations"]["list"]:
-            yield Panel(content["title"], note["name"], [(note["expr"], note["name"], False)])
+            yield Panel(content["title"], note["name"], [(note["expr"], note["titleFormat"], False)])
         for each in content["panels"]:
             for panel in [each, *each.get("panels", [])]:
                 if panel["type"] != "row":

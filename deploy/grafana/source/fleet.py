@@ -3,7 +3,8 @@
 from source.panels import COUNT, DASHED, by_rank, fixed, graph, limits, named, number, row, table
 from source.queries import RANK, Q, counted, most
 
-RECOVERY = "finetune_recovery_duration_seconds"
+RECOVERIES = "finetune_recovery_duration_seconds_count"
+RECOVERING = "finetune_recovery_duration_seconds_sum"
 AGE = f"time() - finetune_worker_last_heartbeat_timestamp_seconds{{{RANK}}}"
 STEP_TIME = ("rate(finetune_step_duration_seconds_sum{%s}[1m]) "
              "/ (rate(finetune_step_duration_seconds_count{%s}[1m]) > 0)" % (RANK, RANK))
@@ -32,10 +33,10 @@ NOW = row(
     number("Recoveries", "none",
            "Within the time range. A recovery leads from the loss of a worker, or a break of the group, to a group that "
            "trains again.",
-           Q(counted(f"{RECOVERY}_count"), "recoveries", last=True, whole=True), thresholds=COUNT),
+           Q(counted(RECOVERIES), "recoveries", last=True, whole=True), thresholds=COUNT),
     number("Mean recovery time", "s",
            "Of the recoveries within the time range.",
-           Q(f'{counted(f"{RECOVERY}_sum")} / ({counted(f"{RECOVERY}_count")} > 0)', "mean", last=True, whole=True),
+           Q(f'{counted(RECOVERING)} / ({counted(RECOVERIES)} > 0)', "mean", last=True, whole=True),
            decimals=1, noValue="no recovery", thresholds=limits((None, "green"), (60, "orange"))),
     number("Slowest rank", "none",
            "Its working time of a step, divided by the median of all ranks. Above 1.2 the others wait noticeably in each "
@@ -74,8 +75,8 @@ WORKERS = row(
                      named("healthy", custom__lineWidth=7, color=fixed("green")), named("lost", color=fixed("red"))]),
     table("Recoveries by cause",
           "Within the time range, also those before a restart of the coordinator.",
-          [Q(f'{counted(f"{RECOVERY}_count", "cause")} > 0', table=True, whole=True),
-           Q(f'{counted(f"{RECOVERY}_sum", "cause")} / ({counted(f"{RECOVERY}_count", "cause")} > 0)',
+          [Q(f'{counted(RECOVERIES, "cause")} > 0', table=True, whole=True),
+           Q(f'{counted(RECOVERING, "cause")} / ({counted(RECOVERIES, "cause")} > 0)',
              table=True, whole=True)],
           {"cause": "Cause", "Value #A": "Recoveries", "Value #B": "Mean time"},
           width=10, height=5, sort="Recoveries", noValue="no recovery",

@@ -161,16 +161,28 @@ fn missing_programs_gpus_and_libraries() {
     if !Path::new("/proc/driver/nvidia").exists() {
         refused(&["--device=cuda"], 8, &["GPU"]);
     }
-    // The message of the dynamic linker where libtorch is not installed.
     let worker = scratch().join("worker-without-libtorch");
-    let message = "worker: error while loading shared libraries: libtorch_cpu.so: \
-                   cannot open shared object file: No such file or directory";
-    std::fs::write(
-        &worker,
-        format!("#!/bin/sh\necho '{message}' >&2\nexit 127\n"),
-    )
-    .unwrap();
-    std::fs::set_permissions(&worker, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let flag = format!("--worker-binary={}", worker.display());
+    let ends_with = |message: &str, code: u8| {
+        std::fs::write(
+            &worker,
+            format!("#!/bin/sh\necho '{message}' >&2\nexit {code}\n"),
+        )
+        .unwrap();
+        std::fs::set_permissions(&worker, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+    };
+    // The message of the dynamic linker where libtorch is not installed.
+    ends_with(
+        "worker: error while loading shared libraries: libtorch_cpu.so: cannot open shared object \
+         file: No such file or directory",
+        127,
+    );
     refused(&[&flag], 8, &["libtorch_cpu.so", "make setup"]);
+    // That of deploy/dist/worker.
+    ends_with(
+        "error: /a is libtorch 2.10.0, and the worker needs 2.11.0: set LIBTORCH",
+        8,
+    );
+    refused(&[&flag], 8, &["libtorch 2.10.0", "set LIBTORCH"]);
 }

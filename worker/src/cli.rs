@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Example:\n  worker --coordinator http://10.0.0.1:4500 --data /data/caltech101\n\nExit codes:\n    0  the run ended (without --stay), or the worker was asked to leave\n    1  failed; the coordinator reports the reason\n    2  a flag or configuration value is wrong\n   12  the coordinator cannot be reached"
+    after_help = "Example:\n  worker --coordinator http://10.0.0.1:4500 --data /data/caltech101\n\nExit codes:\n    0  the run ended (without --stay), or the worker was asked to leave\n    1  failed; the coordinator reports the reason\n    2  a flag or configuration value is wrong\n    8  libtorch is missing, or has another version\n   12  the coordinator cannot be reached"
 )]
 pub struct Cli {
     /// Address of the coordinator: http://HOST:PORT or https://HOST:PORT, as the coordinator prints

@@ -46,7 +46,7 @@ pub fn exit_status(
         RunError::BestWeightsLost { .. }
         | RunError::WorkerDefect { .. }
         | RunError::InconsistentEpoch { .. } => ExitCode::Internal,
-        RunError::ExitedEarly { .. } if exit.is_some_and(|e| e.missing_library().is_some()) => {
+        RunError::ExitedEarly { .. } if exit.is_some_and(WorkerExit::lacks_libtorch) => {
             ExitCode::Environment
         }
         RunError::TooFewWorkers { .. }

@@ -8,6 +8,10 @@ use coordinator_core::event::ProcessStatus;
 /// The exit code by which the shell and the loader say "could not be started".
 const NOT_STARTED: i32 = 127;
 
+/// The exit code by which a packaged worker says that it has found no libtorch of its version. Its
+/// log names the way out.
+const NO_LIBTORCH: i32 = 8;
+
 /// The end of a worker process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerExit {
@@ -39,6 +43,12 @@ impl WorkerExit {
             let (_, rest) = line.split_once("error while loading shared libraries: ")?;
             rest.split(':').next()
         })
+    }
+
+    /// Whether the machine lacks what every worker needs, so that another one would end alike.
+    #[must_use]
+    pub fn lacks_libtorch(&self) -> bool {
+        self.status == ProcessStatus::Code(NO_LIBTORCH) || self.missing_library().is_some()
     }
 
     /// The cause and the way out, where the cause is a known one.

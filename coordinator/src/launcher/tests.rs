@@ -166,12 +166,20 @@ async fn a_missing_libtorch_and_a_signal_are_put_into_words() {
         exit.to_string().contains("`make setup` installs it"),
         "{exit}"
     );
+    assert!(exit.lacks_libtorch());
+
+    // As deploy/dist/worker ends.
+    let mut other = bench("echo 'the worker needs 2.11.0' >&2; exit 8", |_| ());
+    other.launch(0).await;
+    let exit = other.exit().await;
+    assert!(exit.lacks_libtorch() && exit.missing_library().is_none());
+    assert_eq!(exit.log_head, ["the worker needs 2.11.0"]);
 
     let mut killed = bench("kill -9 $$", |_| ());
     killed.launch(0).await;
     let exit = killed.exit().await;
     assert_eq!(exit.status, ProcessStatus::Signal(9));
-    assert!(!exit.stopped);
+    assert!(!exit.stopped && !exit.lacks_libtorch());
     assert!(
         exit.to_string()
             .contains("SIGKILL (often by the kernel, for lack of memory)"),

@@ -1,4 +1,7 @@
-//! What libtorch and CUDA take from the environment of the process, and how the process ends.
+//! What libtorch and CUDA take from the environment of the process, which libtorch it has loaded,
+//! and how the process ends.
+
+use std::path::{Path, PathBuf};
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -114,6 +117,25 @@ pub fn has_gpus() -> bool {
     !visible.is_empty() && !visible.starts_with("-1")
 }
 
+/// The libtorch that the dynamic linker has loaded: a variable, a run path or an installed package
+/// may have led to it.
+pub fn libtorch() -> Option<PathBuf> {
+    mapped(&std::fs::read_to_string("/proc/self/maps").ok()?)
+}
+
+/// The first libtorch in the list of a process's mappings, in which no column before the path has
+/// a slash.
+fn mapped(maps: &str) -> Option<PathBuf> {
+    let files = maps
+        .lines()
+        .filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
+    let mut libtorch = files.filter(|file| {
+        file.file_name()
+            .is_some_and(|name| name == "libtorch_cpu.so")
+    });
+    libtorch.next().map(Path::to_owned)
+}
+
 fn choose(gpu: &str, visible: Option<&str>) -> Result<String, Error> {
     let no_such_gpu = || Error::NoSuchGpu {
         gpu: gpu.to_owned(),
@@ -168,6 +190,20 @@ mod tests {
         ] {
             assert_eq!(chosen(gpu, visible), None, "{gpu} of {visible:?}");
         }
+    }
+
+    #[test]
+    fn the_loaded_libtorch_is_found() {
+        let maps = "7f00-7f01 r-xp 00000000 fe:00 11   /a/libtorch_cpu.so.debug\n\
+                    7f01-7f02 rw-p 00000000 00:00 0    [heap]\n\
+                    7f02-7f03 r--p 00000000 fe:00 12   /b c/lib/libtorch_cpu.so\n";
+        assert_eq!(
+            mapped(maps).as_deref(),
+            Some(Path::new("/b c/lib/libtorch_cpu.so"))
+        );
+        assert_eq!(mapped(""), None);
+        // These tests are linked against it.
+        assert!(libtorch().is_some_and(|found| found.exists()));
     }
 
     #[test]

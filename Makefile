@@ -189,6 +189,26 @@ k8s-test: ## Test the manifests on a real cluster (CONTEXT=name REGISTRY=)
 	@python3 -B deploy/k8s-test --context "$(CONTEXT)" --registry "$(REGISTRY)" \
 	    --results $(TARGET)/k8s-test
 
+DIST := $(TARGET)/dist
+DIST_TOOLS := $(TARGET)/dist-tools
+# The oldest glibc that the coordinator is to start on is also the oldest that Rust supports.
+DIST_TARGET := x86_64-unknown-linux-gnu
+
+.PHONY: dist
+dist: setup ## Package the programs for machines without a compiler, into target/dist
+	python3 -m venv $(DIST_TOOLS)
+	$(DIST_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r deploy/dist/requirements.txt
+	PATH="$(abspath $(DIST_TOOLS)/bin):$$PATH" cargo zigbuild --release --locked -p coordinator \
+	    --target $(DIST_TARGET).2.17
+	cargo build --release --locked -p worker
+	PATH="$(abspath $(DIST_TOOLS)/bin):$$PATH" python3 -B deploy/dist/package --out $(DIST) \
+	    --coordinator $(TARGET)/$(DIST_TARGET)/release/coordinator --worker $(TARGET)/release/worker \
+	    --nccl $(TARGET)/release/libc10d_nccl.so --torch .libtorch
+
+.PHONY: dist-test
+dist-test: ## Install target/dist in bare Debian systems and run it there (needs root and debootstrap)
+	deploy/dist/accept $(DIST) $(TARGET)/dist-test
+
 .PHONY: setup
 setup: $(STAMP) .libtorch/lib ## Install the pinned libtorch into .venv (once)
 

@@ -10,6 +10,7 @@ import agreement
 import compose
 import images
 import manifests
+import release
 import restricted
 import typed
 from tools import Skipped
@@ -21,6 +22,7 @@ CHECKS = [
     *restricted.CHECKS,
     *agreement.CHECKS,
     *typed.CHECKS,
+    *release.CHECKS,
 ]
 
 

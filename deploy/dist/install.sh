@@ -167,4 +167,6 @@ fi
 if [ "$kind" = cuda ] && ! "$place/bin/worker" --version >/dev/null 2>"$work/message"; then
     echo "the worker does not start yet: $(head -n 1 "$work/message")"
 fi
-echo "undo: rm -r $place $prefix/bin/coordinator $([ "$kind" = none ] || echo "$prefix/bin/worker")"
+undo="rm -r \"$place\" \"$prefix/bin/coordinator\""
+[ "$kind" = none ] || undo="$undo \"$prefix/bin/worker\""
+echo "undo: $undo"

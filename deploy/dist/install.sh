@@ -154,7 +154,7 @@ for program in coordinator worker; do
     fi
 done
 
-echo "installed $version into $place, linked from $prefix/bin"
+echo "installed finetune ${version##* } into $place, linked from $prefix/bin"
 case :$PATH: in
 *":$prefix/bin:"*) ;;
 *) echo "add it to the search path: export PATH=\"$prefix/bin:\$PATH\"" ;;

@@ -99,6 +99,7 @@ class Install(Folder):
 
     def test_installs_and_says_how_to_undo(self) -> None:
         said = self.install()
+        self.assertTrue(said.startswith(f"installed finetune 1.2.3 into {self.prefix}/lib/finetune"), said)
         self.assertEqual(self.version("coordinator"), "program 1.2.3")
         self.assertEqual(self.version("worker"), "program 1.2.3")
         self.assertEqual(tree(self.prefix / "bin"), ["coordinator", "worker"])

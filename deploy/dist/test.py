@@ -148,6 +148,9 @@ class Install(Folder):
         self.release(coordinator="echo 'version GLIBC_2.99 not found' >&2; exit 1")
         said = self.install(code=1)
         self.assertIn("the coordinator does not start on this system: version GLIBC_2.99", said)
+        self.release(**{"worker-cpu": "echo 'libstdc++.so.6: not found' >&2; exit 127"})
+        said = self.install(code=1)
+        self.assertIn("the worker does not start on this system: libstdc++.so.6", said)
         self.assertFalse(self.prefix.exists())
 
     def test_a_worker_without_torch_is_installed_with_a_note(self) -> None:

@@ -25,7 +25,7 @@ class Crate:
 
     @property
     def reference(self) -> str:
-        """The package URL; a crate of this workspace has none, as crates.io may have its name."""
+        """The package URL; a crate of this workspace has none, as a public crate may have its name."""
         return f"{'pkg:cargo' if self.source else 'workspace'}/{self.name}@{self.version}"
 
 

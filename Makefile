@@ -206,8 +206,8 @@ dist: setup ## Package the programs for machines without a compiler, into target
 	    --nccl $(TARGET)/release/libc10d_nccl.so --torch .libtorch
 
 .PHONY: dist-test
-dist-test: ## Install target/dist in bare Debian systems and run it there (needs root and debootstrap)
-	deploy/dist/accept $(DIST) $(TARGET)/dist-test
+dist-test: ## Install target/dist in bare Debian systems and train there (root, debootstrap; ARGS="...")
+	deploy/dist/accept $(DIST) $(TARGET)/dist-test $(ARGS)
 
 .PHONY: setup
 setup: $(STAMP) .libtorch/lib ## Install the pinned libtorch into .venv (once)

@@ -340,7 +340,7 @@ fn prepare_launcher(
     progress.say(&format!(
         "waiting for {}{}",
         count(config.workers, "worker"),
-        ways_in(access.scheme(), address, &access.worker_flags())
+        ways_in(access.scheme(), address, access.worker_flags())
     ));
     // The sender is dropped: this coordinator starts no process.
     (None, mpsc::unbounded_channel().1)

@@ -1,11 +1,9 @@
 //! What libtorch and CUDA take from the environment of the process, which libtorch it has loaded,
 //! and how the process ends.
 
-use std::path::{Path, PathBuf};
-
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::Error;

@@ -23,9 +23,6 @@ fn main() {
             std::process::exit(1);
         }
     };
-    if let Some(libtorch) = c10d::process::libtorch() {
-        tracing::info!("libtorch: {}", libtorch.display());
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

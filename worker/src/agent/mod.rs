@@ -84,6 +84,9 @@ async fn join(
     let trace = TraceId::of_run(&run_id);
     logs.set(trace);
     tracing::info!("joined run {run_id}, trace {trace}");
+    if let Some(libtorch) = c10d::process::libtorch() {
+        tracing::info!("libtorch: {}", libtorch.display());
+    }
     let prepared = setup::prepare(cli, &coordinator, &first.client, &first.registered).await?;
     let spans = Spans::start(&prepared.otlp_endpoint, "finetune-worker", trace);
     let run = JoinedRun {

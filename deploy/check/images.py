@@ -1,5 +1,7 @@
 """The Dockerfile and its scripts."""
 
+import re
+
 from tools import DEPLOY, complaints, run
 
 
@@ -15,6 +17,20 @@ def builds_without_a_front_end():
         yield "`# syntax=` makes every build fetch an image; Docker's own front end is enough"
 
 
+def one_stage_compiles():
+    """Dockerfile: one stage compiles both programs, so that shared crates compile once."""
+    text = re.sub(r"^#.*\n", "", (DEPLOY / "docker" / "Dockerfile").read_text(), flags=re.M)
+    stages = re.split(r"^FROM \S+ AS (\S+)$", text, flags=re.M)
+    builds = [
+        (name, set(re.findall(r"-p (\S+)", command)))
+        for name, body in zip(stages[1::2], stages[2::2], strict=True)
+        for command in re.findall(r"\bcargo build\b.*", body)
+    ]
+    if [packages for _, packages in builds] != [{"coordinator", "worker"}]:
+        found = "; ".join(f"{name}: {' '.join(sorted(packages))}" for name, packages in builds)
+        yield f"not one `cargo build` of coordinator and worker: {found or 'none'}"
+
+
 def scripts_parse():
     """Scripts in docker/: a shell can parse them."""
     for script in sorted((DEPLOY / "docker").iterdir()):
@@ -22,4 +38,4 @@ def scripts_parse():
             yield from complaints(run("sh", "-n", str(script)))
 
 
-CHECKS = [dockerfile_is_clean, builds_without_a_front_end, scripts_parse]
+CHECKS = [dockerfile_is_clean, builds_without_a_front_end, one_stage_compiles, scripts_parse]

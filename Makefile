@@ -209,6 +209,19 @@ dist: setup ## Package the programs for machines without a compiler, into target
 dist-test: ## Install target/dist in bare Debian systems and train there (root, debootstrap; ARGS="...")
 	deploy/dist/accept $(DIST) $(TARGET)/dist-test $(ARGS)
 
+# ENGINE=docker, or an address as in DOCKER_HOST, takes an engine that runs already; otherwise the test
+# starts its own, as root. SPEED="1 2 4": the numbers of workers to compare with the bare host.
+ENGINE_TEST := $(TARGET)/engine-test
+
+.PHONY: engine-test
+engine-test: setup ## Build the images and run the compose file on a real Docker engine (ENGINE= SPEED=)
+	cargo build --release --locked -p coordinator -p worker
+	python3 -m venv $(ENGINE_TEST)/venv
+	$(ENGINE_TEST)/venv/bin/pip install --quiet --disable-pip-version-check \
+	    -r deploy/engine-test/requirements.txt
+	$(ENGINE_TEST)/venv/bin/python -B deploy/engine-test --state $(ENGINE_TEST)/state \
+	    --programs $(TARGET)/release $(if $(ENGINE),--engine "$(ENGINE)") $(if $(SPEED),--speed $(SPEED))
+
 .PHONY: setup
 setup: $(STAMP) .libtorch/lib ## Install the pinned libtorch into .venv (once)
 

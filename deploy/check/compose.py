@@ -58,8 +58,16 @@ def containers_are_locked():
                     yield f"{name} publishes port {port['target']} to other machines"
 
 
+def completed_runs_stay_visible():
+    """compose.yaml: the coordinator serves the page and the metrics after a completed run."""
+    coordinator = services("cpu")["coordinator"]
+    if not any(one.startswith("--metrics-linger=") for one in coordinator["command"]):
+        yield "no --metrics-linger: after a run the container is healthy, and its page refuses"
+
+
 CHECKS = [
     follows_the_specification,
     profiles_start_what_they_should,
     containers_are_locked,
+    completed_runs_stay_visible,
 ]

@@ -119,11 +119,13 @@ impl AdminServer {
     }
 
     /// How long to serve on after the end of a run: as long as `asked`, otherwise
-    /// [`DEFAULT_LINGER`] if `/metrics` was ever read, and a moment if a page is open.
+    /// [`DEFAULT_LINGER`] if `/metrics` was ever read, and a moment if a page is open. A run that
+    /// is not `completed` is to be resumed, which must not wait longer than the default.
     #[must_use]
-    pub fn linger(&self, asked: Option<Duration>) -> Duration {
+    pub fn linger(&self, asked: Option<Duration>, completed: bool) -> Duration {
         match asked {
-            Some(asked) => asked,
+            Some(asked) if completed => asked,
+            Some(asked) => asked.min(DEFAULT_LINGER),
             None if self.scraped.load(Ordering::Relaxed) => DEFAULT_LINGER,
             None if self.viewers.any() => PAGE_LINGER,
             None => Duration::ZERO,

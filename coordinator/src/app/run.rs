@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::logging::{self, LogTrace};
 use common::trace::{Spans, TraceId};
-use coordinator_core::event::RunError;
+use coordinator_core::event::{RunError, StopReason};
 use tokio::time::timeout;
 
 use crate::admin::AdminServer;
@@ -119,7 +119,9 @@ impl Running {
         let observers = driver.observers();
         let files = files(observers.run_dir());
         observers.ended(&outcome, files);
-        services.close(&mut inputs, observers).await;
+        let completed =
+            flushed.is_ok() && matches!(outcome, Ok(StopReason::Patience | StopReason::MaxEpochs));
+        services.close(completed, &mut inputs, observers).await;
         match (&outcome, flushed) {
             (Ok(_), Err(message)) => Err(Failure {
                 code: ExitCode::RunDirectory,
@@ -156,11 +158,11 @@ fn files(folder: &Path) -> Vec<String> {
 
 impl Services {
     /// Serves the last values to Prometheus, unless a signal cuts that short, then closes.
-    async fn close(self, inputs: &mut Inputs, observers: &mut Observers) {
+    async fn close(self, completed: bool, inputs: &mut Inputs, observers: &mut Observers) {
         if let Some(traces) = self.traces {
             traces.finish().await;
         }
-        let linger = self.admin.linger(self.metrics_linger);
+        let linger = self.admin.linger(self.metrics_linger, completed);
         if linger > SILENT_LINGER {
             let address = self.admin.address();
             observers.say(&format!(

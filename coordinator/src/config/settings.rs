@@ -206,8 +206,8 @@ pub struct Settings {
     #[arg(long, value_name = "IP:PORT", help_heading = NETWORK)]
     pub metrics_listen: Option<SocketAddr>,
 
-    /// Time to serve /metrics after the end, so that each Prometheus reads the last values
-    /// [default: 15 if /metrics was ever read, else 0]
+    /// Time to serve the page and /metrics after a completed run, so that each Prometheus reads the
+    /// last values; after any other end at most 15 [default: 15 if /metrics was ever read, else 0]
     #[arg(long, value_name = "SECONDS", help_heading = NETWORK)]
     pub metrics_linger: Option<u64>,
 

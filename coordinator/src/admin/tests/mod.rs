@@ -95,13 +95,27 @@ async fn pages_show_what_was_published() {
 #[tokio::test]
 async fn it_lingers_as_long_as_asked_or_where_it_was_read() {
     let (server, _publish, _) = start().await;
-    assert_eq!(server.linger(None), Duration::ZERO);
+    assert_eq!(server.linger(None, true), Duration::ZERO);
     get_page(server.address(), "/status").await;
-    assert_eq!(server.linger(None), Duration::ZERO, "only /metrics counts");
+    assert_eq!(
+        server.linger(None, true),
+        Duration::ZERO,
+        "only /metrics counts"
+    );
     get_page(server.address(), "/metrics").await;
-    assert_eq!(server.linger(None), DEFAULT_LINGER);
+    assert_eq!(server.linger(None, true), DEFAULT_LINGER);
     let asked = Duration::from_secs(3);
-    assert_eq!(server.linger(Some(asked)), asked);
+    assert_eq!(server.linger(Some(asked), true), asked);
+}
+
+#[tokio::test]
+async fn it_lingers_long_only_after_a_completed_run() {
+    let (server, _publish, _) = start().await;
+    let year = Duration::from_secs(31_536_000);
+    assert_eq!(server.linger(Some(year), true), year);
+    assert_eq!(server.linger(Some(year), false), DEFAULT_LINGER);
+    let short = Duration::from_secs(3);
+    assert_eq!(server.linger(Some(short), false), short);
 }
 
 #[tokio::test]

@@ -193,7 +193,7 @@ async fn an_open_page_is_told_the_end_before_the_endpoint_closes() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     publish.send_modify(|status| "finished".clone_into(&mut Arc::make_mut(status).state));
-    assert_eq!(server.linger(None), PAGE_LINGER);
+    assert_eq!(server.linger(None, true), PAGE_LINGER);
     publish.send_modify(|status| "last word".clone_into(&mut Arc::make_mut(status).state));
     server.stop().await;
     let (head, body) = stream.await.unwrap();

@@ -19,10 +19,11 @@ RESOLVER = "10.0.2.3"
 
 
 class Engine:
-    """The programs `docker` and `docker-compose`, for one engine."""
+    """The programs `docker` and `docker-compose`, for one engine. `outside` is an address beyond all
+    networks of the engine."""
 
-    def __init__(self, env: dict[str, str], compose: str, logs: Path) -> None:
-        self.env, self.program, self.logs = env, compose, logs
+    def __init__(self, env: dict[str, str], compose: str, logs: Path, outside: str | None = None) -> None:
+        self.env, self.program, self.logs, self.outside = env, compose, logs, outside
 
     def docker(self, *arguments: str, log: str | None = None, ok: tuple[int, ...] = (0,)) -> str:
         return run("docker", *arguments, env=self.env, log=self.logs / log if log else None, ok=ok)
@@ -86,7 +87,7 @@ def own(state: Path, compose: str, logs: Path) -> Iterator[Engine]:
     client.mkdir()
     env = variables() | {"DOCKER_HOST": f"unix://{SOCKET}", "DOCKER_CONFIG": str(client)}
     env.pop("DOCKER_CONTEXT", None)
-    engine = Engine(env, compose, logs)
+    engine = Engine(env, compose, logs, outside=f"{RESOLVER}:53")
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / "dockerd.log").open("w") as log:
         daemon = subprocess.Popen(

@@ -90,6 +90,11 @@ def trained(demo: Deployment, rows: Table) -> None:
         seen("page and health checks ok, nothing restarted")
     with rows.phase("containers are locked", 60) as seen:
         seen(hardening.check(demo))
+    if demo.engine.outside:
+        with rows.phase("workers are confined", 60) as seen:
+            seen(hardening.workers_are_confined(demo))
+    else:
+        rows.not_run("workers are confined", "only with an engine that this test starts")
 
 
 def engine_restarted(deployment: Deployment, container: str) -> bool:

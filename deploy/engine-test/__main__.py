@@ -11,14 +11,13 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 import enclosure
 import engine
 import host
 import sequence
 import table
-from tools import Failed, Stopped
+from tools import STOPPING, Failed, Stopped, stop
 
 USAGE, FAILURE, MISSING, INTERRUPTED = 2, 1, 3, 130
 
@@ -34,7 +33,7 @@ def main() -> int:
     options = parser.parse_args()
     options.state = options.state.resolve()
     options.programs = options.programs.resolve()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in STOPPING:
         signal.signal(number, stop)
     if options.inside:
         sys.stdin.read()  # Until the network is there.
@@ -47,10 +46,6 @@ def main() -> int:
             print(f"missing: {options.programs / program}; cargo build --release -p {program}", file=sys.stderr)
             return MISSING
     return with_named(options) if options.engine else with_own(options)
-
-
-def stop(number: int, _frame: FrameType | None) -> None:
-    raise Stopped(signal.Signals(number).name)
 
 
 def compose() -> str:

@@ -100,9 +100,16 @@ class Deployment:
         until("a step", 60, lambda: self.moment().position > first.position, pause=0.05)
         return time.monotonic() - began
 
+    def complete(self) -> None:
+        """Starts what does not run, and waits until all workers train."""
+        self.engine.docker("start", *self.all())
+        self.trains()
+
     def ends(self, seconds: float) -> None:
-        until("the end of the run", seconds, lambda: self.moment().state != "training", pause=1)
-        until("the run to be finished", 60, lambda: self.moment().state == "finished")
+        ends = {"finished", "failed"}
+        until("the end of the run", seconds, lambda: self.moment().state in ends, pause=1)
+        if (state := self.moment().state) != "finished":
+            raise Failed(f"the run is {state}")
 
     def epochs(self) -> list[Json]:
         """The records of the run, from its directory, which is copied as an operator does."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import host
-from tools import Failed, Stopped, until
+from tools import STOPPING, Failed, Stopped, until
 
 # How long the test inside may take to end its containers after a signal.
 ENDING = 60
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
         return started.wait()
     finally:
         # A second signal would leave things behind.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)
         if inside:
             end(inside)

@@ -11,7 +11,7 @@ import speed
 from deployment import PAGE, Deployment, get
 from engine import Engine
 from table import Table
-from tools import Failed, until
+from tools import Failed, uninterrupted, until
 
 # A network that learned the demo set; a guess is right for one image of four or less.
 ACCURACY = 0.9
@@ -46,7 +46,7 @@ def run(engine: Engine, options: argparse.Namespace, rows: Table) -> None:
 
 
 def remove(deployment: Deployment, rows: Table) -> None:
-    with rows.phase(f"run {deployment.name} removed", 150):
+    with uninterrupted(), rows.phase(f"run {deployment.name} removed", 150):
         deployment.down()
 
 
@@ -113,4 +113,6 @@ def survives(disturbed: Deployment, rows: Table) -> None:
         ("all stopped", 120, faults.stopped),
     ):
         with rows.phase(what, limit) as seen:
+            # Whatever the check before has left, should it have failed.
+            disturbed.complete()
             seen(fault(disturbed))

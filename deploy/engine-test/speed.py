@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deployment import Deployment
 from engine import Engine
-from tools import Failed, Json
+from tools import Failed, Json, uninterrupted
 
 # The share by which containers may be slower.
 TOLERANCE = 0.10
@@ -58,7 +58,8 @@ def in_containers(engine: Engine, workers: int, grafana: bool) -> list[Json]:
         deployment.ends(600)
         return deployment.epochs()
     finally:
-        deployment.down()
+        with uninterrupted():
+            deployment.down()
 
 
 def quiet() -> float:

@@ -1,15 +1,19 @@
 """Programs, polling, and the ways in which a phase or the test ends early."""
 
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 DEPLOY = Path(__file__).resolve().parent.parent
 ROOT = DEPLOY.parent
 # Lines of a failed command that a message quotes; its log has all of them.
 TAIL = 15
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -25,6 +29,25 @@ class Expired(Failed):
 
 class Stopped(BaseException):
     """A signal asked the test to end. Not an `Exception`, so that no check takes it for its own."""
+
+
+def stop(number: int, _frame: FrameType | None) -> None:
+    """The handler of the signals that end the test."""
+    raise Stopped(signal.Signals(number).name)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Lets what puts things back come to its end; a signal meanwhile takes effect afterwards."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda got, _: came.append(got)) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        stop(came[0], None)
 
 
 def run(

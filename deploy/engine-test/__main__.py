@@ -37,7 +37,8 @@ def main() -> int:
         signal.signal(number, stop)
     if options.inside:
         sys.stdin.read()  # Until the network is there.
-        return inside(options)
+        code = enclosure.first_process()
+        return inside(options) if code is None else code
     if problems := host.missing(own_engine=not options.engine):
         print("\n".join(problems), file=sys.stderr)
         return MISSING

@@ -19,7 +19,10 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn read(name: &str) -> BTreeMap<String, Tensor> {
-    weights::read(&fixture(name)).unwrap().into_iter().collect()
+    weights::read(&fixture(name), None)
+        .unwrap()
+        .into_iter()
+        .collect()
 }
 
 /// The tensor that most recorded files hold: 2 rows of 0, 0.25, … 1.25.
@@ -28,12 +31,12 @@ fn rows() -> Tensor {
 }
 
 fn refusal(name: &str) -> String {
-    weights::read(&fixture(name)).unwrap_err().to_string()
+    weights::read(&fixture(name), None).unwrap_err().to_string()
 }
 
 #[test]
 fn a_module_state_dict_keeps_order_names_and_counters() {
-    let entries = weights::read(&fixture("module.pth")).unwrap();
+    let entries = weights::read(&fixture("module.pth"), None).unwrap();
     let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(
         names,

@@ -25,6 +25,8 @@ pub enum Head {
         /// The number of classes that the entries are for.
         classes_in_file: i64,
     },
+    /// Kept as it was, because the entries have none.
+    Absent,
 }
 
 #[derive(Debug)]
@@ -140,7 +142,7 @@ impl ResNet18 {
     }
 
     /// Overwrites the state, in place, with entries of any floating type and device. A
-    /// classifier for another number of classes is passed over. Counts of batches may lack, as
+    /// classifier for another number of classes is passed over, and may lack. Counts of batches may lack, as
     /// they do in files from before PyTorch 0.4.1.
     ///
     /// # Errors
@@ -162,8 +164,10 @@ impl ResNet18 {
     /// left to be reported.
     fn head_of(&self, entries: &BTreeMap<String, Tensor>) -> Head {
         let size = |name| entries.get(name).map(Tensor::size);
-        let (Some(weight), Some(bias)) = (size("fc.weight"), size("fc.bias")) else {
-            return Head::Loaded;
+        let (weight, bias) = match (size("fc.weight"), size("fc.bias")) {
+            (Some(weight), Some(bias)) => (weight, bias),
+            (None, None) => return Head::Absent,
+            _ => return Head::Loaded,
         };
         let [classes, features] = self.fc.0.size()[..] else {
             return Head::Loaded;

@@ -6,7 +6,7 @@ use std::fmt;
 use tch::{TchError, Tensor};
 
 /// Entries named per kind of mismatch before the rest is only counted.
-const LISTED: usize = 6;
+const LISTED: usize = 3;
 
 /// One entry that does not fit. Shapes are sizes, outermost first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +118,24 @@ impl fmt::Display for Mismatch {
     }
 }
 
+/// The network that the entries which are too many are of, by what torchvision's ResNets have.
+fn network(mismatches: &[Mismatch]) -> Option<&'static str> {
+    let has = |part: &str| {
+        mismatches.iter().any(|mismatch| match mismatch {
+            Mismatch::Unexpected { name, .. } => name.starts_with(part),
+            _ => false,
+        })
+    };
+    // Of layer3, ResNet50 has 6 blocks of three convolutions, ResNet101 23, and ResNet152 36.
+    Some(match has("layer1.0.conv3.") {
+        true if has("layer3.35.") => "ResNet152",
+        true if has("layer3.22.") => "ResNet101",
+        true => "ResNet50",
+        false if has("layer1.2.conv1.") => "ResNet34",
+        false => return None,
+    })
+}
+
 type Belongs = fn(&Mismatch) -> bool;
 
 struct Listing<'a>(&'a [Mismatch]);
@@ -125,6 +143,9 @@ struct Listing<'a>(&'a [Mismatch]);
 impl fmt::Display for Listing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("entries of another network")?;
+        if let Some(network) = network(self.0) {
+            write!(f, " (this looks like {network}; ResNet18 is needed)")?;
+        }
         let kinds: [(&str, Belongs); 3] = [
             ("missing", |m| matches!(m, Mismatch::Missing { .. })),
             ("unexpected", |m| matches!(m, Mismatch::Unexpected { .. })),
@@ -173,9 +194,16 @@ mod tests {
     }
 
     #[test]
+    fn the_likeliest_network_is_named() {
+        let entries = [zeros("layer1.0.conv3.weight", &[1])].into();
+        let message = overwrite(&[], &entries, |_| false).unwrap_err().to_string();
+        assert!(message.contains("this looks like ResNet50;"), "{message}");
+    }
+
+    #[test]
     fn long_lists_are_counted() {
         let entries = (0..20).map(|n| zeros(&format!("x{n:02}"), &[1])).collect();
         let message = overwrite(&[], &entries, |_| false).unwrap_err().to_string();
-        assert!(message.ends_with("x05 [1] and 14 more"), "{message}");
+        assert!(message.ends_with("x02 [1] and 17 more"), "{message}");
     }
 }

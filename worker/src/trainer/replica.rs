@@ -76,7 +76,17 @@ impl Replica {
 
     /// Loads pretrained weights; the head is kept if theirs is for another number of classes.
     pub(super) fn load_pretrained(&mut self, path: &str) -> Result<(), TrainError> {
-        let entries = weights::read(Path::new(path)).map_err(weights_failure)?;
+        let entries = match path.rsplit_once('#') {
+            Some((file, key)) if !Path::new(path).exists() => {
+                weights::read(Path::new(file), Some(key))
+            }
+            _ => weights::read(Path::new(path), None),
+        };
+        let weights::Adapted { entries, notes } = weights::adapt(entries.map_err(weights_failure)?)
+            .map_err(|cause| weights_failure(format!("{path}: {cause}")))?;
+        for note in notes {
+            tracing::info!("{path}: {note}");
+        }
         self.model
             .load(entries)
             .map(drop)

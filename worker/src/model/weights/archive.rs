@@ -8,12 +8,13 @@ use tch::Tensor;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::error::Cause;
-use super::pickle::{self, TensorRef};
+use super::pickle::{self, StateDict, TensorRef};
 
 /// A state dict of ResNet18 takes some 20 KB of pickle, one of ResNet152 200 KB.
 const MAX_PICKLE: usize = 4 << 20;
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, Cause> {
+/// The entries under `key`, if there is one, otherwise those that can be meant.
+pub(super) fn parse(bytes: &[u8], key: Option<&str>) -> Result<Vec<(String, Tensor)>, Cause> {
     let zip = ZipArchive::new(Cursor::new(bytes)).map_err(Cause::Zip)?;
     let is_pickle = |name: &&str| *name == "data.pkl" || name.ends_with("/data.pkl");
     let program = zip
@@ -36,14 +37,44 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, Cause> {
         return Err(Cause::BigEndian);
     }
     let program = archive.member(&program, MAX_PICKLE)?;
-    let entries = pickle::state_dict(&program).map_err(Cause::Pickle)?;
-    if entries.is_empty() {
-        return Err(Cause::NoTensors);
-    }
-    entries
+    let dicts = pickle::state_dicts(&program).map_err(Cause::Pickle)?;
+    choose(dicts, key)?
         .into_iter()
         .map(|(name, tensor)| Ok((name.to_owned(), archive.tensor(name, &tensor)?)))
         .collect()
+}
+
+/// The state dict under `key`; without one, the only one whose names are those of a ResNet, or else
+/// the only one.
+fn choose<'a>(
+    mut dicts: Vec<(Option<&'a str>, StateDict<'a>)>,
+    key: Option<&str>,
+) -> Result<StateDict<'a>, Cause> {
+    let keys = |dicts: &[(Option<&str>, StateDict<'_>)]| {
+        let keys = dicts.iter().filter_map(|(key, _)| *key);
+        keys.map(|key| format!("`{key}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    if let Some(key) = key {
+        let found = dicts.iter().position(|(under, _)| *under == Some(key));
+        let found = found.ok_or_else(|| Cause::NoKey {
+            key: key.to_owned(),
+            keys: keys(&dicts),
+        })?;
+        return Ok(dicts.swap_remove(found).1);
+    }
+    let fits = |(_, dict): &(_, StateDict<'_>)| {
+        dict.iter()
+            .any(|(name, _)| name.ends_with("layer1.0.conv1.weight"))
+    };
+    if dicts.iter().any(fits) {
+        dicts.retain(fits);
+    }
+    if dicts.len() > 1 {
+        return Err(Cause::Several { keys: keys(&dicts) });
+    }
+    dicts.pop().map(|(_, dict)| dict).ok_or(Cause::NoTensors)
 }
 
 struct Archive<'a> {

@@ -33,6 +33,29 @@ pub enum Cause {
     /// Neither format.
     #[error("neither a .pth of torch.save nor a .safetensors file")]
     Unrecognised,
+    /// What a download leaves in place of weights.
+    #[error("{0} download it again")]
+    NoWeights(&'static str),
+    /// No state dict under the key that was given.
+    #[error("there are no weights under `{key}`; there are some under {keys}")]
+    NoKey {
+        /// The key.
+        key: String,
+        /// Those that there are.
+        keys: String,
+    },
+    /// Several state dicts that can be meant.
+    #[error("there are weights under {keys}: choose with --pretrained FILE#KEY")]
+    Several {
+        /// Their keys.
+        keys: String,
+    },
+    /// A number that no training can begin with.
+    #[error("{tensor} holds values that are infinite or not a number")]
+    NotFinite {
+        /// The entry.
+        tensor: String,
+    },
     /// What torch.save wrote before PyTorch 1.6.
     #[error(
         "in the old format of torch.save; convert it with Python: \

@@ -12,26 +12,33 @@ mod tests;
 pub use error::{PickleError, Problem};
 pub(super) use torch::TensorRef;
 
-use machine::{Machine, Object, Value};
+use machine::{Heap, Machine, Object, Value};
 
-/// Keys under which training scripts keep the state dict among other things.
-const WRAPPERS: [&str; 2] = ["state_dict", "model"];
+/// Tensors by name.
+pub(super) type StateDict<'a> = Vec<(&'a str, TensorRef<'a>)>;
 
-/// The tensors of the pickled dict by name, or of the dict that a training checkpoint keeps under
-/// one of the usual keys. Other entries, such as an epoch's number, are passed over.
-pub(super) fn state_dict(program: &[u8]) -> Result<Vec<(&str, TensorRef<'_>)>, PickleError> {
+/// The tensors of the pickled dict, without a key, and those of each dict in it, with its key: a
+/// training checkpoint keeps its state dicts so. Other entries, such as an epoch's number, are
+/// passed over, and so are dicts without tensors.
+pub(super) fn state_dicts(
+    program: &[u8],
+) -> Result<Vec<(Option<&str>, StateDict<'_>)>, PickleError> {
     let (mut heap, root) = Machine::run(program)?;
-    let mut items = heap.take_dict(root).unwrap_or_default();
-    let wrapped = items.iter().find_map(|(key, value)| match key {
-        Value::Text(key) if WRAPPERS.contains(key) => heap.take_dict(*value),
+    let items = heap.take_dict(root).unwrap_or_default();
+    let mut dicts = vec![(None, tensors(&heap, &items))];
+    for (key, value) in &items {
+        if let (Value::Text(key), Some(Object::Dict(items))) = (key, heap.get(*value)) {
+            dicts.push((Some(*key), tensors(&heap, items)));
+        }
+    }
+    dicts.retain(|(_, tensors)| !tensors.is_empty());
+    Ok(dicts)
+}
+
+fn tensors<'a>(heap: &Heap<'a>, items: &[(Value<'a>, Value<'a>)]) -> StateDict<'a> {
+    let tensor = |(key, value): &(Value<'a>, Value<'a>)| match (key, heap.get(*value)) {
+        (Value::Text(name), Some(Object::Tensor(tensor))) => Some((*name, tensor.clone())),
         _ => None,
-    });
-    items = wrapped.unwrap_or(items);
-    Ok(items
-        .into_iter()
-        .filter_map(|(key, value)| match (key, heap.get(value)) {
-            (Value::Text(name), Some(Object::Tensor(tensor))) => Some((name, tensor.clone())),
-            _ => None,
-        })
-        .collect())
+    };
+    items.iter().filter_map(tensor).collect()
 }

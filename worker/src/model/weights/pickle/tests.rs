@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::machine::Machine;
-use super::{Problem, state_dict};
+use super::{Problem, state_dicts};
 
 /// Opcodes of the recorded files and their neighbours, so that random programs get somewhere.
 const OPCODES: &[u8] =
@@ -9,10 +9,10 @@ const OPCODES: &[u8] =
 
 #[test]
 fn foreign_names_are_refused_by_name() {
-    let error = state_dict(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.").unwrap_err();
+    let error = state_dicts(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.").unwrap_err();
     assert_eq!(error.offset, 2);
     assert_eq!(error.problem, Problem::Global("os.system".to_owned()));
-    let by_stack = state_dict(b"\x80\x04\x8c\x02os\x8c\x06system\x93.").unwrap_err();
+    let by_stack = state_dicts(b"\x80\x04\x8c\x02os\x8c\x06system\x93.").unwrap_err();
     assert_eq!(by_stack.problem, error.problem);
 }
 
@@ -21,9 +21,9 @@ fn nesting_and_cycles_neither_overflow_nor_hang() {
     let mut nested = b"N".to_vec();
     nested.resize(1_000_000, 0x85);
     nested.push(b'.');
-    assert!(state_dict(&nested).unwrap().is_empty());
+    assert!(state_dicts(&nested).unwrap().is_empty());
     // A list, kept, that is put into itself.
-    assert!(state_dict(b"]q\x00h\x00a.").unwrap().is_empty());
+    assert!(state_dicts(b"]q\x00h\x00a.").unwrap().is_empty());
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn a_wide_tuple_is_no_shape() {
         b"tR.",
     ]
     .concat();
-    let problem = state_dict(&program).unwrap_err().problem;
+    let problem = state_dicts(&program).unwrap_err().problem;
     assert_eq!(
         problem,
         Problem::Malformed("a tensor of too many dimensions")

@@ -221,7 +221,7 @@ pub(super) fn scanned(scanned: Scanned, warnings: &[String]) -> Up {
         prepared: scanned.retained.prepared,
         retained: scanned.retained.retained.map(to_wire),
         best_epoch: scanned.retained.best,
-        warnings: warnings.to_vec(),
+        warnings: [warnings, &scanned.manifest.passed_over].concat(),
     })
 }
 

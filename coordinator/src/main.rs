@@ -30,6 +30,6 @@ fn main() -> ProcessExit {
 }
 
 fn fail(failure: &Failure) -> ProcessExit {
-    eprintln!("error: {}", failure.message);
+    eprintln!("error: {}", common::text::printable(&failure.message));
     failure.code.into()
 }

@@ -43,7 +43,7 @@ fn main() {
         }
         Ok(_) => 0,
         Err(error) => {
-            tracing::error!("{error}");
+            tracing::error!("{}", common::text::printable(&error.to_string()));
             // `--help` lists them. A code that the coordinator uses too means the same there.
             match error {
                 AgentError::Usage(_) => 2,

@@ -154,7 +154,7 @@ fn after_help() -> String {
   coordinator fetch caltech101                   download the images once
   coordinator fetch weights                      download the ImageNet weights once
   coordinator --workers 4                        then: the full recipe, one GPU each
-  coordinator --workers 2 --data DIR --epochs 3  your own images, DIR/<class>/*.jpg
+  coordinator --workers 2 --data DIR --epochs 3  your own images, DIR/<class>/*
   coordinator --workers 2 --no-spawn --listen 0.0.0.0:7000 --token-file FILE
                                                  wait for workers started elsewhere with
                                                  `worker --coordinator http://HOST:7000

@@ -35,7 +35,8 @@ pub struct Settings {
     #[arg(long, value_name = "SEED", help_heading = RUN)]
     pub seed: Option<u64>,
 
-    /// Folder with one sub-folder of images per class, or `demo` for the built-in set
+    /// Folder with one sub-folder of pictures per class (.jpg .jpeg .png .webp .tif .tiff .bmp .gif
+    /// .ppm .pgm, at any depth, EXIF orientation ignored), or `demo` for the built-in set
     /// [default: data/caltech101 if it exists, else demo]
     #[arg(long, value_name = "DIR|demo", help_heading = DATA)]
     pub data: Option<String>,
@@ -62,8 +63,9 @@ pub struct Settings {
     #[arg(long, value_name = "MIB", help_heading = DATA)]
     pub data_bandwidth: Option<u64>,
 
-    /// Initial weights: a .pth or .safetensors file, `none` for random ones, or `auto` for
-    /// data/weights/resnet18-f37072fd.pth if it exists, else random ones [default: auto]
+    /// Initial weights: a .safetensors or .pth file (FILE#KEY for one of several state dicts), `none`
+    /// for random ones, or `auto` for data/weights/resnet18-f37072fd.pth if it exists, else random
+    /// ones [default: auto]
     #[arg(long, value_name = "PATH|auto|none", help_heading = RECIPE)]
     pub pretrained: Option<String>,
 

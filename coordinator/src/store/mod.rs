@@ -18,7 +18,7 @@ mod resume;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use coordinator_core::event::FinishedEpoch;
+use coordinator_core::event::{BadFile, FinishedEpoch};
 use serde::{Deserialize, Serialize};
 
 pub use blob::Blob;
@@ -39,6 +39,8 @@ pub const CONFIG: &str = "config.toml";
 pub const SPLIT: &str = "split.json";
 /// One line of JSON for each epoch.
 pub const METRICS: &str = "metrics.jsonl";
+/// One line of JSON for each file that does not decode.
+pub const BAD_FILES: &str = "bad-files.jsonl";
 /// The weights of the best epoch, under torchvision's names.
 pub const BEST_WEIGHTS: &str = "best.safetensors";
 /// Validation images under their predicted and true class names.
@@ -145,6 +147,19 @@ impl RunStore {
         let text = serde_json::to_string(split)
             .map_err(|error| StoreError::write(&self.root.join(SPLIT))(error.into()))?;
         self.write(SPLIT, format!("{text}\n").as_bytes())
+    }
+
+    /// Writes the list of the files that do not decode.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_bad_files(&self, bad: &[BadFile]) -> Result<(), StoreError> {
+        let line = |bad: &BadFile| {
+            let line = serde_json::json!({ "path": bad.path, "reason": bad.error });
+            format!("{line}\n")
+        };
+        let lines: String = bad.iter().map(line).collect();
+        self.write(BAD_FILES, lines.as_bytes())
     }
 
     /// Adds a line to `metrics.jsonl`.

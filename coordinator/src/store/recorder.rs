@@ -39,7 +39,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::SystemTime;
 
 use coordinator_core::Fact;
-use coordinator_core::event::{FinishedEpoch, Position};
+use coordinator_core::event::{BadFile, FinishedEpoch, Position};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
@@ -56,6 +56,8 @@ pub const QUEUE: usize = 16_384;
 pub enum Job {
     /// Something happened.
     Event(JournalLine),
+    /// Files that do not decode.
+    BadFiles(Vec<BadFile>),
     /// Which images train and which validate.
     Split(Box<Split>),
     /// An epoch is finished.
@@ -104,6 +106,7 @@ impl Job {
                 files,
                 split,
             )))),
+            Fact::BadFiles(bad) => Some(Self::BadFiles(bad.clone())),
             Fact::EpochEnded { epoch, .. } => Some(Self::Epoch(Box::new(epoch.clone()))),
             Fact::RolledBack { position, .. } => Some(Self::RollBack(*position)),
             _ => None,

@@ -8,6 +8,15 @@ use crate::early_stopping::Standing;
 use crate::schedule::GroupLrs;
 use crate::split::Split;
 
+/// A file that does not decode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadFile {
+    /// Relative to the folder of classes.
+    pub path: String,
+    /// The decoder's error.
+    pub error: String,
+}
+
 /// A row of the ledger: these steps of an epoch were made once, by this generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
@@ -159,13 +168,8 @@ pub enum Fact {
         /// Images to decode.
         total: usize,
     },
-    /// A file does not decode, and is left out.
-    BadFile {
-        /// Relative to the folder of classes.
-        path: String,
-        /// The decoder's error.
-        error: String,
-    },
+    /// These files do not decode, and are left out.
+    BadFiles(Vec<BadFile>),
     /// The training and validation sets are known.
     SplitReady {
         /// Of the data folder.

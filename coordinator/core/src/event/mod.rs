@@ -7,7 +7,7 @@ mod reason;
 mod report;
 
 pub use command::{Backend, Command, ComputeType, Origin, SaveState};
-pub use fact::{Fact, FinishedEpoch, Ranked, Span};
+pub use fact::{BadFile, Fact, FinishedEpoch, Ranked, Span};
 pub use member::{
     Location, Loss, LossCause, MemberInfo, OutageCause, ProcessStatus, StallReport, WaitingRanks,
 };

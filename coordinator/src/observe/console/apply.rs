@@ -1,7 +1,7 @@
 //! Facts as lines of the console.
 
 use super::Progress;
-use super::format;
+use super::{format, skipped};
 use crate::observe::view::RunView;
 use coordinator_core::Fact;
 use coordinator_core::event::StopReason;
@@ -48,7 +48,7 @@ impl Progress {
             Fact::RolledBack { position, .. } => self.say(&format!(
                 "rolled back to {position}: no newer state available"
             )),
-            Fact::BadFile { path, error } => self.say(&format!("skipped {path}: {error}")),
+            Fact::BadFiles(bad) => skipped::lines(bad).iter().for_each(|line| self.say(line)),
             Fact::Preparing { done, total } => self.preparing(*done as u64, *total as u64),
             Fact::EpochEnded {
                 epoch, stopping, ..

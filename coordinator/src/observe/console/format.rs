@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use crate::observe::view::CompletedStep;
-use crate::store::{BEST_WEIGHTS, CONFIG, CURVES, LOGS, METRICS, PREDICTIONS, SPLIT};
+use crate::store::{BAD_FILES, BEST_WEIGHTS, CONFIG, CURVES, LOGS, METRICS, PREDICTIONS, SPLIT};
 use coordinator_core::event::{FinishedEpoch, StopReason};
 use coordinator_core::words::count;
 
@@ -125,7 +125,7 @@ pub(super) fn summary(summary: &Summary) -> String {
     text
 }
 
-const MEANINGS: [(&str, &str); 7] = [
+const MEANINGS: [(&str, &str); 8] = [
     (
         BEST_WEIGHTS,
         "weights of the best epoch, under torchvision's names",
@@ -137,6 +137,7 @@ const MEANINGS: [(&str, &str); 7] = [
         "validation images with predicted and true classes",
     ),
     (SPLIT, "the images of the training and the validation set"),
+    (BAD_FILES, "the files that were skipped, with the reasons"),
     (CONFIG, "the settings, for --config"),
     (LOGS, "one log per worker"),
 ];

@@ -6,6 +6,7 @@
 mod apply;
 mod format;
 mod screen;
+mod skipped;
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};

@@ -20,7 +20,7 @@ impl Metrics {
         }
         match fact {
             Fact::Lost { .. } => add(&series.workers_lost_total, &[], 1.0),
-            Fact::BadFile { .. } => add(&series.decode_errors_total, &[], 1.0),
+            Fact::BadFiles(bad) => add(&series.decode_errors_total, &[], bad.len() as f64),
             Fact::Recovered { cause, seconds, .. } => {
                 let recoveries = &series.recovery_duration_seconds;
                 observe(recoveries, &[cause.label()], *seconds);

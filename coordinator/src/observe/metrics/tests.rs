@@ -2,8 +2,8 @@
 
 use coordinator_core::early_stopping::{Best, Standing};
 use coordinator_core::event::{
-    Backend, ComputeType, FinishedEpoch, Location, LossCause, MemberInfo, Phases, Position, Ranked,
-    StepReport, StopReason,
+    Backend, BadFile, ComputeType, FinishedEpoch, Location, LossCause, MemberInfo, Phases,
+    Position, Ranked, StepReport, StopReason,
 };
 use coordinator_core::{Fact, WorkerId};
 use prometheus::TextEncoder;
@@ -199,7 +199,7 @@ fn facts_of_a_run() -> Vec<Fact> {
         ..FinishedEpoch::default()
     };
     vec![
-        Fact::BadFile { path, error },
+        Fact::BadFiles(vec![BadFile { path, error }]),
         group(2, &["a", "b"]),
         Fact::Recovered {
             cause: OutageCause::WorkerDied,

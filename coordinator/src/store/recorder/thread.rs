@@ -87,6 +87,7 @@ impl Thread {
 
     fn write(&mut self, job: Job) -> Result<Option<Recorded>, StoreError> {
         match job {
+            Job::BadFiles(bad) => self.store.write_bad_files(&bad)?,
             Job::Split(split) => self.store.write_split(&split)?,
             Job::Epoch(epoch) => self.store.append_epoch(*epoch)?,
             Job::RollBack(position) => self.roll_back(position)?,

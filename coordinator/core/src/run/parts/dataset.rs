@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::Recipe;
-use crate::event::{DataError, Fact, Scan};
+use crate::event::{BadFile, DataError, Fact, Scan};
 use crate::split::Split;
 
 /// What is known of the data.
@@ -142,20 +142,24 @@ impl Dataset {
         self.bad.extend(bad);
     }
 
-    /// Divides the samples that decode into a training and a validation set; reports each file
-    /// that is left out.
+    /// Divides the samples that decode into a training and a validation set; reports the files
+    /// that are left out.
     pub(in crate::run) fn make_split(
         &mut self,
         recipe: &Recipe,
         mut report: impl FnMut(Fact),
     ) -> Result<(), DataError> {
-        for (sample, error) in &self.bad {
-            let (path, error) = (self.path_of(*sample), error.clone());
+        let bad = self.bad.iter().map(|(sample, error)| BadFile {
+            path: self.path_of(*sample),
+            error: error.clone(),
+        });
+        let bad: Vec<BadFile> = bad.collect();
+        if let Some(BadFile { path, error }) = bad.first() {
             if recipe.strict_data {
-                let files = self.bad.len();
+                let (path, error, files) = (path.clone(), error.clone(), bad.len());
                 return Err(DataError::Strict { path, error, files });
             }
-            report(Fact::BadFile { path, error });
+            report(Fact::BadFiles(bad));
         }
         let mut good = self.samples();
         good.retain(|sample| !self.bad.contains_key(sample));

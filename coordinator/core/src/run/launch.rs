@@ -61,6 +61,7 @@ impl Run {
         if let Some(worker) = holder.filter(same) {
             return self.on_lost(worker, LossCause::ProcessExited(status));
         }
+        let displaced = self.local_workers.was_displaced(local_rank, pid);
         let joined = self.local_workers.explains(local_rank, pid);
         if joined {
             self.failures.lose(Loss::Exited { local_rank, status });
@@ -69,18 +70,18 @@ impl Run {
         let (Some(closed), None) = (current, holder) else {
             return;
         };
-        if !joined {
+        if !joined && !displaced {
             self.failures.lose(Loss::ExitedEarly { local_rank, status });
         }
         let signalled = matches!(status, ProcessStatus::Signal(_));
         // One that exits by itself before it joins, and before anything is trained, would do so
         // again.
-        let again = joined || signalled || self.initialized;
+        let again = joined || displaced || signalled || self.initialized;
         if !closed && again {
             self.restart(local_rank, None);
         }
         let coming = self.local_workers.is_coming(local_rank);
-        if !closed && !joined && !self.initialized && self.needs_workers() && !coming {
+        if !closed && !joined && !displaced && !self.initialized && self.needs_workers() && !coming {
             return self.fail(RunError::ExitedEarly { local_rank, status });
         }
         self.go_on();

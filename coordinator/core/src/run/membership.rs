@@ -26,6 +26,9 @@ impl Run {
             local_rank,
         };
         if let Err(reason) = self.admit(former, pid, local_rank) {
+            if let RefusalReason::LocalRankTaken { local_rank, .. } = reason {
+                self.local_workers.displace(local_rank, pid);
+            }
             return self.refuse(info, reason);
         }
         let started_here = |local_rank| self.local_workers.pid(local_rank) == Some(pid);

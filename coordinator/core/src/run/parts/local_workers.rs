@@ -41,6 +41,8 @@ struct LocalWorker {
     unexplained: Option<u32>,
     /// No process is started before.
     not_before: Option<Now>,
+    /// A process that was refused, because another had its local rank.
+    displaced: Option<u32>,
 }
 
 /// A process that was lost.
@@ -152,6 +154,19 @@ impl LocalWorkers {
     pub(in crate::run) fn explains(&mut self, local_rank: u32, pid: u32) -> bool {
         let worker = self.workers.get_mut(&local_rank);
         worker.is_some_and(|worker| worker.unexplained.take_if(|lost| *lost == pid).is_some())
+    }
+
+    /// This process found its local rank taken. One that a former coordinator started may have it.
+    pub(in crate::run) fn displace(&mut self, local_rank: u32, pid: u32) {
+        if let Some(worker) = self.workers.get_mut(&local_rank) {
+            worker.displaced = Some(pid);
+        }
+    }
+
+    /// Whether this process ends because its local rank was taken. Asked once.
+    pub(in crate::run) fn was_displaced(&mut self, local_rank: u32, pid: u32) -> bool {
+        let worker = self.workers.get_mut(&local_rank);
+        worker.is_some_and(|worker| worker.displaced.take_if(|it| *it == pid).is_some())
     }
 
     /// Its process is alive, and may open another session until `by`.

@@ -67,6 +67,8 @@ struct EpochSoFar {
     /// Steps that former generations have made.
     before: u32,
     started: Instant,
+    /// The steps of rank 0: more than the time since the start where its reports came late.
+    seconds: f64,
     loss_sum: f64,
     samples: u64,
     /// Of a step that not all ranks have completed.
@@ -81,6 +83,7 @@ impl EpochSoFar {
             steps,
             before: completed,
             started: Instant::now(),
+            seconds: 0.0,
             loss_sum: 0.0,
             samples: 0,
             uncounted: 0,
@@ -100,11 +103,14 @@ impl EpochSoFar {
         self.loss_sum += report.loss_sum;
         self.samples += u64::from(report.samples);
         self.uncounted += u64::from(report.samples);
+        if rank == 0 {
+            self.seconds += report.seconds;
+        }
         let step = self.slowest();
         if step == before {
             return None;
         }
-        let elapsed = self.started.elapsed().as_secs_f64();
+        let elapsed = self.started.elapsed().as_secs_f64().max(self.seconds);
         Some(CompletedStep {
             epoch: self.epoch,
             epochs,
@@ -233,5 +239,27 @@ impl RunView {
         let durable = index(self.durable.epoch, self.durable.completed);
         let now = index(self.epoch.epoch, self.epoch.slowest());
         now.saturating_sub(durable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_speed_at_the_start_of_an_epoch_is_that_of_its_steps() {
+        let mut epoch = EpochSoFar::new(1, 0, 10, 1);
+        let report = StepReport {
+            generation: 1,
+            epoch: 1,
+            completed: 1,
+            loss_sum: 1.0,
+            samples: 16,
+            seconds: 2.0,
+            phases: coordinator_core::event::Phases::default(),
+        };
+        // It arrives at once with the start.
+        let step = epoch.add(0, &report, 1).unwrap();
+        assert_eq!(step.images_per_second, 8.0);
     }
 }

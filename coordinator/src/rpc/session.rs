@@ -2,6 +2,7 @@
 //! session is read only as fast as the driver takes its messages, so that flow control holds back
 //! a worker that sends too much.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -86,7 +87,12 @@ impl Sessions {
                 mailbox: mailbox.clone(),
             };
             if let Err(status) = reader.read(evicted).await {
-                tracing::warn!(%worker, "session closed: {}", status.message());
+                // A broken connection is reported by the run, where it means a loss: workers that
+                // end hang up, too. The others are errors in what the worker sent.
+                match status.source() {
+                    Some(_) => tracing::debug!(%worker, "session closed: {}", status.message()),
+                    None => tracing::warn!(%worker, "session closed: {}", status.message()),
+                }
                 // It fails when the client has hung up.
                 let _ = end.send(status);
             }

@@ -30,8 +30,8 @@ pub(super) fn lines(bad: &[BadFile]) -> Vec<String> {
             .map(|(reason, files)| format!("{files}: {reason}"));
         let reasons: Vec<String> = reasons.collect();
         lines.push(format!(
-            "skipped {} more ({}); {BAD_FILES} lists all {}",
-            count(more.len(), "file"),
+            "skipped {} ({}); {BAD_FILES} lists all {}",
+            count(more.len(), "more file"),
             reasons.join("; "),
             bad.len()
         ));
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(lines.len(), 11);
         assert_eq!(
             lines[10],
-            "skipped 3 files more (2: is corrupt or unsupported; 1: is empty); bad-files.jsonl \
+            "skipped 3 more files (2: is corrupt or unsupported; 1: is empty); bad-files.jsonl \
              lists all 13"
         );
     }

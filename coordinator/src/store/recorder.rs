@@ -5,7 +5,8 @@
 //! **Order.** The thread `recorder` takes the jobs in the order in which they come. A job begins
 //! when the records before it are durable; journal lines that follow each other share one sync.
 //! It hands large files over to the thread `large-files`, which writes them in that order, so that
-//! no record waits for a checkpoint of a hundred megabytes. Jobs that look at those files or
+//! no record waits here for a checkpoint of a hundred megabytes. The file system may still let the
+//! sync of a record wait for the data of such a file. Jobs that look at those files or
 //! remove some ([`Job::FindCheckpoint`], [`Job::RollBack`], the journal line that ends the run)
 //! wait until all of them are written.
 //!

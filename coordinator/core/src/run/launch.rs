@@ -81,7 +81,8 @@ impl Run {
             self.restart(local_rank, None);
         }
         let coming = self.local_workers.is_coming(local_rank);
-        if !closed && !joined && !displaced && !self.initialized && self.needs_workers() && !coming {
+        if !closed && !joined && !displaced && !self.initialized && self.needs_workers() && !coming
+        {
             return self.fail(RunError::ExitedEarly { local_rank, status });
         }
         self.go_on();

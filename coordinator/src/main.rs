@@ -30,6 +30,6 @@ fn main() -> ProcessExit {
 }
 
 fn fail(failure: &Failure) -> ProcessExit {
-    eprintln!("error: {}", common::text::printable(&failure.message));
+    eprintln!("error: {}", failure.message);
     failure.code.into()
 }

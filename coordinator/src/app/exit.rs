@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use common::text::printable;
+
 use crate::cli::args::ExitCode;
 use crate::config::ConfigError;
 use crate::launcher::{LaunchError, WorkerExit};
@@ -18,7 +20,7 @@ const TAIL_LINES: usize = 5;
 pub struct Failure {
     /// The exit code of the process.
     pub code: ExitCode,
-    /// For the user, with the way out.
+    /// For the user, with the way out. Names from outside are escaped; the lines are the program's.
     pub message: String,
 }
 
@@ -53,7 +55,7 @@ pub fn exit_status(
         | RunError::GroupsFailing { .. }
         | RunError::ExitedEarly { .. } => ExitCode::WorkerLost,
     };
-    let mut message = error.to_string();
+    let mut message = printable(&error.to_string());
     if let Some(exit) = exit {
         if !error.tells_exit() {
             message.push_str(&format!("; its process {}", exit.status));
@@ -71,7 +73,7 @@ pub fn exit_status(
         };
         message.push_str(&format!("\n  the {part} of {}:", exit.log_path.display()));
         for line in lines {
-            message.push_str(&format!("\n    {line}"));
+            message.push_str(&format!("\n    {}", printable(line)));
         }
     }
     Err(Failure { code, message })
@@ -94,7 +96,7 @@ impl Failure {
     }
 
     fn new(code: ExitCode, message: impl std::fmt::Display) -> Self {
-        let message = message.to_string();
+        let message = printable(&message.to_string());
         Self { code, message }
     }
 }
@@ -115,4 +117,38 @@ exit_codes! {
     LaunchError => Environment,
     BindError => Address,
     StoreError => RunDirectory,
+}
+
+#[cfg(test)]
+mod tests {
+    use coordinator_core::event::ProcessStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_log_keeps_its_lines_and_text_from_outside_adds_none() {
+        let exit = WorkerExit {
+            local_rank: 0,
+            pid: 1,
+            status: ProcessStatus::Code(1),
+            stopped: false,
+            log_path: "run/logs/worker-0.log".into(),
+            log_head: vec!["first".to_owned(), "\u{1b}[2Jsecond".to_owned()],
+            log_tail: Vec::new(),
+        };
+        let error = RunError::ExitedEarly {
+            local_rank: 0,
+            status: ProcessStatus::Code(1),
+        };
+        let failure = exit_status(Err(error), &BTreeMap::from([(0, exit)])).unwrap_err();
+        let lines: Vec<&str> = failure.message.lines().collect();
+        assert_eq!(
+            lines[lines.len() - 2..],
+            ["    first", r"    \u{1b}[2Jsecond"]
+        );
+
+        let weights = RunError::Weights("a\nfinished.pth: is empty".to_owned());
+        let failure = exit_status(Err(weights), &BTreeMap::new()).unwrap_err();
+        assert_eq!(failure.message, r"a\nfinished.pth: is empty");
+    }
 }

@@ -1,7 +1,6 @@
 //! Facts as lines of the console.
 
-use super::Progress;
-use super::{format, skipped};
+use super::{Progress, format, skipped};
 use crate::observe::view::RunView;
 use coordinator_core::Fact;
 use coordinator_core::event::StopReason;

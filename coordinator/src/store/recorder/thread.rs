@@ -23,7 +23,7 @@ impl Thread {
     /// Until the last [`super::Recorder`] is dropped.
     ///
     /// # Panics
-    /// When the thread of the large files has: nobody gets the run directory as complete then.
+    /// When the thread of the large files has: no caller gets the run directory as complete then.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         // It ends early only when that thread is gone, which `close` tells.
         let _ = self.take(jobs);

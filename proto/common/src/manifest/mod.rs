@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use proto::v1;
 
 pub use error::ManifestError;
-use walk::{Found, require_directory, sub_folders};
+use walk::{Found, is_stray, require_directory, sub_folders};
 
 /// The folder of classes in Caltech101's archive.
 pub const CATEGORIES: &str = "101_ObjectCategories";
@@ -63,7 +63,8 @@ impl Manifest {
         };
 
         let folders = sub_folders(&root)?;
-        refuse_other_layouts(&root, &folders)?;
+        let meant = folders.iter().filter(|folder| !is_stray(folder));
+        refuse_other_layouts(&root, &meant.cloned().collect::<Vec<String>>())?;
         let (mut classes, mut files) = (Vec::new(), Vec::new());
         let mut found = Found::default();
         for class in folders {

@@ -133,7 +133,7 @@ fn each_unusable_folder_has_its_own_message() {
     let empty = tree(&[("a/1.jpg", 1), ("b/.hidden", 1)]);
     assert!(message(empty.path()).contains("b` has no pictures"));
 
-    let high = tree(&[("x/a/1.jpg", 1), ("x/b/2.jpg", 1)]);
+    let high = tree(&[("x/a/1.jpg", 1), ("x/b/2.jpg", 1), ("__MACOSX/._x", 1)]);
     let below = high.path().join("x");
     let expected = format!("did you mean --data `{}`", below.display());
     assert!(message(high.path()).contains(&expected));

@@ -26,6 +26,10 @@ const STRAY: [&str; 6] = [
 /// Deeper folders are refused: a link may lead back.
 const DEPTH: usize = 32;
 
+pub(super) fn is_stray(folder: &str) -> bool {
+    STRAY.contains(&folder)
+}
+
 pub(super) fn require_directory(path: &Path) -> Result<(), ManifestError> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
@@ -91,11 +95,10 @@ impl Found {
 
     /// Notes that a class folder without pictures is none; whether it is known as such.
     pub(super) fn pass_over(&mut self, folder: &str) -> bool {
-        let stray = STRAY.contains(&folder);
-        if stray {
+        if is_stray(folder) {
             self.folders.push(folder.to_owned());
         }
-        stray
+        is_stray(folder)
     }
 
     pub(super) fn lines(&self) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use image::{
-    ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageError, ImageReader, Limits,
+    ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageError, ImageReader, Limits, Luma,
 };
 
 use super::{DecodeError, MAX_PIXELS, Picture, check_size};
@@ -41,41 +41,18 @@ fn refused(error: &ImageError) -> DecodeError {
 /// stores one 16-bit sample a pixel, its values are clipped to 255: so Pillow converts its modes
 /// `I;16` and `I`.
 fn to_rgb(image: DynamicImage, clipped: bool) -> Vec<u8> {
-    let grey = |value: u8| [value; 3];
-    let high = |value: u16| (value >> 8) as u8;
+    if clipped {
+        let image = image.into_luma16();
+        let level = |pixel: &Luma<u16>| [pixel[0].min(255) as u8; 3];
+        return image.pixels().flat_map(level).collect();
+    }
     match image.color() {
-        ColorType::L8 => image
-            .into_luma8()
-            .into_raw()
-            .into_iter()
-            .flat_map(grey)
-            .collect(),
-        ColorType::La8 => {
-            let image = image.into_luma_alpha8();
-            image.pixels().flat_map(|pixel| grey(pixel[0])).collect()
-        }
-        ColorType::Rgb8 => image.into_rgb8().into_raw(),
-        ColorType::Rgba8 => {
-            let image = image.into_rgba8();
-            image
-                .pixels()
-                .flat_map(|it| [it[0], it[1], it[2]])
-                .collect()
-        }
-        ColorType::L16 | ColorType::La16 => {
-            let level = |value: u16| match clipped {
-                true => value.min(255) as u8,
-                false => high(value),
-            };
-            let image = image.into_luma_alpha16();
-            image
-                .pixels()
-                .flat_map(|pixel| grey(level(pixel[0])))
-                .collect()
+        ColorType::L8 | ColorType::La8 | ColorType::Rgb8 | ColorType::Rgba8 => {
+            image.into_rgb8().into_raw()
         }
         _ => {
-            let image = image.into_rgb16();
-            image.into_raw().into_iter().map(high).collect()
+            let values = image.into_rgb16().into_raw().into_iter();
+            values.map(|value| (value >> 8) as u8).collect()
         }
     }
 }
